@@ -1,0 +1,175 @@
+"""`flash text_classification`: train on one source, print the table, save the model, say what to type next.
+
+Options of the model and the trainer come before the source, those of the data after it, as in Lightning Flash.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentParser, Namespace
+
+from flash.core.data.utils import download_data
+from flash.core.errors import FlashError
+from flash.core.trainer import Trainer
+from flash.text.classification.data import TextClassificationData
+from flash.text.classification.model import TextClassifier
+from flash.text.classification.sample import LABELS, sample_table
+
+TOXIC_URL = "https://pl-flash-data.s3.amazonaws.com/jigsaw_toxic_comments.zip"
+TOXIC_FILE = "data/jigsaw_toxic_comments/train.csv"
+HELD_OUT = 0.1  # of the training rows, where the user named no validation rows
+
+SHOWN_TRAINER_OPTIONS = ("max_epochs", "fast_dev_run", "accelerator", "devices", "logger", "default_root_dir")
+LIST_OPTIONS = ("--target_fields", "--labels", "--train_file", "--val_file", "--test_file", "--predict_file")
+
+DESCRIPTION = """Train a classifier on one source of texts, print how good it is per label, and save it.
+
+  flash text_classification from_sample
+  flash text_classification from_csv --input_field comment_text --target_fields toxic obscene \\
+      --train_file train.csv --val_split 0.1
+  flash text_classification --output model.pt --model.thresholds 0.5 from_json --help
+
+Options of the model and the trainer come before the source, those of the data after it."""
+
+
+def from_sample(
+    rows: int = 3000, val_split: float | int = HELD_OUT, batch_size: int = 32, seed: int = 0
+) -> TextClassificationData:
+    """Synthetic comments that this library generates from its own templates; needs no file and no network.
+
+    Args:
+        rows: how many comments to generate.
+        val_split: the fraction, or the number, of rows held out to choose thresholds and measure.
+        batch_size: rows a batch.
+        seed: of the generator and the split.
+    """
+    table = sample_table(rows, seed)
+    targets = list(zip(*(table[label].to_pylist() for label in LABELS), strict=True))
+    return TextClassificationData.from_lists(
+        train_data=table["comment_text"].to_pylist(),
+        train_targets=[list(map(float, row)) for row in targets],
+        labels=list(LABELS),
+        multi_label=True,
+        val_split=val_split,
+        batch_size=batch_size,
+        seed=seed,
+    )
+
+
+def from_toxic(val_split: float | int = HELD_OUT, batch_size: int = 32, seed: int = 0) -> TextClassificationData:
+    """The Jigsaw toxic comments, downloaded unless data/jigsaw_toxic_comments/train.csv is there.
+
+    Args:
+        val_split: the fraction, or the number, of rows held out to choose thresholds and measure.
+        batch_size: rows a batch.
+        seed: of the split.
+    """
+    if not Path(TOXIC_FILE).exists():
+        try:
+            download_data(TOXIC_URL, "data/")
+        except FlashError as error:
+            raise FlashError(
+                f"the toxic comments could not be downloaded ({error}); put the challenge's train.csv at "
+                f"{TOXIC_FILE}, or try: flash text_classification from_sample, which needs no network"
+            ) from error
+    return TextClassificationData.from_csv(
+        "comment_text", list(LABELS), train_file=TOXIC_FILE, val_split=val_split, batch_size=batch_size, seed=seed
+    )
+
+
+SOURCES: dict[str, Any] = {
+    "from_sample": from_sample,
+    "from_toxic": from_toxic,
+    "from_csv": TextClassificationData.from_csv,
+    "from_json": TextClassificationData.from_json,
+    "from_parquet": TextClassificationData.from_parquet,
+    "from_labelstudio": TextClassificationData.from_labelstudio,
+    "from_hf_datasets": TextClassificationData.from_hf_datasets,
+}
+"""What makes the data of each subcommand."""
+
+
+def build_parser() -> ArgumentParser:
+    """The options of the command, its model and trainer, and one subcommand a source."""
+    parser = ArgumentParser(
+        prog="flash text_classification",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        exit_on_error=False,
+    )
+    parser.add_argument("--config", action="config", help="a YAML file of options, such as --print_config prints")
+    parser.add_argument("--output", default="text_classification_model.pt", help="where to save the model")
+    parser.add_argument("--strategy", default="no_freeze", type=str, help="which layers train: no_freeze or freeze")
+    parser.add_class_arguments(TextClassifier, "model", skip={"num_classes", "labels", "multi_label", "loss_fn", "metrics"})
+    parser.add_class_arguments(Trainer, "trainer")
+    parser.set_defaults(
+        {
+            "trainer.max_epochs": 3,
+            "trainer.logger": False,
+            "trainer.enable_checkpointing": False,
+            "trainer.enable_model_summary": False,
+        }
+    )
+    for action in parser._actions:
+        name = action.dest.removeprefix("trainer.")
+        if name != action.dest and name not in SHOWN_TRAINER_OPTIONS:
+            action.help = argparse.SUPPRESS
+    sources = parser.add_subcommands(dest="source", metavar="SOURCE")
+    for name, source in SOURCES.items():
+        subparser = ArgumentParser(exit_on_error=False)
+        subparser.add_function_arguments(source)
+        sources.add_subcommand(name, subparser, help=(source.__doc__ or "").splitlines()[0])
+    return parser
+
+
+def run(argv: list[str]) -> int:
+    """Train, print the table, save; returns the exit code."""
+    parser = build_parser()
+    options = parser.parse_args(_gather_lists(argv))
+    datamodule = load_data(options)
+    print(datamodule)
+    model = TextClassifier(labels=datamodule.labels, multi_label=datamodule.multi_label, **options.model)
+    trainer = Trainer(**options.trainer)
+    trainer.finetune(model, datamodule=datamodule, strategy=options.strategy)
+    if datamodule.test_dataset is not None:
+        trainer.test(model, datamodule=datamodule)
+    trainer.save_checkpoint(options.output)
+    config = Path(options.output).with_suffix(".yaml")
+    parser.save(options, str(config), overwrite=True)
+    print(_next_commands(options.output, config))
+    return 0
+
+
+def load_data(options: Namespace) -> TextClassificationData:
+    """The rows of the source that was named, a tenth of them held out unless the user chose otherwise."""
+    keywords = dict(options[options.source])
+    named = [name for name in keywords if name.startswith("val_") and keywords[name] is not None]
+    if not named and "val_split" in keywords:
+        keywords["val_split"] = HELD_OUT
+    datamodule: TextClassificationData = SOURCES[options.source](**keywords)
+    return datamodule
+
+
+def _gather_lists(argv: list[str]) -> list[str]:
+    """`--target_fields a b` as the JSON list that the parser takes; a single value stays as it is."""
+    gathered: list[str] = []
+    position = 0
+    while position < len(argv):
+        gathered.append(argv[position])
+        position += 1
+        if gathered[-1] in LIST_OPTIONS:
+            end = next((i for i in range(position, len(argv)) if argv[i].startswith("-")), len(argv))
+            values, position = argv[position:end], end
+            gathered += [json.dumps(values)] if len(values) > 1 else values
+    return gathered
+
+
+def _next_commands(model: str, config: Path) -> str:
+    return f"""
+Saved {model}, and the options that made it in {config}. Next:
+
+  printf 'text\\n"You are wonderful"\\n' | flash predict {model} --input -
+  flash predict {model} --input comments.csv --input_field comment_text --output predictions.csv
+  flash evaluate {model} test.csv"""

@@ -1,0 +1,1 @@
+"""What every task shares: the trainer, finetuning strategies, downloads, errors."""

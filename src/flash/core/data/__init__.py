@@ -1,0 +1,5 @@
+"""Fetching data."""
+
+from flash.core.data.utils import download_data
+
+__all__ = ["download_data"]

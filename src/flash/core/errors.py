@@ -1,0 +1,40 @@
+"""The errors a user can mend. Imports nothing of the project.
+
+Every message says what was found and where, what was expected, and what to type next. The command line
+prints such an error as one sentence and exits with 2; any other exception is a bug of ours.
+"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class FlashError(ValueError):
+    """A mistake the user can mend."""
+
+
+class DataError(FlashError):
+    """A file, column, text or target that cannot be read as asked."""
+
+
+class CheckpointError(FlashError):
+    """A model file that is truncated, foreign, or of a newer format."""
+
+
+class DownloadError(FlashError):
+    """A transfer or an archive that could not be completed safely."""
+
+
+class MissingExtraError(FlashError, ImportError):
+    """An optional dependency that is not installed; the message holds the pip command."""
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
+    """A sentence for a name that is none of `known`: the closest one, then all of them.
+
+    >>> unknown_name("backbone", "lineer", ["linear"])
+    "unknown backbone 'lineer'; did you mean 'linear'? Known: linear"
+    """
+    known = list(known)
+    close = get_close_matches(name, known, n=1) or get_close_matches(name.lower(), known, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else "."
+    return f"unknown {kind} {name!r}{hint} Known: {', '.join(known) or 'none'}"

@@ -1,0 +1,36 @@
+"""Optional dependencies, checked at one door."""
+
+import re
+from importlib import import_module
+from importlib.metadata import requires
+from types import ModuleType
+
+from flash.core.errors import MissingExtraError
+
+DISTRIBUTION = "flash-multilabel"
+
+
+def require(module: str, extra: str) -> ModuleType:
+    """Import `module`, or say which pip command brings it.
+
+    Args:
+        module: the name to import, such as `"datasets"`.
+        extra: the extra of this project that installs it. The package metadata is the single list of extras,
+            and the command names the extra's own requirements, so that it works from any folder.
+
+    Raises:
+        MissingExtraError: `module` is not installed.
+    """
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] != module.split(".")[0]:
+            raise  # installed, but something it needs is not: pip's problem, with pip's words
+        marker = re.compile(rf"""extra\s*==\s*["']{re.escape(extra)}["']""")
+        needs = [line.split(";")[0].strip() for line in requires(DISTRIBUTION) or [] if marker.search(line)]
+        if not needs:
+            raise LookupError(f"{extra!r} is not an extra of {DISTRIBUTION}") from error
+        command = "pip install " + " ".join(f'"{need}"' for need in needs)
+        raise MissingExtraError(
+            f"this needs the package {module!r} (extra {extra!r}), which is not installed; type: {command}"
+        ) from error

@@ -1,0 +1,131 @@
+"""`flash.Trainer`: Lightning's trainer with `finetune`, `predict(output=...)` and checkpoints written atomically."""
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from flash.core.errors import FlashError
+from flash.core.finetuning import FinetuningStrategy, parse_strategy
+from flash.text.classification import checkpoint
+from flash.text.classification.outputs import Output
+from flash.text.classification.thresholds import Thresholds
+
+
+class CheckpointIO(TorchCheckpointIO):
+    """Checkpoints on a local disk are whole or absent, and hold only tensors and plain values."""
+
+    def save_checkpoint(
+        self, checkpoint_: dict[str, Any], path: str | Path, storage_options: Any | None = None
+    ) -> None:
+        """Write atomically; a path with a scheme, such as `s3://`, goes to Lightning's own writer."""
+        if "://" in str(path):
+            super().save_checkpoint(checkpoint_, path, storage_options)
+        else:
+            checkpoint.save(checkpoint_, path)
+
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Read without running code, whatever `weights_only` says."""
+        if "://" in str(path):
+            return super().load_checkpoint(path, map_location, weights_only=True)
+        return checkpoint.load(path)
+
+
+class Trainer(pl.Trainer):
+    """Lightning's `Trainer`, which takes all of its arguments, for this library's tasks.
+
+    Args:
+        gpus: Flash's old spelling of `accelerator` and `devices`: 0 for the CPU, a number of GPUs, -1 for all of
+            them, or a list of their indices. Deprecated.
+    """
+
+    def __init__(self, *args: Any, gpus: int | str | list[int] | None = None, **kwargs: Any) -> None:
+        if gpus is not None:
+            translated = _translate_gpus(gpus)
+            spelled = ", ".join(f"{key}={value!r}" for key, value in translated.items())
+            warnings.warn(
+                f"Trainer(gpus={gpus!r}) is deprecated; write Trainer({spelled})", DeprecationWarning, stacklevel=2
+            )
+            kwargs = {**translated, **kwargs}
+        plugins = kwargs.pop("plugins", None) or []
+        plugins = list(plugins) if isinstance(plugins, (list, tuple)) else [plugins]
+        if not any(isinstance(plugin, TorchCheckpointIO) for plugin in plugins):
+            plugins.append(CheckpointIO())
+        super().__init__(*args, plugins=plugins, **kwargs)
+        self.finetuning: FinetuningStrategy = parse_strategy("no_freeze")
+
+    def finetune(
+        self,
+        model: pl.LightningModule,
+        train_dataloader: Any = None,
+        val_dataloaders: Any = None,
+        datamodule: pl.LightningDataModule | None = None,
+        strategy: str | tuple[Any, ...] = "no_freeze",
+        ckpt_path: str | Path | None = None,
+    ) -> None:
+        """Fit a model that starts from trained layers, some of them frozen.
+
+        Args:
+            model: a `TextClassifier`.
+            train_dataloader: batches to train on, where there is no `datamodule`.
+            val_dataloaders: batches to choose thresholds and measure on, where there is no `datamodule`.
+            datamodule: a `TextClassificationData`.
+            strategy: `"no_freeze"`, `"freeze"`, `("freeze_unfreeze", epoch)` or
+                `("unfreeze_milestones", ((first, second), layers))`. The linear backbone has no layers to freeze.
+            ckpt_path: a checkpoint to resume from.
+
+        Raises:
+            FlashError: the strategy, or a part of it, is unknown.
+        """
+        self.finetuning = parse_strategy(strategy)
+        self.fit(model, train_dataloader, val_dataloaders, datamodule, ckpt_path)
+
+    def predict(  # type: ignore[override]
+        self,
+        model: pl.LightningModule | None = None,
+        dataloaders: Any = None,
+        datamodule: pl.LightningDataModule | None = None,
+        output: Output | None = None,
+        thresholds: Thresholds = None,
+        **kwargs: Any,
+    ) -> list[Any] | None:
+        """One entry a batch, in the order of the rows.
+
+        Args:
+            model: a `TextClassifier`; the one last fitted by default.
+            dataloaders: batches to predict on, where there is no `datamodule`.
+            datamodule: a `TextClassificationData` with predict data.
+            output: `"labels"` (a list of names a text; the one name with `multi_label=False`), `"classes"` (the
+                same by index), `"probabilities"` or `"logits"` (float32 arrays of shape (batch, L)), `"preds"`
+                (Flash's name of the logits, and the default), or a callable that takes the (batch, L)
+                probabilities.
+            thresholds: in place of the model's own: one number, L numbers, a dict by label, or `"auto"`.
+            kwargs: as for Lightning's `predict`: `return_predictions`, `ckpt_path`.
+        """
+        model = model or self.lightning_module
+        if model is None:
+            raise FlashError("there is no model to predict with; pass one: trainer.predict(model, ...)")
+        with model.predicting(output or "preds", thresholds):  # type: ignore[operator]
+            return super().predict(model, dataloaders, datamodule, **kwargs)
+
+    def validate(self, *args: Any, verbose: bool = False, **kwargs: Any) -> list[Mapping[str, float]]:
+        """Measure on the validation rows and print the table; `verbose=True` adds Lightning's own."""
+        return super().validate(*args, verbose=verbose, **kwargs)
+
+    def test(self, *args: Any, verbose: bool = False, **kwargs: Any) -> list[Mapping[str, float]]:
+        """Measure on the test rows and print the table; `verbose=True` adds Lightning's own."""
+        return super().test(*args, verbose=verbose, **kwargs)
+
+
+def _translate_gpus(gpus: int | str | list[int]) -> dict[str, Any]:
+    """Lightning's words for Flash's `gpus`."""
+    if gpus in (0, "0", []):
+        return {"accelerator": "cpu"}
+    if isinstance(gpus, str):
+        gpus = [int(index) for index in gpus.split(",")] if "," in gpus else int(gpus)
+    return {"accelerator": "gpu", "devices": gpus}

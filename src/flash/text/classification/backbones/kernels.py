@@ -1,0 +1,426 @@
+"""The compiled loops of the linear backbone: n-grams of a text, logits of a text, one pass of the solver.
+
+Imports nothing of the project. Each kernel runs on one thread without the interpreter lock and writes only to
+arrays of its caller, so callers run many side by side on disjoint rows or labels, and no result depends on how
+many. Each has a plain twin in `reference.py` that the tests compare it with. numba compiles a kernel at its
+first call and keeps the result on disk.
+"""
+
+import unicodedata
+from collections.abc import Callable
+from functools import cache
+from typing import Any, TypeVar, cast
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+LANES = 8  # labels that are solved side by side: one AVX register of float32
+SPACE, WORD, SYMBOL, EXTENDS, IGNORED = range(5)  # what a character is to the tokeniser
+BOUNDARY = 0x20  # stands before and after each token; no token holds a space itself
+CHARACTER_SEED = np.uint64(0x243F6A8885A308D3)  # the digits of pi: words and character n-grams never share a hash
+WORD_SEED = np.uint64(0x13198A2E03707344)
+MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
+FINAL_MULTIPLIER = np.uint64(0xBF58476D1CE4E5B9)  # splitmix64's
+SHIFT = np.uint64(32)
+
+Bytes = npt.NDArray[np.uint8]
+Int32s = npt.NDArray[np.int32]
+Int64s = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
+Kernel = TypeVar("Kernel", bound=Callable[..., Any])
+
+
+def compiled(function: Kernel) -> Kernel:
+    """`function` compiled by numba at its first call, kept on disk where a folder can be written."""
+    options = {"nogil": True, "error_model": "numpy"}
+    try:
+        return cast(Kernel, njit(cache=True, **options)(function))
+    except RuntimeError:  # neither the package's folder nor the user's cache folder can be written
+        return cast(Kernel, njit(**options)(function))
+
+
+@cache
+def character_classes() -> Bytes:
+    """For each code point: SPACE, WORD, SYMBOL, EXTENDS (its token goes on) or IGNORED.
+
+    Unicode 3.2 is the one version that every Python carries unchanged, so that a model file means the same on
+    all of them. Characters it does not know are letters of later scripts, or emoji by their blocks.
+    """
+    classes = np.full(0x110000, WORD, dtype=np.uint8)
+    of_category = {"Z": SPACE, "P": SYMBOL, "S": SYMBOL, "M": EXTENDS}
+    category = unicodedata.ucd_3_2_0.category
+    for code in (*range(0x3400), *range(0xA000, 0xAC00), *range(0xE000, 0x20000), *range(0xE0000, 0xE0200)):
+        name = category(chr(code))
+        if name == "Cn":
+            emoji = 0x1F000 <= code < 0x1FB00 or 0x2190 <= code < 0x2C00 or 0x20A0 <= code < 0x20D0
+            classes[code] = SYMBOL if emoji else WORD
+        else:
+            classes[code] = {"Cc": SPACE, "Cf": IGNORED}.get(name, of_category.get(name[0], WORD))
+    classes[0x1F3FB:0x1F400] = EXTENDS  # skin tones
+    classes[0xE0100:0xE01F0] = EXTENDS  # variation selectors
+    classes.flags.writeable = False
+    return classes
+
+
+@compiled
+def decode(
+    data: Bytes,
+    start: int,
+    stop: int,
+    classes: Bytes,
+    codes: Int32s,
+    kinds: Bytes,
+) -> int:
+    """Write a text's tokens as code points, a BOUNDARY before and after each; `kinds` says WORD or SYMBOL.
+
+    Both outputs hold at least 2 * (stop - start) + 1 entries.
+
+    Returns:
+        How many entries were written: 0 for a text without tokens.
+    """
+    size = 0
+    kind = SPACE
+    position = start
+    while position < stop:
+        code = np.int32(data[position])
+        position += 1
+        if code >= 0xC0:
+            more = 1 if code < 0xE0 else (2 if code < 0xF0 else 3)
+            code &= 0x3F >> more
+            while more > 0 and position < stop:
+                code = (code << 6) | (data[position] & 0x3F)
+                position += 1
+                more -= 1
+            if code > 0x10FFFF:
+                code = np.int32(0xFFFD)
+        now = classes[code]
+        if now == IGNORED:
+            continue
+        if now == EXTENDS:
+            now = kind if kind != SPACE else WORD
+        if now != kind and (kind != SPACE or size == 0):
+            codes[size] = BOUNDARY
+            kinds[size] = SPACE
+            size += 1
+        if now != SPACE:
+            codes[size] = code
+            kinds[size] = now
+            size += 1
+        kind = now
+    if kind != SPACE:
+        codes[size] = BOUNDARY
+        kinds[size] = SPACE
+        size += 1
+    return size
+
+
+@compiled
+def finish(value: np.uint64, mask: np.uint64) -> np.int32:
+    """The bucket of a hash: every bit of it reaches the low ones."""
+    value = (value ^ (value >> SHIFT)) * FINAL_MULTIPLIER
+    return np.int32((value ^ (value >> SHIFT)) & mask)
+
+
+@compiled
+def count(
+    bucket: np.int32,
+    found: int,
+    table: Int32s,
+    table_mask: int,
+    slots: Int32s,
+) -> int:
+    """Add one to a bucket in an open-addressing table of (bucket, count); returns how many buckets it holds."""
+    slot = bucket & table_mask
+    while table[slot, 0] >= 0:
+        if table[slot, 0] == bucket:
+            table[slot, 1] += 1
+            return found
+        slot = (slot + 1) & table_mask
+    table[slot, 0] = bucket
+    table[slot, 1] = 1
+    slots[found] = slot
+    return found + 1
+
+
+@compiled
+def count_grams(
+    codes: Int32s,
+    kinds: Bytes,
+    size: int,
+    grams: tuple[int, int, int],
+    mask: np.uint64,
+    table: Int32s,
+    table_mask: int,
+    slots: Int32s,
+) -> int:
+    """Count the buckets of a decoded text's n-grams in `table`.
+
+    `grams` is (longest word n-gram, shortest and longest character n-gram). A character n-gram lies within one
+    token and its two boundaries. Time is linear in the text: a position starts one n-gram a length.
+
+    Returns:
+        How many different buckets there are; `slots` lists their places in `table`, in order of appearance.
+    """
+    words, shortest, longest = grams
+    chain = np.zeros(words + 1, dtype=np.uint64)  # chain[n] is the hash of the last n words
+    found = seen = 0
+    word = WORD_SEED
+    for first in range(size):
+        if first > 0 and kinds[first] == SPACE:
+            for n in range(min(words, seen + 1), 0, -1):
+                chain[n] = ((chain[n - 1] if n > 1 else WORD_SEED) ^ word) * MULTIPLIER
+                found = count(finish(chain[n], mask), found, table, table_mask, slots)
+            seen += 1
+            word = WORD_SEED
+        elif first > 0:
+            word = (word ^ np.uint64(codes[first])) * MULTIPLIER
+        gram = CHARACTER_SEED
+        for last in range(first, min(first + longest, size)):
+            gram = (gram ^ np.uint64(codes[last])) * MULTIPLIER
+            if last > first and kinds[last] == SPACE:
+                if last - first + 1 >= shortest and last - first > 1:
+                    found = count(finish(gram, mask), found, table, table_mask, slots)
+                break
+            if last - first + 1 >= shortest and not (last == first and kinds[first] == SPACE):
+                found = count(finish(gram, mask), found, table, table_mask, slots)
+    return found
+
+
+@compiled
+def drain(found: int, slots: Int32s, table: Int32s, buckets: Int32s, counts: Int32s) -> None:
+    """Move a table's entries out, in order of appearance, and leave it empty."""
+    for i in range(found):
+        slot = slots[i]
+        buckets[i] = table[slot, 0]
+        counts[i] = table[slot, 1]
+        table[slot, 0] = -1
+
+
+@compiled
+def table_size(size: int, per_byte: int, buckets: int) -> int:
+    """A power of two at least twice the different buckets that `size` bytes of text can fill."""
+    needed = 2 * min(size * per_byte, buckets)
+    capacity = 64
+    while capacity < needed:
+        capacity *= 2
+    return capacity
+
+
+@compiled
+def count_texts(
+    data: Bytes, offsets: Int64s, classes: Bytes, grams: tuple[int, int, int], buckets: int
+) -> tuple[Int32s, Int32s, Int64s]:
+    """The n-grams of texts: buckets, how often each occurs in its text, and where each text ends among them."""
+    texts = len(offsets) - 1
+    longest = np.max(offsets[1:] - offsets[:-1])
+    per_byte = grams[0] + max(0, grams[2] - grams[1] + 1) + 1
+    codes = np.empty(2 * longest + 1, dtype=np.int32)
+    kinds = np.empty(2 * longest + 1, dtype=np.uint8)
+    table = np.full((table_size(longest, per_byte, buckets), 2), -1, dtype=np.int32)
+    slots = np.empty(min(longest * per_byte, buckets) + 1, dtype=np.int32)
+    room = (offsets[texts] - offsets[0]) * per_byte + 1
+    found_buckets = np.empty(room, dtype=np.int32)  # memory that is never touched costs nothing
+    found_counts = np.empty(room, dtype=np.int32)
+    ends = np.empty(texts, dtype=np.int64)
+    end = 0
+    for text in range(texts):
+        start, stop = offsets[text], offsets[text + 1]
+        mask = table_size(stop - start, per_byte, buckets) - 1
+        size = decode(data, start, stop, classes, codes, kinds)
+        found = count_grams(codes, kinds, size, grams, np.uint64(buckets - 1), table, mask, slots)
+        drain(found, slots, table, found_buckets[end:], found_counts[end:])
+        end += found
+        ends[text] = end
+    return found_buckets[:end].copy(), found_counts[:end].copy(), ends
+
+
+@compiled
+def count_documents(buckets: Int32s, documents: Int64s) -> None:
+    """Add one to `documents[bucket]` for each of a chunk's (text, bucket) pairs."""
+    for bucket in buckets:
+        documents[bucket] += 1
+
+
+@compiled
+def weigh(
+    buckets: Int32s, counts: Int32s, rows: Int32s, idf: Floats, features: Int32s, values: Floats
+) -> int:
+    """A text's TF-IDF row: (1 + log count) * idf over the features it has, of length one.
+
+    Args:
+        buckets: The text's different buckets.
+        counts: How often each occurs.
+        rows: For every bucket its feature, -1 where training saw none.
+        idf: One a feature.
+        features: Receives the features.
+        values: Receives their values.
+
+    Returns:
+        How many features were written.
+    """
+    kept = 0
+    square = 0.0
+    for i in range(len(buckets)):
+        feature = rows[buckets[i]]
+        if feature >= 0:
+            value = np.float64(idf[feature])
+            if counts[i] > 1:
+                value *= 1.0 + np.log(np.float64(counts[i]))
+            features[kept] = feature
+            values[kept] = value
+            square += value * value
+            kept += 1
+    scale = 1.0 / np.sqrt(square) if kept > 0 else 0.0
+    for i in range(kept):
+        values[i] = values[i] * scale
+    return kept
+
+
+@compiled
+def weigh_texts(
+    buckets: Int32s, counts: Int32s, ends: Int64s, rows: Int32s, idf: Floats
+) -> tuple[Int32s, Floats, Int64s]:
+    """The TF-IDF rows of what `count_texts` found: features, values, and where each text ends among them."""
+    features = np.empty(len(buckets), dtype=np.int32)
+    values = np.empty(len(buckets), dtype=np.float32)
+    new_ends = np.empty(len(ends), dtype=np.int64)
+    start = end = 0
+    for text in range(len(ends)):
+        stop = ends[text]
+        end += weigh(buckets[start:stop], counts[start:stop], rows, idf, features[end:], values[end:])
+        new_ends[text] = end
+        start = stop
+    return features[:end].copy(), values[:end].copy(), new_ends
+
+
+@compiled
+def logits_of_texts(
+    data: Bytes,
+    offsets: Int64s,
+    classes: Bytes,
+    grams: tuple[int, int, int],
+    rows: Int32s,
+    idf: Floats,
+    weight: Floats,
+    bias: Floats,
+    logits: Floats,
+) -> None:
+    """Texts to logits (N, L) in one go; what a text gets does not depend on its neighbours."""
+    buckets = len(rows)
+    labels = weight.shape[1]
+    longest = np.max(offsets[1:] - offsets[:-1])
+    per_byte = grams[0] + max(0, grams[2] - grams[1] + 1) + 1
+    codes = np.empty(2 * longest + 1, dtype=np.int32)
+    kinds = np.empty(2 * longest + 1, dtype=np.uint8)
+    table = np.full((table_size(longest, per_byte, buckets), 2), -1, dtype=np.int32)
+    slots = np.empty(min(longest * per_byte, buckets) + 1, dtype=np.int32)
+    found_buckets = np.empty_like(slots)
+    found_counts = np.empty_like(slots)
+    features = np.empty_like(slots)
+    values = np.empty(len(slots), dtype=np.float32)
+    for text in range(len(offsets) - 1):
+        start, stop = offsets[text], offsets[text + 1]
+        mask = table_size(stop - start, per_byte, buckets) - 1
+        size = decode(data, start, stop, classes, codes, kinds)
+        found = count_grams(codes, kinds, size, grams, np.uint64(buckets - 1), table, mask, slots)
+        drain(found, slots, table, found_buckets, found_counts)
+        kept = weigh(found_buckets[:found], found_counts[:found], rows, idf, features, values)
+        row = logits[text]
+        row[:] = bias
+        for i in range(kept):
+            weights = weight[features[i]]
+            for label in range(labels):
+                row[label] += values[i] * weights[label]
+
+
+@compiled
+def settle(z: float, q: float, b: float) -> float:
+    """The logit u of a dual variable's best value: the root of u + q * sigmoid(u) = z + q * b.
+
+    Newton's method in u, where the slope lies between 1 and 1 + q / 4, kept within the bracket that the root
+    cannot leave (Yu, Huang and Lin 2011, section 3, in the variable log(b / (1 - b)) instead of b, so that it
+    loses no digits near 0 and 1).
+    """
+    high = z + q * b
+    low = high - q
+    u = min(max(z, low), high)
+    target = high
+    for _ in range(60):
+        e = np.exp(-abs(u))
+        s = 1.0 / (1.0 + e)
+        excess = u + q * (s if u >= 0 else e * s) - target
+        if excess > 0:
+            high = u
+        else:
+            low = u
+        guess = u - excess / (1.0 + q * e * s * s)
+        if guess < low or guess > high:
+            guess = 0.5 * (low + high)
+        moved = abs(guess - u)
+        u = guess
+        if moved < 1e-7:
+            break
+    return u
+
+
+@compiled
+def solve_pass(
+    order: Int64s,
+    ends: Int64s,
+    features: Int32s,
+    values: Floats,
+    targets: Floats,
+    duals: Floats,
+    weight: Floats,
+    bias: Floats,
+    cost: float,
+    bias_value: float,
+    still: float,
+) -> tuple[float, float]:
+    """One pass of dual coordinate descent over all rows, for LANES labels side by side.
+
+    `duals` (N, LANES) holds t - b, the multiple of row i in w = cost * sum_i (t_i - b_i) x_i; `weight`
+    (F, LANES) and `bias` (LANES,) hold w. A row whose every |b - sigmoid(z)| is below `still` is left alone.
+
+    Returns:
+        The sum of the losses, each taken just before its update, and the largest |b - sigmoid(z)| seen.
+    """
+    loss = 0.0
+    violation = 0.0
+    z = np.empty(LANES, dtype=np.float32)
+    change = np.empty(LANES, dtype=np.float32)
+    for row in order:
+        start = ends[row - 1] if row > 0 else 0
+        stop = ends[row]
+        for k in range(LANES):
+            z[k] = bias_value * bias[k]
+        for i in range(start, stop):
+            for k in range(LANES):
+                z[k] += values[i] * weight[features[i], k]
+        q = cost * ((1.0 if stop > start else 0.0) + bias_value * bias_value)
+        worst = 0.0
+        for k in range(LANES):
+            t = np.float64(targets[row, k])
+            b = t - duals[row, k]
+            e = np.exp(-abs(np.float64(z[k])))
+            loss += max(np.float64(z[k]), 0.0) + np.log1p(e) - t * z[k]
+            worst = max(worst, abs(b - (1.0 / (1.0 + e) if z[k] >= 0 else e / (1.0 + e))))
+        violation = max(violation, worst)
+        if worst < still:
+            continue
+        for k in range(LANES):
+            t = np.float64(targets[row, k])
+            u = settle(z[k], q, t - duals[row, k])
+            e = np.exp(-abs(u))
+            s = 1.0 / (1.0 + e)  # sigmoid(|u|); b and 1 - b below lose no digits
+            b = s if u >= 0 else e * s
+            rest = e * s if u >= 0 else s
+            dual = np.float32(t * rest - (1.0 - t) * b)
+            change[k] = cost * (dual - duals[row, k])
+            duals[row, k] = dual
+            bias[k] += change[k] * bias_value
+        for i in range(start, stop):
+            for k in range(LANES):
+                weight[features[i], k] += change[k] * values[i]
+    return loss, violation

@@ -1,0 +1,132 @@
+"""What a prediction is given as: label names, class indices, probabilities or logits.
+
+Shared by the trainer, the predictor and the command line. Imports neither torch nor lightning.
+"""
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from flash.core.errors import FlashError, unknown_name
+from flash.text.classification.thresholds import applies
+
+Logits: TypeAlias = NDArray[np.float32]
+Output: TypeAlias = str | Callable[[NDArray[np.float32]], Any]
+
+
+def to_probabilities(logits: ArrayLike, multi_label: bool) -> NDArray[np.float32]:
+    """Sigmoid of each logit (multi-label) or softmax of each row (single-label).
+
+    Args:
+        logits: (N, L); of any size, nothing overflows.
+        multi_label: whether each label is decided by itself.
+
+    Returns:
+        (N, L) float32 in [0, 1].
+
+    Raises:
+        FlashError: a logit is NaN, which no decision can be made from.
+    """
+    values = np.asarray(logits, np.float32)
+    if values.size and np.isnan(values.min()):
+        broken = np.flatnonzero(np.isnan(values).any(axis=1))
+        raise FlashError(
+            f"the model's output is not a number for {broken.size:,} of {len(values):,} texts (the first is "
+            f"number {broken[0] + 1}), so its weights are broken; train it again with a smaller learning rate"
+        )
+    if multi_label:
+        # exp only of numbers up to 0: it cannot overflow, and 1 / (1 + e) and e / (1 + e) lose no digits.
+        shrunk = np.exp(-np.abs(values))
+        probabilities: NDArray[np.float32] = np.where(values >= 0, np.float32(1), shrunk) / (1 + shrunk)
+        return probabilities
+    values = np.clip(values, -1e30, 1e30)  # infinity minus infinity would be NaN
+    shifted = np.exp(values - values.max(axis=1, keepdims=True))
+    softmax: NDArray[np.float32] = shifted / shifted.sum(axis=1, keepdims=True)
+    return softmax
+
+
+def _as_classes(
+    logits: Logits, labels: Sequence[Any], multi_label: bool, thresholds: ArrayLike | None
+) -> list[list[int]] | list[int]:
+    """Column indices, ascending in each row; see `_as_labels`."""
+    classes: list[list[int]] | list[int] = _as_labels(logits, range(len(labels)), multi_label, thresholds)
+    return classes
+
+
+def _as_labels(
+    logits: Logits, labels: Sequence[Any], multi_label: bool, thresholds: ArrayLike | None
+) -> Any:
+    """The names that apply to each row, in label order (multi-label), or the most probable one."""
+    probabilities = to_probabilities(logits, multi_label)
+    names = np.empty(len(labels), dtype=object)
+    names[:] = labels
+    if not multi_label:
+        return names[probabilities.argmax(axis=1)].tolist()
+    if thresholds is None:
+        raise FlashError("labels need thresholds; give one number in [0, 1] per label, such as thresholds=0.5")
+    rows, columns = np.nonzero(applies(probabilities, thresholds))
+    chosen = names[columns].tolist()
+    ends = np.bincount(rows, minlength=len(probabilities)).cumsum().tolist()
+    return [chosen[start:end] for start, end in pairwise([0, *ends])]
+
+
+def _as_probabilities(
+    logits: Logits, labels: Sequence[Any], multi_label: bool, thresholds: ArrayLike | None
+) -> NDArray[np.float32]:
+    """(N, L) float32."""
+    return to_probabilities(logits, multi_label)
+
+
+def _as_logits(
+    logits: Logits, labels: Sequence[Any], multi_label: bool, thresholds: ArrayLike | None
+) -> NDArray[np.float32]:
+    """(N, L) float32, as the model gave them."""
+    return logits
+
+
+OUTPUTS: dict[str, Callable[[Logits, Sequence[Any], bool, ArrayLike | None], Any]] = {
+    "labels": _as_labels,
+    "classes": _as_classes,
+    "probabilities": _as_probabilities,
+    "logits": _as_logits,
+    "preds": _as_logits,  # Flash's word for the model's own numbers
+}
+
+
+def convert(
+    logits: ArrayLike,
+    output: Output,
+    *,
+    labels: Sequence[str],
+    multi_label: bool,
+    thresholds: ArrayLike | None,
+) -> Any:
+    """Logits as what the user asked for.
+
+    Args:
+        logits: (N, L).
+        output: "labels" (a list of names per row; in single-label mode one name per row), "classes" (the
+            same with column indices), "probabilities" or "logits" ((N, L) float32), "preds" (as "logits"), or
+            a function that gets the (N, L) probabilities and whose result is returned.
+        labels: the L names in order.
+        multi_label: sigmoid and thresholds, or softmax and the most probable label.
+        thresholds: (L,); a label applies where its probability reaches its threshold. Unused (may be None)
+            in single-label mode, which takes the first among equals.
+
+    Raises:
+        FlashError: an unknown output, another number of columns than labels, or logits that are NaN.
+
+    >>> convert([[2.0, -1.0], [-3.0, -4.0]], "labels", labels=["a", "b"], multi_label=True, thresholds=[0.5, 0.5])
+    [['a'], []]
+    """
+    values = np.asarray(logits, np.float32)
+    if values.ndim != 2 or values.shape[1] != len(labels):
+        raise FlashError(f"logits have shape {values.shape}; expected (rows, {len(labels)}), a column per label")
+    if callable(output):
+        return output(to_probabilities(values, multi_label))
+    if not isinstance(output, str) or output not in OUTPUTS:
+        raise FlashError(unknown_name("output", str(output), OUTPUTS))
+    return OUTPUTS[output](values, labels, multi_label, thresholds)

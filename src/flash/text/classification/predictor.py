@@ -1,0 +1,90 @@
+"""Texts to logits, probabilities or labels from a checkpoint: the one way of inference outside training.
+
+Imports neither torch nor lightning.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from flash.text.classification import checkpoint
+from flash.text.classification.backbones import load_backbone
+from flash.text.classification.backbones.linear import Linear
+from flash.text.classification.outputs import Output, convert, to_probabilities
+from flash.text.classification.readers import text_array
+from flash.text.classification.thresholds import Thresholds, resolve_thresholds
+
+
+class Predictor:
+    """A trained classifier without its trainer.
+
+    Attributes:
+        labels: L names; column j of every `(N, L)` array means `labels[j]`.
+        multi_label: whether any number of labels applies to a text (sigmoid), or exactly one (softmax).
+        thresholds: (L,) float32 in [0, 1], chosen at the end of training; a label applies where its
+            probability is at least its threshold.
+    """
+
+    def __init__(
+        self, backbone: Linear, labels: Sequence[str], *, multi_label: bool, thresholds: np.ndarray
+    ) -> None:
+        self.backbone = backbone
+        self.labels = tuple(labels)
+        self.multi_label = multi_label
+        self.thresholds = thresholds
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Predictor":
+        """The classifier of a checkpoint file.
+
+        Raises:
+            CheckpointError: the file is missing, truncated, foreign or of a newer format.
+        """
+        content = checkpoint.read(path)
+        settings, arrays = content["flash"], content["state_dict"]
+        backbone = load_backbone(settings["backbone"], len(settings["labels"]), settings["backbone_options"])
+        prefix = "backbone."
+        backbone.load_arrays({key[len(prefix) :]: arrays[key] for key in arrays if key.startswith(prefix)})
+        return cls(
+            backbone,
+            settings["labels"],
+            multi_label=settings["multi_label"],
+            thresholds=np.array(arrays["thresholds"]),
+        )
+
+    def logits(self, texts: Sequence[str] | pa.Array) -> np.ndarray:
+        """(N, L) float32 scores before sigmoid or softmax.
+
+        Raises:
+            DataError: an element is not a string, or holds lone surrogates.
+        """
+        return self.backbone.logits(text_array(texts, "texts"))
+
+    def probabilities(self, texts: Sequence[str] | pa.Array) -> np.ndarray:
+        """(N, L) float32 probabilities; N may be 0."""
+        return to_probabilities(self.logits(texts), self.multi_label)
+
+    def predict(
+        self, texts: Sequence[str] | pa.Array, output: Output = "labels", thresholds: Thresholds = None
+    ) -> Any:
+        """What `output` makes of the texts, one entry or row a text.
+
+        Args:
+            texts: N strings.
+            output: `"labels"`, `"classes"`, `"probabilities"`, `"logits"`, `"preds"`, or a callable that takes
+                the `(N, L)` probabilities.
+            thresholds: in place of the model's own: one number, L numbers, or a dict by label.
+
+        >>> Predictor.load("text_classification_model.pt").predict(["You are wonderful", "You absolute turnip"])
+        [[], ['toxic', 'insult']]
+        """
+        return convert(
+            self.logits(texts),
+            output,
+            labels=self.labels,
+            multi_label=self.multi_label,
+            thresholds=resolve_thresholds(thresholds, self.labels, self.thresholds),
+        )

@@ -1,0 +1,166 @@
+"""From probabilities to decisions: the rule, the tuned threshold, and the user's own ones.
+
+The rule is one line, `applies`, and predictions, metrics and tuning all follow it: a label applies where
+its probability reaches its threshold, compared as float32. Imports neither torch nor lightning.
+"""
+
+from collections.abc import Mapping, Sequence
+from numbers import Real
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import csc_array, csr_array, issparse
+
+from flash.core.errors import FlashError, unknown_name
+
+Thresholds: TypeAlias = float | Sequence[float] | Mapping[str, float] | Literal["auto"] | None
+
+BLOCK_CELLS = 2**22  # cells worked on at a time: 16 MB of float32, whatever the number of rows and labels
+EXPECTED = "expected a number in [0, 1], a list with one per label, a dict by label, or 'auto'"
+
+
+def applies(probabilities: ArrayLike, thresholds: ArrayLike) -> NDArray[np.bool_]:
+    """Where a label applies: its probability is at least its threshold, both taken as float32.
+
+    The shapes follow numpy's broadcasting: (N, L) probabilities with (L,) thresholds give (N, L).
+    """
+    decided: NDArray[np.bool_] = np.asarray(probabilities, np.float32) >= np.asarray(thresholds, np.float32)
+    return decided
+
+
+def tune_threshold(probabilities: ArrayLike, targets: Any) -> float:
+    """The one threshold for all labels with the best micro-averaged F1 over these rows.
+
+    Exact: every cut between two distinct scores counts, pooled over rows and labels. The answer is the
+    midpoint of the best cut, a float32 value in (0, 1), so that `applies` reproduces that F1; among equally
+    good cuts it is the one closest to 0.5. Without a positive above probability 0 it is 0.5.
+
+    Args:
+        probabilities: (N, L), in [0, 1].
+        targets: (N, L), sparse or dense, in [0, 1]; positive from 0.5.
+
+    Raises:
+        FlashError: the shapes differ, or a value is not finite or outside [0, 1].
+    """
+    scores, truth = check_arrays(probabilities, targets)
+    # No threshold below 1 separates 1.0 from the float32 before it: they are one score here.
+    top = np.nextafter(np.float32(1), np.float32(0))
+    positive = np.sort(np.minimum(scores[truth.indices, column_of_each(truth)], top))
+    # Lowering the threshold past negatives alone only lowers F1: the best cut is just below a positive.
+    cuts = np.unique(positive[positive > 0])
+    if not cuts.size:
+        return 0.5
+    predicted, below = _count_from(scores, cuts, top)
+    hits = positive.size - np.searchsorted(positive, cuts, side="left")
+    f1 = 2 * hits / (predicted + positive.size)
+    best = np.flatnonzero(f1 == f1.max())
+    upper = np.where(cuts[best] == top, 1.0, cuts[best].astype(np.float64))
+    middle = ((below[best].astype(np.float64) + upper) / 2).astype(np.float32)
+    # Between neighbouring floats the middle may round down onto the lower one, which is not predicted.
+    middle = np.where(middle <= below[best], cuts[best], middle)
+    return float(middle[np.argmin(np.abs(middle.astype(np.float64) - 0.5))])
+
+
+def _count_from(
+    scores: NDArray[np.float32], cuts: NDArray[np.float32], top: np.float32
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """For each of the (C,) cuts: how many scores reach it, and the largest score below it (0 where none)."""
+    reaching = np.zeros(cuts.size, np.int64)
+    below = np.zeros(cuts.size, np.float32)
+    rows = max(1, BLOCK_CELLS // scores.shape[1])
+    for start in range(0, scores.shape[0], rows):
+        block = np.minimum(scores[start : start + rows].ravel(), top)
+        block.sort()
+        place = np.searchsorted(block, cuts, side="left")
+        reaching += block.size - place
+        np.maximum(below, np.where(place > 0, block[place - 1], np.float32(0)), out=below)
+    return reaching, below
+
+
+def resolve_thresholds(
+    thresholds: Thresholds, labels: Sequence[str], tuned: ArrayLike
+) -> NDArray[np.float32]:
+    """The (L,) float32 thresholds in force, from what the user asked for.
+
+    Args:
+        thresholds: None or "auto" for the tuned ones; a number for every label; one number per label in label
+            order (a list, an array); or a dict by label name, where a label it lacks keeps its tuned one.
+        labels: the L names in order.
+        tuned: (L,) thresholds, or one for all, stored in the model.
+
+    Raises:
+        FlashError: an unknown label, another number of values than labels, or a value outside [0, 1].
+    """
+    resolved = np.array(np.broadcast_to(np.asarray(tuned, np.float32), (len(labels),)))
+    asked: Any = thresholds.tolist() if hasattr(thresholds, "tolist") else thresholds
+    if asked is None or (isinstance(asked, str) and asked == "auto"):
+        return resolved
+    if isinstance(asked, Mapping):
+        values = dict(asked)
+    elif isinstance(asked, Sequence) and not isinstance(asked, str | bytes):
+        if len(asked) != len(labels):
+            raise FlashError(f"thresholds has {len(asked)} values for {len(labels)} labels; {EXPECTED}")
+        values = dict(zip(labels, asked, strict=True))
+    elif isinstance(asked, Real) and not isinstance(asked, bool):
+        values = dict.fromkeys(labels, asked)
+    else:
+        raise FlashError(f"thresholds={asked!r} is not understood; {EXPECTED}")
+    _check_values(values, labels)
+    index = {label: column for column, label in enumerate(labels)}
+    for label, value in values.items():
+        resolved[index[label]] = value
+    return resolved
+
+
+def _check_values(values: Mapping[Any, Any], labels: Sequence[str]) -> None:
+    """Raise for labels nobody knows and for values that are no number in [0, 1], all of them at once."""
+    known = set(labels)
+    strangers = [str(label) for label in values if label not in known]
+    if strangers:
+        more = f" ({len(strangers)} such labels in thresholds)" if len(strangers) > 1 else ""
+        raise FlashError(unknown_name("label", strangers[0], labels) + more)
+    wrong = {
+        label: value
+        for label, value in values.items()
+        if isinstance(value, bool | np.bool_) or not isinstance(value, Real) or not 0 <= float(value) <= 1
+    }
+    if wrong:
+        shown = ", ".join(f"{value!r} for {label!r}" for label, value in list(wrong.items())[:3])
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise FlashError(f"thresholds has {shown}{more}; {EXPECTED}")
+
+
+def check_arrays(probabilities: ArrayLike, targets: Any) -> tuple[NDArray[np.float32], csc_array]:
+    """Probabilities as (N, L) float32 and targets as an (N, L) boolean csc_array, positive from 0.5.
+
+    Raises:
+        FlashError: the shapes differ, or a value is not finite or outside [0, 1].
+    """
+    scores = np.asarray(probabilities, np.float32)
+    truth = csr_array(targets) if issparse(targets) else np.asarray(targets, np.float32)
+    if scores.ndim != 2 or scores.shape != truth.shape:
+        raise FlashError(
+            f"probabilities have shape {scores.shape} and targets {truth.shape}; "
+            "expected the same (rows, labels) for both"
+        )
+    _check_range("probabilities", scores, "logits become probabilities by outputs.to_probabilities")
+    _check_range("targets", truth.data if issparse(truth) else truth, "1 where a label applies, else 0")
+    return scores, csc_array(truth >= 0.5)
+
+
+def _check_range(name: str, values: NDArray[Any], hint: str) -> None:
+    """Raise unless every value is in [0, 1]; NaN is not. Smallest and largest need no temporary array."""
+    if not values.size or (values.min() >= 0 and values.max() <= 1):
+        return
+    wrong = ~((values >= 0) & (values <= 1))
+    raise FlashError(
+        f"{np.count_nonzero(wrong):,} of {values.size:,} {name} are not numbers in [0, 1] "
+        f"(the first is {values[wrong][0]}); {hint}"
+    )
+
+
+def column_of_each(truth: csc_array) -> NDArray[np.int64]:
+    """The column of each stored entry of a csc_array, in its order; `truth.indices` has the rows."""
+    columns: NDArray[np.int64] = np.repeat(np.arange(truth.shape[1]), np.diff(truth.indptr))
+    return columns
