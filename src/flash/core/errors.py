@@ -7,6 +7,8 @@ prints such an error as one sentence and exits with 2; any other exception is a 
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+MOST_NAMES = 30  # of the known ones in a sentence: some label sets have thousands
+
 
 class FlashError(ValueError):
     """A mistake the user can mend."""
@@ -37,4 +39,5 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
     known = list(known)
     close = get_close_matches(name, known, n=1) or get_close_matches(name.lower(), known, n=1)
     hint = f"; did you mean {close[0]!r}?" if close else "."
-    return f"unknown {kind} {name!r}{hint} Known: {', '.join(known) or 'none'}"
+    more = f", and {len(known) - MOST_NAMES} more" if len(known) > MOST_NAMES else ""
+    return f"unknown {kind} {name!r}{hint} Known: {', '.join(known[:MOST_NAMES]) or 'none'}{more}"

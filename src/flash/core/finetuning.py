@@ -32,7 +32,11 @@ def parse_strategy(strategy: str | tuple[Any, ...] | list[Any]) -> FinetuningStr
     >>> parse_strategy(("freeze_unfreeze", 2))
     FinetuningStrategy(name='freeze_unfreeze', epochs=(2,), layers=0)
     """
-    name, *numbers = [strategy] if isinstance(strategy, str) else list(strategy)
+    name, *numbers = [strategy] if isinstance(strategy, str) else list(strategy) or [""]
+    if not name:
+        raise FlashError(f"the strategy {strategy!r} is empty; expected a name, such as 'freeze'")
+    if name == "unfreeze_milestones" and len(numbers) == 1:
+        numbers = list(numbers[0])  # Flash's own spelling nests the pair: (name, ((first, second), layers))
     if name not in STRATEGIES:
         raise FlashError(unknown_name("finetuning strategy", str(name), STRATEGIES))
     match name, numbers:

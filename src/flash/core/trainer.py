@@ -127,5 +127,8 @@ def _translate_gpus(gpus: int | str | list[int]) -> dict[str, Any]:
     if gpus in (0, "0", []):
         return {"accelerator": "cpu"}
     if isinstance(gpus, str):
-        gpus = [int(index) for index in gpus.split(",")] if "," in gpus else int(gpus)
+        try:
+            gpus = [int(index) for index in gpus.split(",")] if "," in gpus else int(gpus)
+        except ValueError as error:
+            raise FlashError(f"gpus={gpus!r} is not understood; expected a number of GPUs, or their indices") from error
     return {"accelerator": "gpu", "devices": gpus}

@@ -145,7 +145,9 @@ class Evaluation:
         }
         for name in PER_LABEL if per_label else ():
             values = self.label_values(name).tolist()
-            named |= {f"{prefix}_{name}/{label}": value for label, value in zip(self.labels, values, strict=True)}
+            named |= {
+                f"{prefix}_{name}/{label}": value for label, value in zip(self.labels, values, strict=True)
+            }
         return {name: value for name, value in named.items() if not math.isnan(value)}
 
 
@@ -178,7 +180,9 @@ def evaluate(
     if rows == 0:
         raise FlashError("no rows to evaluate; expected at least one text with its targets")
     if len(labels) != count:
-        raise FlashError(f"{len(labels)} labels for probabilities of {count} columns; expected a name for each")
+        raise FlashError(
+            f"{len(labels)} labels for probabilities of {count} columns; expected a name for each"
+        )
     in_force = _check_thresholds(thresholds, count) if multi_label else np.full(count, np.nan, np.float32)
     support = np.diff(truth.indptr).astype(np.int64)
     predicted, hits, exact = _decide(scores, truth, in_force if multi_label else None)

@@ -19,14 +19,14 @@ from torch.nn import functional
 from torchmetrics import Metric, MetricCollection
 
 from flash import __version__
-from flash.core.errors import DataError, FlashError
+from flash.core.errors import DataError, FlashError, unknown_name
 from flash.text.classification.backbones import available_backbones, load_backbone
 from flash.text.classification.backbones.linear_module import LinearModule, SolverOptimizer
 from flash.text.classification.checkpoint import FORMAT_VERSION
 from flash.text.classification.checkpoint import load as load_checkpoint
 from flash.text.classification.data import TextDataset
 from flash.text.classification.metrics import Evaluation, evaluate
-from flash.text.classification.outputs import Output, convert, to_probabilities
+from flash.text.classification.outputs import OUTPUTS, Output, convert, to_probabilities
 from flash.text.classification.report.table import format_table
 from flash.text.classification.thresholds import Thresholds, resolve_thresholds, tune_threshold
 
@@ -81,7 +81,7 @@ class TextClassifier(pl.LightningModule):
         self.backbone_name = backbone
         self.max_length, self.learning_rate = max_length, learning_rate
         self.optimizer, self.lr_scheduler, self.loss_fn = optimizer, lr_scheduler, loss_fn
-        options = {"exclusive": not self.multi_label, **backbone_kwargs}
+        options = backbone_kwargs if self.multi_label else {"exclusive": True, **backbone_kwargs}
         self.backbone = LinearModule(load_backbone(backbone, len(self.labels), options))
         self.thresholds_option = thresholds
         in_force = resolve_thresholds(thresholds, self.labels, np.full(len(self.labels), 0.5, np.float32))
@@ -163,7 +163,7 @@ class TextClassifier(pl.LightningModule):
         if self.trainer.fast_dev_run or not self.trainer.is_global_zero:
             return
         if self.evaluation is None:
-            self.print("No validation rows: pass val_split=0.1 to choose thresholds and to see how good it is.")
+            print("No validation rows: pass val_split=0.1 to choose thresholds and see how good it is.")  # noqa: T201
         else:
             chosen = "The thresholds were chosen on these rows; rows of a test file give the unbiased F1."
             self._print_table("Validation", [chosen] if self.thresholds_option == "auto" else [])
@@ -229,14 +229,17 @@ class TextClassifier(pl.LightningModule):
         self.log_dict(self.evaluation.scalars(stage), batch_size=len(logits))
 
     def _print_table(self, title: str, notes: Sequence[str] = ()) -> None:
-        if self.evaluation is not None:
-            self.print(format_table(self.evaluation, title=title, notes=notes))
+        if self.evaluation is not None and self.trainer.is_global_zero:
+            print(format_table(self.evaluation, title=title, notes=notes))  # noqa: T201  (what fit is asked for)
 
     # ---- predicting -----------------------------------------------------------------------------------------
 
     @contextmanager
     def predicting(self, output: Output, thresholds: Thresholds) -> Iterator[None]:
-        """What `predict_step` answers inside this block."""
+        """What `predict_step` answers inside this block; both are checked before any text is read."""
+        if isinstance(output, str) and output not in OUTPUTS:
+            raise FlashError(unknown_name("output", output, OUTPUTS))
+        resolve_thresholds(thresholds, self.labels, self.thresholds.cpu().numpy())
         earlier, self._output = self._output, (output, thresholds)
         try:
             yield

@@ -56,9 +56,7 @@ def _as_classes(
     return classes
 
 
-def _as_labels(
-    logits: Logits, labels: Sequence[Any], multi_label: bool, thresholds: ArrayLike | None
-) -> Any:
+def _as_labels(logits: Logits, labels: Sequence[Any], multi_label: bool, thresholds: ArrayLike | None) -> Any:
     """The names that apply to each row, in label order (multi-label), or the most probable one."""
     probabilities = to_probabilities(logits, multi_label)
     names = np.empty(len(labels), dtype=object)
@@ -66,7 +64,9 @@ def _as_labels(
     if not multi_label:
         return names[probabilities.argmax(axis=1)].tolist()
     if thresholds is None:
-        raise FlashError("labels need thresholds; give one number in [0, 1] per label, such as thresholds=0.5")
+        raise FlashError(
+            "labels need thresholds; give one number in [0, 1] per label, such as thresholds=0.5"
+        )
     rows, columns = np.nonzero(applies(probabilities, thresholds))
     chosen = names[columns].tolist()
     ends = np.bincount(rows, minlength=len(probabilities)).cumsum().tolist()
@@ -119,12 +119,15 @@ def convert(
     Raises:
         FlashError: an unknown output, another number of columns than labels, or logits that are NaN.
 
-    >>> convert([[2.0, -1.0], [-3.0, -4.0]], "labels", labels=["a", "b"], multi_label=True, thresholds=[0.5, 0.5])
-    [['a'], []]
+    >>> logits = [[2.0, -1.0], [-3.0, -4.0]]
+    >>> convert(logits, "labels", labels=["toxic", "threat"], multi_label=True, thresholds=[0.5, 0.5])
+    [['toxic'], []]
     """
     values = np.asarray(logits, np.float32)
     if values.ndim != 2 or values.shape[1] != len(labels):
-        raise FlashError(f"logits have shape {values.shape}; expected (rows, {len(labels)}), a column per label")
+        raise FlashError(
+            f"logits have shape {values.shape}; expected (rows, {len(labels)}), a column per label"
+        )
     if callable(output):
         return output(to_probabilities(values, multi_label))
     if not isinstance(output, str) or output not in OUTPUTS:

@@ -34,7 +34,7 @@ def tune_threshold(probabilities: ArrayLike, targets: Any) -> float:
 
     Exact: every cut between two distinct scores counts, pooled over rows and labels. The answer is the
     midpoint of the best cut, a float32 value in (0, 1), so that `applies` reproduces that F1; among equally
-    good cuts it is the one closest to 0.5. Without a positive above probability 0 it is 0.5.
+    good cuts it is the one closest to 0.5, then the lower. Without a positive above probability 0 it is 0.5.
 
     Args:
         probabilities: (N, L), in [0, 1].
@@ -93,7 +93,9 @@ def resolve_thresholds(
         FlashError: an unknown label, another number of values than labels, or a value outside [0, 1].
     """
     resolved = np.array(np.broadcast_to(np.asarray(tuned, np.float32), (len(labels),)))
-    asked: Any = thresholds.tolist() if hasattr(thresholds, "tolist") else thresholds
+    asked: Any = thresholds
+    if hasattr(asked, "tolist"):  # numpy's, torch's and pandas' numbers and columns
+        asked = asked.tolist()
     if asked is None or (isinstance(asked, str) and asked == "auto"):
         return resolved
     if isinstance(asked, Mapping):
@@ -138,7 +140,7 @@ def check_arrays(probabilities: ArrayLike, targets: Any) -> tuple[NDArray[np.flo
         FlashError: the shapes differ, or a value is not finite or outside [0, 1].
     """
     scores = np.asarray(probabilities, np.float32)
-    truth = csr_array(targets) if issparse(targets) else np.asarray(targets, np.float32)
+    truth: Any = csr_array(targets) if issparse(targets) else np.asarray(targets, np.float32)
     if scores.ndim != 2 or scores.shape != truth.shape:
         raise FlashError(
             f"probabilities have shape {scores.shape} and targets {truth.shape}; "
@@ -153,11 +155,9 @@ def _check_range(name: str, values: NDArray[Any], hint: str) -> None:
     """Raise unless every value is in [0, 1]; NaN is not. Smallest and largest need no temporary array."""
     if not values.size or (values.min() >= 0 and values.max() <= 1):
         return
-    wrong = ~((values >= 0) & (values <= 1))
-    raise FlashError(
-        f"{np.count_nonzero(wrong):,} of {values.size:,} {name} are not numbers in [0, 1] "
-        f"(the first is {values[wrong][0]}); {hint}"
-    )
+    wrong = values[~((values >= 0) & (values <= 1))]
+    found = "1 other value" if wrong.size == 1 else f"{wrong.size:,} other values"
+    raise FlashError(f"{name} must be numbers in [0, 1]; found {found} (the first is {wrong[0]}); {hint}")
 
 
 def column_of_each(truth: csc_array) -> NDArray[np.int64]:

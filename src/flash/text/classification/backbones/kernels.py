@@ -1,8 +1,8 @@
-"""The compiled loops of the linear backbone: n-grams of a text, logits of a text, one pass of the solver.
+"""The compiled loops of the linear backbone: n-grams, TF-IDF rows and logits of texts.
 
 Imports nothing of the project. Each kernel runs on one thread without the interpreter lock and writes only to
-arrays of its caller, so callers run many side by side on disjoint rows or labels, and no result depends on how
-many. Each has a plain twin in `reference.py` that the tests compare it with. numba compiles a kernel at its
+arrays of its caller, so callers run many side by side on different texts, and no result depends on how many.
+Each has a plain twin in `reference.py` that the tests compare it with. numba compiles a kernel at its
 first call and keeps the result on disk.
 """
 
@@ -15,10 +15,11 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-LANES = 8  # labels that are solved side by side: one AVX register of float32
 SPACE, WORD, SYMBOL, EXTENDS, IGNORED = range(5)  # what a character is to the tokeniser
 BOUNDARY = 0x20  # stands before and after each token; no token holds a space itself
-CHARACTER_SEED = np.uint64(0x243F6A8885A308D3)  # the digits of pi: words and character n-grams never share a hash
+CHARACTER_SEED = np.uint64(
+    0x243F6A8885A308D3
+)  # the digits of pi: words and character n-grams never share a hash
 WORD_SEED = np.uint64(0x13198A2E03707344)
 MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 FINAL_MULTIPLIER = np.uint64(0xBF58476D1CE4E5B9)  # splitmix64's
@@ -33,7 +34,7 @@ Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 
 def compiled(function: Kernel) -> Kernel:
     """`function` compiled by numba at its first call, kept on disk where a folder can be written."""
-    options = {"nogil": True, "error_model": "numpy"}
+    options: Any = {"nogil": True, "error_model": "numpy"}
     try:
         return cast(Kernel, njit(cache=True, **options)(function))
     except RuntimeError:  # neither the package's folder nor the user's cache folder can be written
@@ -130,7 +131,7 @@ def count(
     table_mask: int,
     slots: Int32s,
 ) -> int:
-    """Add one to a bucket in an open-addressing table of (bucket, count); returns how many buckets it holds."""
+    """Add one to a bucket of an open-addressing table of (bucket, count); returns how many it holds."""
     slot = bucket & table_mask
     while table[slot, 0] >= 0:
         if table[slot, 0] == bucket:
@@ -156,8 +157,8 @@ def count_grams(
 ) -> int:
     """Count the buckets of a decoded text's n-grams in `table`.
 
-    `grams` is (longest word n-gram, shortest and longest character n-gram). A character n-gram lies within one
-    token and its two boundaries. Time is linear in the text: a position starts one n-gram a length.
+    `grams` is (longest word n-gram, shortest and longest character n-gram). A character n-gram lies within
+    one token and its two boundaries. Time is linear in the text: a position starts one n-gram a length.
 
     Returns:
         How many different buckets there are; `slots` lists their places in `table`, in order of appearance.
@@ -178,12 +179,10 @@ def count_grams(
         gram = CHARACTER_SEED
         for last in range(first, min(first + longest, size)):
             gram = (gram ^ np.uint64(codes[last])) * MULTIPLIER
-            if last > first and kinds[last] == SPACE:
-                if last - first + 1 >= shortest and last - first > 1:
-                    found = count(finish(gram, mask), found, table, table_mask, slots)
-                break
-            if last - first + 1 >= shortest and not (last == first and kinds[first] == SPACE):
+            if last - first + 1 >= shortest and (last > first or kinds[last] != SPACE):
                 found = count(finish(gram, mask), found, table, table_mask, slots)
+            if last > first and kinds[last] == SPACE:
+                break
     return found
 
 
@@ -211,7 +210,7 @@ def table_size(size: int, per_byte: int, buckets: int) -> int:
 def count_texts(
     data: Bytes, offsets: Int64s, classes: Bytes, grams: tuple[int, int, int], buckets: int
 ) -> tuple[Int32s, Int32s, Int64s]:
-    """The n-grams of texts: buckets, how often each occurs in its text, and where each text ends among them."""
+    """The n-grams of texts: buckets, how often each occurs in its text, and where each text ends."""
     texts = len(offsets) - 1
     longest = np.max(offsets[1:] - offsets[:-1])
     per_byte = grams[0] + max(0, grams[2] - grams[1] + 1) + 1
@@ -332,95 +331,3 @@ def logits_of_texts(
             weights = weight[features[i]]
             for label in range(labels):
                 row[label] += values[i] * weights[label]
-
-
-@compiled
-def settle(z: float, q: float, b: float) -> float:
-    """The logit u of a dual variable's best value: the root of u + q * sigmoid(u) = z + q * b.
-
-    Newton's method in u, where the slope lies between 1 and 1 + q / 4, kept within the bracket that the root
-    cannot leave (Yu, Huang and Lin 2011, section 3, in the variable log(b / (1 - b)) instead of b, so that it
-    loses no digits near 0 and 1).
-    """
-    high = z + q * b
-    low = high - q
-    u = min(max(z, low), high)
-    target = high
-    for _ in range(60):
-        e = np.exp(-abs(u))
-        s = 1.0 / (1.0 + e)
-        excess = u + q * (s if u >= 0 else e * s) - target
-        if excess > 0:
-            high = u
-        else:
-            low = u
-        guess = u - excess / (1.0 + q * e * s * s)
-        if guess < low or guess > high:
-            guess = 0.5 * (low + high)
-        moved = abs(guess - u)
-        u = guess
-        if moved < 1e-7:
-            break
-    return u
-
-
-@compiled
-def solve_pass(
-    order: Int64s,
-    ends: Int64s,
-    features: Int32s,
-    values: Floats,
-    targets: Floats,
-    duals: Floats,
-    weight: Floats,
-    bias: Floats,
-    cost: float,
-    bias_value: float,
-    still: float,
-) -> tuple[float, float]:
-    """One pass of dual coordinate descent over all rows, for LANES labels side by side.
-
-    `duals` (N, LANES) holds t - b, the multiple of row i in w = cost * sum_i (t_i - b_i) x_i; `weight`
-    (F, LANES) and `bias` (LANES,) hold w. A row whose every |b - sigmoid(z)| is below `still` is left alone.
-
-    Returns:
-        The sum of the losses, each taken just before its update, and the largest |b - sigmoid(z)| seen.
-    """
-    loss = 0.0
-    violation = 0.0
-    z = np.empty(LANES, dtype=np.float32)
-    change = np.empty(LANES, dtype=np.float32)
-    for row in order:
-        start = ends[row - 1] if row > 0 else 0
-        stop = ends[row]
-        for k in range(LANES):
-            z[k] = bias_value * bias[k]
-        for i in range(start, stop):
-            for k in range(LANES):
-                z[k] += values[i] * weight[features[i], k]
-        q = cost * ((1.0 if stop > start else 0.0) + bias_value * bias_value)
-        worst = 0.0
-        for k in range(LANES):
-            t = np.float64(targets[row, k])
-            b = t - duals[row, k]
-            e = np.exp(-abs(np.float64(z[k])))
-            loss += max(np.float64(z[k]), 0.0) + np.log1p(e) - t * z[k]
-            worst = max(worst, abs(b - (1.0 / (1.0 + e) if z[k] >= 0 else e / (1.0 + e))))
-        violation = max(violation, worst)
-        if worst < still:
-            continue
-        for k in range(LANES):
-            t = np.float64(targets[row, k])
-            u = settle(z[k], q, t - duals[row, k])
-            e = np.exp(-abs(u))
-            s = 1.0 / (1.0 + e)  # sigmoid(|u|); b and 1 - b below lose no digits
-            b = s if u >= 0 else e * s
-            rest = e * s if u >= 0 else s
-            dual = np.float32(t * rest - (1.0 - t) * b)
-            change[k] = cost * (dual - duals[row, k])
-            duals[row, k] = dual
-            bias[k] += change[k] * bias_value
-        for i in range(start, stop):
-            for k in range(LANES):
-                weight[features[i], k] += change[k] * values[i]
-    return loss, violation

@@ -65,7 +65,9 @@ class SolverOptimizer(torch.optim.Optimizer):
     """One `step` is one pass of the exact solver, whose dual variables are this optimiser's state."""
 
     def __init__(self, module: LinearModule) -> None:
-        super().__init__([nn.Parameter(torch.empty(0))], defaults={})  # torch wants one parameter; this has none
+        super().__init__(
+            [nn.Parameter(torch.empty(0))], defaults={}
+        )  # torch wants one parameter; this has none
         self.module = module
         self.resumed: dict[str, Any] | None = None
 
@@ -88,7 +90,10 @@ class SolverOptimizer(torch.optim.Optimizer):
         solver = self.module.solver
         if solver is None or solver.converged:
             return {"converged": solver is not None}
-        return {"converged": False, "solver": {key: _to_torch(value) for key, value in solver.state().items()}}
+        return {
+            "converged": False,
+            "solver": {key: _to_torch(value) for key, value in solver.state().items()},
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep the state until `begin` brings the rows that it belongs to."""

@@ -9,6 +9,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from flash.text.classification.metrics import PER_LABEL, Evaluation
 
@@ -41,7 +42,8 @@ def format_table(
     shown = np.concatenate([rows for _, rows in sections])
     cells = {int(row): _label_cells(evaluation, int(row)) for row in shown}
     header = ["support", "threshold", "P", "R", "F1", "AP", "AUC"]
-    widths = [max(map(len, column)) for column in zip(header, ["", "", *["0.000"] * 5], *cells.values(), strict=True)]
+    columns = zip(header, ["", "", *["0.000"] * 5], *cells.values(), strict=True)
+    widths = [max(map(len, column)) for column in columns]
     names = {row: _printable(evaluation.labels[row]) for row in cells}
     room = max(width - sum(widths) - 2 * len(widths), 12)
     name_width = min(max(map(_display_width, ["micro average", *names.values()])), room)
@@ -49,7 +51,8 @@ def format_table(
 
     lines = _wrap(f"{_printable(title)}: {_describe(evaluation)}", width)
     lines += [rule, *_overall(evaluation), "", _line("label", header, name_width, widths), rule]
-    for heading, rows in sections:
+    for place, (heading, rows) in enumerate(sections):
+        lines += [""] if place else []
         lines += [heading] if heading else []
         lines += [_line(names[int(row)], cells[int(row)], name_width, widths) for row in rows]
     lines.append(rule)
@@ -58,7 +61,7 @@ def format_table(
     return "\n".join(line.rstrip() for line in lines)
 
 
-def _choose_labels(evaluation: Evaluation) -> list[tuple[str, np.ndarray]]:
+def _choose_labels(evaluation: Evaluation) -> list[tuple[str, NDArray[np.intp]]]:
     """Headings, and the columns to show below each."""
     count = len(evaluation.labels)
     if count <= SHOW_ALL_UP_TO:
@@ -69,7 +72,9 @@ def _choose_labels(evaluation: Evaluation) -> list[tuple[str, np.ndarray]]:
     # Stable again: among equally low F1 values the label with the larger support comes first.
     lowest = others[np.argsort(evaluation.f1[others], kind="stable")[:LOWEST_F1]]
     sections = [(f"The {len(frequent)} most frequent labels:", frequent)]
-    return [*sections, (f"The {len(lowest)} lowest F1 values of the others:", lowest)] if lowest.size else sections
+    if lowest.size:
+        sections.append((f"The {len(lowest)} lowest F1 values of the others:", lowest))
+    return sections
 
 
 def _describe(evaluation: Evaluation) -> str:
@@ -108,8 +113,8 @@ def _remarks(evaluation: Evaluation, shown: int) -> list[str]:
     hidden = len(evaluation.labels) - shown
     if hidden:
         sentences.append(
-            f"{_count(hidden, 'label')} more not shown; `flash evaluate MODEL FILE --json` and "
-            "`evaluation.to_dict()` have them all."
+            f"{hidden:,} more {'label is' if hidden == 1 else 'labels are'} not shown; all are in "
+            "`flash evaluate MODEL FILE --json` and in Python's `evaluation.to_dict()`."
         )
     for names, what, where in (
         (evaluation.without_positives, "positive", "the macro averages"),
@@ -141,7 +146,7 @@ def _number(value: float) -> str:
 
 
 def _printable(text: str) -> str:
-    """Text that keeps to its line: newlines, control and direction marks as escapes such as \\n."""
+    """Text that keeps to its line: newlines, control and direction marks as escapes."""
     if text.isprintable():
         return text
     return "".join(

@@ -1,0 +1,120 @@
+"""The command `flash`: finds the verb, runs it, and turns what a user can mend into one sentence.
+
+Imports only the standard library and the project's errors; each verb is imported when it is called.
+"""
+
+import io
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from importlib import import_module
+from typing import TextIO
+
+from flash import __version__
+from flash.core.errors import FlashError, unknown_name
+
+VERBS = {
+    "text_classification": (
+        "flash.cli.text_classification",
+        "train on a file of texts, print how good, save the model",
+    ),
+    "predict": ("flash.cli.predict", "label every text of a file of any size, or of a pipe"),
+    "evaluate": ("flash.cli.evaluate", "print how good a model is on a file with targets"),
+}
+"""Verb to the module whose `run(argv)` does it, and to a line about it."""
+
+HELP = """\
+flash: multi-label text classification, from a file of texts to labels.
+
+  Start here, no file and no network needed (synthetic comments):
+    flash text_classification from_sample
+    printf 'text\\n"You are wonderful"\\n' | flash predict text_classification_model.pt --input -
+
+  Your own file:
+    flash text_classification from_csv --input_field comment_text --target_fields toxic obscene \\
+        --train_file train.csv --val_split 0.1
+    flash predict text_classification_model.pt --input comments.csv --input_field comment_text \\
+        --output predictions.csv
+    flash evaluate text_classification_model.pt test.csv
+
+  Verbs (each has --help):
+{verbs}
+
+  --debug shows the traceback of an error; --version the version.
+  Exit codes: 0 done, 2 a mistake of input, 130 Ctrl-C, 141 the reader of our output went away.
+"""
+
+MISTAKE, INTERRUPTED, BROKEN_PIPE = 2, 130, 141  # the last two are the shell's for SIGINT and SIGPIPE
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line; returns its exit code.
+
+    Args:
+        argv: the words after `flash`; None for those of the process.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(
+            errors="backslashreplace"
+        )  # a label that the terminal lacks is no reason to fail
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            code = _run(words)
+        sys.stdout.flush()  # here, where a broken pipe is still ours to handle
+        return code
+    except BrokenPipeError:
+        # The interpreter flushes standard output once more when it ends; that must stay silent, too.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except KeyboardInterrupt:
+        return _report("Interrupted; no half-written file is left behind", INTERRUPTED, debug)
+    except FlashError as error:
+        return _report(f"flash: error: {error}", MISTAKE, debug)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return _report(f"flash: error: {where}{error.strerror or error}", MISTAKE, debug)
+
+
+def _run(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help"):
+        width = max(map(len, VERBS))
+        verbs = "\n".join(f"    {verb:{width}}  {line}" for verb, (_, line) in VERBS.items())
+        sys.stdout.write(HELP.format(verbs=verbs))
+        return 0
+    if words[0] == "--version":
+        sys.stdout.write(f"flash {__version__}\n")
+        return 0
+    if words[0] not in VERBS:
+        raise FlashError(f"{unknown_name('verb', words[0], VERBS)}; see flash --help")
+    code: int = import_module(VERBS[words[0]][0]).run(words[1:])
+    return code
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """A warning as a sentence: where in the code it arose says nothing to who typed a command."""
+    (file or sys.stderr).write(f"flash: warning: {message}\n")
+
+
+def _report(sentence: str, code: int, debug: bool) -> int:
+    if debug:
+        import traceback
+
+        traceback.print_exc()
+    sys.stderr.write(" ".join(sentence.split("\n")) + "\n")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

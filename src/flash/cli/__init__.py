@@ -1,0 +1,75 @@
+"""The `flash` command: one module per verb, imported only when it is called.
+
+Here is what the verbs share: how options are read. Imports only the standard library and our errors.
+"""
+
+import argparse
+from collections.abc import Sequence
+from typing import NoReturn
+
+from flash.core.errors import FlashError, unknown_name
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse whose complaints are one sentence, and whose options take `-` for `_`: `--input-field`."""
+
+    def __init__(self, prog: str, description: str, epilog: str = "") -> None:
+        super().__init__(
+            prog=prog,
+            description=description,
+            epilog=epilog,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """Raise what argparse would print with the whole usage.
+
+        Raises:
+            FlashError: always.
+        """
+        raise FlashError(f"{message}; see {self.prog} --help")
+
+    def parse(self, argv: Sequence[str]) -> argparse.Namespace:
+        """The options of a command line.
+
+        Raises:
+            FlashError: an unknown option or argument, a missing one, or a value that it cannot have.
+        """
+        options, unknown = self.parse_known_args([_underscored(word) for word in argv])
+        if unknown and unknown[0].startswith("-"):
+            known = [name for action in self._actions for name in action.option_strings]
+            self.error(unknown_name("option", unknown[0].partition("=")[0], known))
+        if unknown:
+            self.error(f"{unknown[0]!r} is one argument too many")
+        return options
+
+
+def parse_thresholds(words: Sequence[str] | None) -> float | list[float] | dict[str, float] | None:
+    """The values of `--thresholds` as `Predictor.predict` takes them.
+
+    >>> parse_thresholds(["0.5"]), parse_thresholds(["0.3", "0.5"]), parse_thresholds(["toxic=0.3"])
+    (0.5, [0.3, 0.5], {'toxic': 0.3})
+
+    Raises:
+        FlashError: a word that is neither a number nor `label=number`, or a mixture of both.
+    """
+    if not words or list(words) == ["auto"]:
+        return None
+    named = ["=" in word for word in words]
+    try:
+        if all(named):
+            return {label: float(value) for label, _, value in (word.rpartition("=") for word in words)}
+        values = [float(word) for word in words]
+    except ValueError:
+        raise FlashError(
+            f"--thresholds {' '.join(words)} is not understood; type one number for all labels, one a label "
+            "in their order, label=number for some of them, or auto"
+        ) from None
+    return values if len(values) > 1 else values[0]
+
+
+def _underscored(word: str) -> str:
+    """An option's name as it is defined; its value stays as it is."""
+    name, equals, value = word.partition("=")
+    return name[:2] + name[2:].replace("-", "_") + equals + value if word.startswith("--") else word

@@ -1,0 +1,91 @@
+"""`flash predict`: label every text of a file or a pipe, of any size. Imports neither torch nor lightning."""
+
+import argparse
+import sys
+
+from tqdm import tqdm  # type: ignore[import-untyped]
+
+from flash.cli import Parser, parse_thresholds
+from flash.text.classification.predictor import Predictor
+from flash.text.classification.streams import READERS, ROWS, predict_file
+from flash.text.classification.writers import WRITERS
+
+DESCRIPTION = "Label every text of a file, or of a pipe, of any size."
+EPILOG = """\
+The output has all columns of the input, then `labels`, then <label>_probability for each label. In CSV and
+TSV, labels are joined by commas (a label that holds a comma stands in double quotes); in JSON lines and
+Parquet they are a list. A file appears when it is whole; Ctrl-C or an error leaves an earlier one as it was.
+CSV, TSV, JSON lines and Parquet are told by the file's ending (.csv .txt .tsv .tab .jsonl .ndjson .json
+.parquet); .gz, .bz2 and .zst inputs are unpacked.
+
+  flash predict model.pt --input comments.csv --input_field comment_text --output predictions.csv
+  flash predict model.pt --input comments.parquet --output predictions.jsonl --thresholds 0.5
+  zcat comments.csv.gz | flash predict model.pt --input - --input_field text | head
+"""
+
+
+def build_parser() -> Parser:
+    """The options of `flash predict`."""
+    parser = Parser("flash predict", DESCRIPTION, EPILOG)
+    parser.add_argument("model", metavar="MODEL", help="the file that training saved")
+    parser.add_argument("--input", required=True, metavar="FILE", help="the texts; - for standard input")
+    parser.add_argument(
+        "--output", default="-", metavar="FILE", help="the predictions; - (default) for standard output"
+    )
+    parser.add_argument(
+        "--input_field", metavar="COLUMN", help="the column of texts; needed if there are several columns"
+    )
+    parser.add_argument(
+        "--thresholds",
+        nargs="+",
+        metavar="T",
+        help="not the model's own (auto) but 0.5 for all labels, one a label, or toxic=0.3 insult=0.5",
+    )
+    parser.add_argument(
+        "--input_format", choices=READERS, help="if not told by the ending; standard input: csv"
+    )
+    parser.add_argument(
+        "--output_format", choices=WRITERS, help="if not told by the ending; standard output: as the input"
+    )
+    parser.add_argument(
+        "--encoding", default="utf-8", help="of text input, such as cp1252; output is UTF-8 (default: utf-8)"
+    )
+    parser.add_argument(
+        "--prefix", default="", help="what the names of the new columns begin with, such as predicted_"
+    )
+    parser.add_argument(
+        "--batch_size",
+        type=int,
+        default=ROWS,
+        metavar="ROWS",
+        help=f"rows at a time, at most (default: {ROWS})",
+    )
+    return parser
+
+
+def run(argv: list[str]) -> int:
+    """Predict; returns the exit code."""
+    options = build_parser().parse(argv)
+    rows = _predict(options, Predictor.load(options.model))
+    if rows == 0:
+        print(f"flash: note: {options.input} has no rows, and so has the output", file=sys.stderr)
+    return 0
+
+
+def _predict(options: argparse.Namespace, predictor: Predictor) -> int:
+    # Not between the rows on the screen; None is tqdm's word for "only if standard error is a terminal".
+    quiet = True if options.output == "-" and sys.stdout.isatty() else None
+    with tqdm(unit=" rows", unit_scale=True, disable=quiet, file=sys.stderr) as bar:
+        return predict_file(
+            predictor,
+            options.input,
+            options.output,
+            input_field=options.input_field,
+            thresholds=parse_thresholds(options.thresholds),
+            input_format=options.input_format,
+            output_format=options.output_format,
+            encoding=options.encoding,
+            rows=options.batch_size,
+            prefix=options.prefix,
+            progress=bar.update,
+        )

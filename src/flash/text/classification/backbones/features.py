@@ -1,0 +1,111 @@
+"""From texts to sparse TF-IDF rows, many texts at a time.
+
+Imports nothing of the project but the errors and the kernels.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from os import cpu_count
+from typing import TypeAlias, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from flash.core.errors import DataError
+from flash.text.classification.backbones import kernels
+
+CHUNK = 256  # texts that one task takes; no result depends on it
+Texts: TypeAlias = pa.Array | pa.ChunkedArray
+Counted: TypeAlias = tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.int64]]
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def in_threads(
+    threads: int | None, function: Callable[[Item], Result], items: Sequence[Item]
+) -> list[Result]:
+    """`function` of each item, in order, on at most `threads` threads; None for one a processor."""
+    if len(items) < 2 or threads == 1:
+        return list(map(function, items))
+    with ThreadPoolExecutor(min(len(items), threads or cpu_count() or 1)) as pool:
+        return list(pool.map(function, items))
+
+
+def text_buffers(texts: Texts) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    """Normalised (NFKC) lower-case texts as UTF-8: all bytes, and N + 1 offsets among them.
+
+    Raises:
+        DataError: `texts` are not strings, or one is null.
+    """
+    if not (pa.types.is_string(texts.type) or pa.types.is_large_string(texts.type)):
+        raise DataError(
+            f"texts are of type {texts.type}; expected strings: cast them with .cast(pa.large_string())"
+        )
+    if texts.null_count:
+        raise DataError(
+            f'{texts.null_count} of {len(texts)} texts are null; expected a string each, "" for no text'
+        )
+    texts = texts.cast(pa.large_string())
+    if isinstance(texts, pa.ChunkedArray):
+        texts = texts.combine_chunks()
+    lower = pc.utf8_lower(pc.utf8_normalize(texts, form="NFKC"))
+    _, offsets, data = lower.buffers()
+    offsets = np.frombuffer(offsets, np.int64)[lower.offset : lower.offset + len(lower) + 1]
+    return np.frombuffer(data or b"", np.uint8), offsets
+
+
+def count_grams(
+    texts: Texts, grams: tuple[int, int, int], buckets: int, threads: int | None
+) -> list[Counted]:
+    """The n-grams of texts, a part for each chunk of them: see `kernels.count_texts`."""
+    classes = kernels.character_classes()
+
+    def count(start: int) -> Counted:
+        return kernels.count_texts(*text_buffers(texts.slice(start, CHUNK)), classes, grams, buckets)
+
+    return in_threads(threads, count, range(0, len(texts), CHUNK))
+
+
+def choose_features(
+    counted: Iterable[Counted], texts: int, buckets: int, min_texts: int, most: int
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+    """The `most` frequent buckets that at least `min_texts` texts have, and their smoothed idf, one each.
+
+    idf = log((1 + texts) / (1 + texts with the bucket)) + 1, as scikit-learn's TfidfTransformer has it.
+    The most frequent come first, so that the weights touched most lie together.
+    """
+    documents = np.zeros(buckets, dtype=np.int64)
+    for found, _, _ in counted:
+        kernels.count_documents(found, documents)
+    used = np.flatnonzero(documents >= min_texts)
+    used = used[np.argsort(-documents[used], kind="stable")][:most]
+    idf = np.log((1 + texts) / (1 + documents[used])) + 1
+    return used.astype(np.int32), idf.astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Sparse TF-IDF rows, each of length one or empty: row i ends at `ends[i]` in `features` and `values`."""
+
+    features: npt.NDArray[np.int32]
+    values: npt.NDArray[np.float32]
+    ends: npt.NDArray[np.int64]
+
+
+def weigh_grams(
+    counted: Sequence[Counted],
+    rows: npt.NDArray[np.int32],
+    idf: npt.NDArray[np.float32],
+    threads: int | None,
+) -> Rows:
+    """The TF-IDF rows of counted texts; `rows` gives each bucket's feature, -1 for none."""
+    parts = in_threads(threads, lambda part: kernels.weigh_texts(*part, rows, idf), counted)
+    starts = np.cumsum([0] + [len(features) for features, _, _ in parts])
+    return Rows(
+        np.concatenate([features for features, _, _ in parts]),
+        np.concatenate([values for _, values, _ in parts]),
+        np.concatenate([ends + start for (_, _, ends), start in zip(parts, starts[:-1], strict=True)]),
+    )

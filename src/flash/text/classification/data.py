@@ -1,0 +1,654 @@
+"""The data of one task: texts and targets of train, val, test and predict, from any source.
+
+Every `from_*` shares one path: read -> decide the target format -> encode -> split -> `TextDataset`. Imports
+readers, targets and splits; torch and Lightning, but nothing that trains.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, cast
+
+import numpy as np
+import pyarrow as pa
+import torch
+from lightning.pytorch import LightningDataModule
+from scipy.sparse import csr_array
+from torch.utils.data import DataLoader, Dataset
+
+from flash.core.errors import DataError, FlashError, unknown_name
+from flash.text.classification.labelstudio import read_labelstudio
+from flash.text.classification.readers import (
+    Source,
+    read_csv,
+    read_data_frame,
+    read_hf_dataset,
+    read_json,
+    read_lists,
+    read_parquet,
+    text_column,
+)
+from flash.text.classification.splits import stratified_split
+from flash.text.classification.targets import (
+    LabelSet,
+    TargetFormat,
+    check_unknown_labels,
+    encode_targets,
+    infer_format,
+)
+
+# The types are simple ones, because the command line makes its options of them.
+Files: TypeAlias = str | Path | list[str] | None
+Fields: TypeAlias = list[str] | str | None
+Batch: TypeAlias = dict[str, Any]
+Read: TypeAlias = Callable[[Any, str, list[str]], Source]
+
+SHOWN = 10  # labels that repr names
+HF_SPLITS = {"train": "train", "val": "validation", "test": "test", "predict": "test"}
+
+
+class TextDataset(Dataset[Batch]):
+    """Texts and targets as arrays; a batch is one gather, not a row at a time.
+
+    Attributes:
+        texts: N texts.
+        targets: (N, L) float32, sparse; None where there are only texts.
+    """
+
+    def __init__(self, texts: pa.LargeStringArray, targets: csr_array | None = None) -> None:
+        self.texts = texts
+        self.targets = targets
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        """The rows `indices`: `"texts"`, an Arrow array; `"targets"`, float32 (B, L), where there are any."""
+        batch: Batch = {"texts": self.texts.take(pa.array(indices, pa.int64()))}
+        if self.targets is not None:
+            batch["targets"] = torch.from_numpy(self.targets[np.asarray(indices, np.int64)].toarray())
+        return batch
+
+    def __getitem__(self, index: int) -> Batch:
+        """A batch of one row."""
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"row {index} of {len(self)}")
+        return self.__getitems__([index % len(self)])
+
+    def take(self, rows: np.ndarray) -> "TextDataset":
+        """The data set of `rows`."""
+        return TextDataset(
+            self.texts.take(pa.array(rows)), None if self.targets is None else self.targets[rows]
+        )
+
+
+class TextClassificationData(LightningDataModule):
+    """Texts and targets for `flash.Trainer`, made by one of the `from_*` methods.
+
+    Each of these takes the options `label_delimiter`, `labels`, `num_classes`, `multi_label`,
+    `unknown_labels`, `val_split`, `batch_size`, `num_workers` and `seed`, which `from_sources` explains. The
+    target formats are the table in `flash.text.classification.targets`.
+
+    Attributes:
+        train_dataset, val_dataset, test_dataset, predict_dataset: a `TextDataset`, or None.
+        label_set: the labels and whether several may apply; None where there are only texts to predict.
+        input_field: the column of texts.
+    """
+
+    def __init__(
+        self,
+        train_dataset: TextDataset | None = None,
+        val_dataset: TextDataset | None = None,
+        test_dataset: TextDataset | None = None,
+        predict_dataset: TextDataset | None = None,
+        *,
+        label_set: LabelSet | None = None,
+        input_field: str = "text",
+        batch_size: int = 32,
+        num_workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.train_dataset = train_dataset
+        self.val_dataset = val_dataset
+        self.test_dataset = test_dataset
+        self.predict_dataset = predict_dataset
+        self.label_set = label_set
+        self.input_field = input_field
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.seed = seed
+
+    @classmethod
+    def from_csv(
+        cls,
+        input_field: str,
+        target_fields: Fields = None,
+        train_file: Files = None,
+        val_file: Files = None,
+        test_file: Files = None,
+        predict_file: Files = None,
+        *,
+        delimiter: str | None = None,
+        encoding: str = "utf-8",
+        quoting: bool = True,
+        **options: Any,
+    ) -> "TextClassificationData":
+        """Comma- or tab-separated files (.csv, .tsv, .txt).
+
+        Args:
+            input_field: the column of texts.
+            target_fields: the target column, or the list of 0/1 columns.
+            train_file: a file, a list of files, or a glob.
+            val_file: the same, for validation.
+            test_file: the same, for testing.
+            predict_file: the same; only the texts are read.
+            delimiter: between cells; unless given, a tab in .tsv and .txt whose header has one, else a comma.
+            encoding: of the files, such as cp1252.
+            quoting: whether cells may stand in double quotes.
+            **options: see `from_sources`.
+
+        Raises:
+            DataError: files, columns, texts or targets that cannot be read as asked.
+        """
+        read = partial(read_csv, delimiter=delimiter, encoding=encoding, quoting=quoting)
+        return cls.from_sources(
+            lambda files, _, columns: read(files, columns=columns),
+            {
+                "train_file": train_file,
+                "val_file": val_file,
+                "test_file": test_file,
+                "predict_file": predict_file,
+            },
+            input_field,
+            target_fields,
+            **options,
+        )
+
+    @classmethod
+    def from_json(
+        cls,
+        input_field: str,
+        target_fields: Fields = None,
+        train_file: Files = None,
+        val_file: Files = None,
+        test_file: Files = None,
+        predict_file: Files = None,
+        *,
+        field: str | None = None,
+        **options: Any,
+    ) -> "TextClassificationData":
+        """JSON lines, or an array of objects, or an object that holds one under a field.
+
+        Args:
+            input_field: the key of the text.
+            target_fields: the key of the target, or the list of 0/1 keys.
+            train_file: a file, a list of files, or a glob.
+            val_file: the same, for validation.
+            test_file: the same, for testing.
+            predict_file: the same; only the texts are read.
+            field: the key under which the array stands.
+            **options: see `from_sources`.
+
+        Raises:
+            DataError: files, keys, texts or targets that cannot be read as asked.
+        """
+        return cls.from_sources(
+            lambda files, _, columns: read_json(files, columns=columns, field=field),
+            {
+                "train_file": train_file,
+                "val_file": val_file,
+                "test_file": test_file,
+                "predict_file": predict_file,
+            },
+            input_field,
+            target_fields,
+            **options,
+        )
+
+    @classmethod
+    def from_parquet(
+        cls,
+        input_field: str,
+        target_fields: Fields = None,
+        train_file: Files = None,
+        val_file: Files = None,
+        test_file: Files = None,
+        predict_file: Files = None,
+        **options: Any,
+    ) -> "TextClassificationData":
+        """Parquet files.
+
+        Args:
+            input_field: the column of texts.
+            target_fields: the target column, or the list of 0/1 columns.
+            train_file: a file, a list of files, or a glob.
+            val_file: the same, for validation.
+            test_file: the same, for testing.
+            predict_file: the same; only the texts are read.
+            **options: see `from_sources`.
+
+        Raises:
+            DataError: files, columns, texts or targets that cannot be read as asked.
+        """
+        return cls.from_sources(
+            lambda files, _, columns: read_parquet(files, columns=columns),
+            {
+                "train_file": train_file,
+                "val_file": val_file,
+                "test_file": test_file,
+                "predict_file": predict_file,
+            },
+            input_field,
+            target_fields,
+            **options,
+        )
+
+    @classmethod
+    def from_data_frame(
+        cls,
+        input_field: str,
+        target_fields: Fields = None,
+        train_data_frame: Any = None,
+        val_data_frame: Any = None,
+        test_data_frame: Any = None,
+        predict_data_frame: Any = None,
+        **options: Any,
+    ) -> "TextClassificationData":
+        """Pandas data frames.
+
+        Args:
+            input_field: the column of texts.
+            target_fields: the target column, or the list of 0/1 columns.
+            train_data_frame: a `pandas.DataFrame`.
+            val_data_frame: the same, for validation.
+            test_data_frame: the same, for testing.
+            predict_data_frame: the same; only the texts are read.
+            **options: see `from_sources`.
+
+        Raises:
+            DataError: columns, texts or targets that cannot be read as asked.
+        """
+        return cls.from_sources(
+            lambda frame, name, columns: read_data_frame(frame, name, columns=columns),
+            {
+                "train_data_frame": train_data_frame,
+                "val_data_frame": val_data_frame,
+                "test_data_frame": test_data_frame,
+                "predict_data_frame": predict_data_frame,
+            },
+            input_field,
+            target_fields,
+            **options,
+        )
+
+    @classmethod
+    def from_hf_datasets(
+        cls,
+        input_field: str,
+        target_fields: Fields = None,
+        train_hf_dataset: Any = None,
+        val_hf_dataset: Any = None,
+        test_hf_dataset: Any = None,
+        predict_hf_dataset: Any = None,
+        **options: Any,
+    ) -> "TextClassificationData":
+        """Hugging Face data sets; the names of a `ClassLabel` column are the labels.
+
+        Args:
+            input_field: the column of texts.
+            target_fields: the target column, or the list of 0/1 columns.
+            train_hf_dataset: a `datasets.Dataset`, the folder of a saved one, or a name on the hub
+                (split train).
+            val_hf_dataset: the same, for validation (split validation).
+            test_hf_dataset: the same, for testing (split test).
+            predict_hf_dataset: the same; only the texts are read (split test).
+            **options: see `from_sources`.
+
+        Raises:
+            DataError: columns, texts or targets that cannot be read as asked.
+            MissingExtraError: the package `datasets` is not installed.
+        """
+        return cls.from_sources(
+            lambda dataset, name, columns: read_hf_dataset(
+                dataset, name, columns=columns, split=HF_SPLITS[name.split("_")[0]]
+            ),
+            {
+                "train_hf_dataset": train_hf_dataset,
+                "val_hf_dataset": val_hf_dataset,
+                "test_hf_dataset": test_hf_dataset,
+                "predict_hf_dataset": predict_hf_dataset,
+            },
+            input_field,
+            target_fields,
+            **options,
+        )
+
+    @classmethod
+    def from_lists(
+        cls,
+        train_data: Any = None,
+        train_targets: Any = None,
+        val_data: Any = None,
+        val_targets: Any = None,
+        test_data: Any = None,
+        test_targets: Any = None,
+        predict_data: Any = None,
+        **options: Any,
+    ) -> "TextClassificationData":
+        """Lists of texts and of targets: names, lists of names, class indices, or vectors.
+
+        Args:
+            train_data: N texts.
+            train_targets: N targets, or an (N, L) array.
+            val_data: texts for validation.
+            val_targets: their targets.
+            test_data: texts for testing.
+            test_targets: their targets.
+            predict_data: texts to predict.
+            **options: see `from_sources`.
+
+        Raises:
+            DataError: texts or targets that cannot be read as asked.
+        """
+        pairs = {
+            "train_data": (train_data, train_targets),
+            "val_data": (val_data, val_targets),
+            "test_data": (test_data, test_targets),
+        }
+        for name, (texts, targets) in pairs.items():
+            other = name.replace("data", "targets")
+            if (texts is None) != (targets is None):
+                given, missing = (other, name) if texts is None else (name, other)
+                raise DataError(
+                    f"{given} is given without {missing}; pass both, or predict_data for texts alone"
+                )
+        return cls.from_sources(
+            lambda pair, name, _: read_lists(pair[0], pair[1], name),
+            {
+                **{name: None if pair[0] is None else pair for name, pair in pairs.items()},
+                "predict_data": None if predict_data is None else (predict_data, None),
+            },
+            "text",
+            "targets",
+            **options,
+        )
+
+    @classmethod
+    def from_labelstudio(
+        cls,
+        export_json: Files = None,
+        train_export_json: Files = None,
+        val_export_json: Files = None,
+        test_export_json: Files = None,
+        predict_export_json: Files = None,
+        data_folder: str | None = None,
+        *,
+        input_field: str | None = None,
+        target_field: str | None = None,
+        **options: Any,
+    ) -> "TextClassificationData":
+        """Label Studio's JSON or JSON-MIN exports; multi-label unless multi_label=False.
+
+        Args:
+            export_json: another name of train_export_json.
+            train_export_json: a file, a list of files, or a glob.
+            val_export_json: the same, for validation.
+            test_export_json: the same, for testing.
+            predict_export_json: the same; only the texts are read.
+            data_folder: taken for the sake of Flash's scripts and not needed, as the export holds the texts.
+            input_field: the key of the text in a task's data; unless given, `text` or the only text there.
+            target_field: the name of the choices in the labeling interface, where there are several.
+            **options: see `from_sources`.
+
+        Raises:
+            DataError: files, keys, texts or choices that cannot be read as asked.
+        """
+        if export_json is not None and train_export_json is not None:
+            raise DataError("export_json and train_export_json are the same thing; pass one of them")
+        return cls.from_sources(
+            lambda files, _, columns: read_labelstudio(
+                files, input_field=input_field, target_field=target_field, annotated="labels" in columns
+            ),
+            {
+                "train_export_json": export_json if train_export_json is None else train_export_json,
+                "val_export_json": val_export_json,
+                "test_export_json": test_export_json,
+                "predict_export_json": predict_export_json,
+            },
+            "text",
+            "labels",
+            **options,
+        )
+
+    @classmethod
+    def from_sources(
+        cls,
+        read: Read,
+        inputs: dict[str, Any],
+        input_field: str,
+        target_fields: Fields = None,
+        *,
+        label_delimiter: str | None = None,
+        labels: list[str] | None = None,
+        num_classes: int | None = None,
+        multi_label: bool | None = None,
+        unknown_labels: Literal["error", "ignore"] = "error",
+        val_split: int | float | None = None,
+        batch_size: int = 32,
+        num_workers: int = 0,
+        seed: int = 0,
+        **unknown: Any,
+    ) -> "TextClassificationData":
+        """The path that every `from_*` takes, and the options of all of them.
+
+        Args:
+            read: reads one input: (value, name of the input, columns needed) -> Source.
+            inputs: what was given under each name, in the order train, val, test, predict; None for nothing.
+            input_field: the column of texts.
+            target_fields: the target column, or the list of 0/1 columns.
+            label_delimiter: between the names in one cell; a comma unless given.
+            labels: the names in order; unless given, those of the training rows (label2 before label10).
+            num_classes: the number of labels, where class indices have no names.
+            multi_label: whether any number of labels may apply; unless given, the target's structure decides.
+            unknown_labels: error, or ignore to leave labels that train lacks out of the rows, with a warning.
+            val_split: the fraction (such as 0.1) or the number of training rows to hold out, stratified.
+            batch_size: rows a batch.
+            num_workers: processes that prepare batches; 0 for none, which is right for the linear backbone.
+            seed: of the split and of the order of training rows.
+            **unknown: nothing; a misspelt option answers with the closest one.
+
+        Raises:
+            FlashError: an option that is unknown or out of range.
+            DataError: anything that cannot be read as asked.
+        """
+        _check_options(unknown, unknown_labels, batch_size, num_workers)
+        fields = _check_fields(inputs, input_field, target_fields)
+        sources = {}
+        for name, value in inputs.items():  # no comprehensions here: a warning counts the frames to the user
+            if value is not None:
+                targets = [] if name.startswith("predict") else fields
+                sources[name] = read(value, name, [input_field, *targets])
+        decisive = next((source for name, source in sources.items() if not name.startswith("predict")), None)
+        target_format = None
+        if decisive is not None:
+            target_format = infer_format(
+                decisive,
+                target_fields or fields,
+                multi_label=multi_label,
+                label_delimiter=label_delimiter,
+                labels=labels,
+                num_classes=num_classes,
+            )
+        datasets = {}
+        for name, source in sources.items():
+            dataset = _dataset(source, input_field, fields, target_format, name, unknown_labels)
+            datasets[name.split("_")[0]] = dataset
+        if val_split is not None:
+            _split_train(datasets, val_split, seed)
+        return cls(
+            *(datasets.get(split) for split in ("train", "val", "test", "predict")),
+            label_set=target_format.label_set if target_format else _labels_alone(labels, multi_label),
+            input_field=input_field,
+            batch_size=batch_size,
+            num_workers=num_workers,
+            seed=seed,
+        )
+
+    @property
+    def labels(self) -> list[str] | None:
+        """The label names in the order of the columns; None where there are only texts to predict."""
+        return None if self.label_set is None else list(self.label_set.names)
+
+    @property
+    def num_classes(self) -> int | None:
+        """The number of labels."""
+        return None if self.label_set is None else len(self.label_set)
+
+    @property
+    def multi_label(self) -> bool | None:
+        """Whether any number of labels may apply to a text."""
+        return None if self.label_set is None else self.label_set.multi_label
+
+    def train_dataloader(self) -> Any:
+        """What an epoch iterates over: the model's own batches where it makes them, else shuffled rows."""
+        dataset = self._split("train")
+        model = getattr(self.trainer, "lightning_module", None)
+        if hasattr(model, "train_batches"):
+            return model.train_batches(dataset, self.seed)  # type: ignore[union-attr]
+        return self._loader(dataset, generator=torch.Generator().manual_seed(self.seed))
+
+    def val_dataloader(self) -> Any:
+        """The validation rows in order; no loader where there are none."""
+        return [] if self.val_dataset is None else self._loader(self.val_dataset)
+
+    def test_dataloader(self) -> Any:
+        """The test rows in order."""
+        return self._loader(self._split("test"))
+
+    def predict_dataloader(self) -> Any:
+        """The rows to predict, in order."""
+        return self._loader(self._split("predict"))
+
+    def _split(self, split: str) -> TextDataset:
+        dataset: TextDataset | None = getattr(self, f"{split}_dataset")
+        if dataset is None:
+            raise FlashError(
+                f"this datamodule has no {split} rows; pass {split}_file=, {split}_data= or the like"
+            )
+        return dataset
+
+    def _loader(self, dataset: TextDataset, generator: torch.Generator | None = None) -> DataLoader[Batch]:
+        return DataLoader(
+            dataset,
+            batch_size=self.batch_size,
+            shuffle=generator is not None,
+            generator=generator,
+            num_workers=self.num_workers,
+            collate_fn=cast(Any, _as_it_is),
+            persistent_workers=self.num_workers > 0,
+        )
+
+    def __str__(self) -> str:
+        """The same as `repr`; Lightning's own names the loaders."""
+        return repr(self)
+
+    def __repr__(self) -> str:
+        """Sizes and label counts of each split."""
+        kind = "no labels" if self.label_set is None else f"{len(self.label_set):,} labels"
+        if self.label_set is not None:
+            kind += ", multi-label" if self.multi_label else ", single-label"
+        lines = [f"TextClassificationData: {kind}, batch_size={self.batch_size}"]
+        for split in ("train", "val", "test", "predict"):
+            dataset = getattr(self, f"{split}_dataset")
+            if dataset is not None:
+                lines.extend(_describe(split, dataset, self.labels or []))
+        return "\n".join(lines)
+
+
+def _as_it_is(batch: Batch) -> Batch:
+    """`__getitems__` has made the batch already."""
+    return batch
+
+
+def _describe(split: str, dataset: TextDataset, labels: list[str]) -> Iterator[str]:
+    size = f"  {split + ':':9}{len(dataset):>9,} text{'s' * (len(dataset) != 1)}"
+    if dataset.targets is None:
+        yield size
+        return
+    counts = np.asarray((dataset.targets > 0.5).sum(axis=0)).ravel()
+    bare = int((np.diff(dataset.targets.indptr) == 0).sum())
+    yield f"{size}, {counts.sum() / max(len(dataset), 1):.2f} labels a text, {bare:,} without a label"
+    order = np.argsort(-counts, kind="stable")
+    more = f" ... and {len(labels) - SHOWN:,} more" if len(labels) > SHOWN else ""
+    yield "    " + ", ".join(f"{labels[label]} {counts[label]:,}" for label in order[:SHOWN]) + more
+
+
+def _check_options(unknown: dict[str, Any], unknown_labels: str, batch_size: int, num_workers: int) -> None:
+    if unknown:
+        known = cast(Any, TextClassificationData.from_sources).__kwdefaults__
+        raise FlashError(unknown_name("option", next(iter(unknown)), known))
+    check_unknown_labels(unknown_labels)
+    if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
+        raise FlashError(
+            f"batch_size={batch_size!r} is not a number of rows; pass a whole number of at least 1"
+        )
+    if not isinstance(num_workers, int) or isinstance(num_workers, bool) or num_workers < 0:
+        raise FlashError(f"num_workers={num_workers!r} is not a number of processes; pass 0 or more")
+
+
+def _check_fields(inputs: dict[str, Any], input_field: str, target_fields: Fields) -> list[str]:
+    """The target columns as a list."""
+    given = [name for name, value in inputs.items() if value is not None]
+    if not given:
+        raise DataError(f"there is nothing to read; pass at least one of {', '.join(inputs)}")
+    fields = [target_fields] if isinstance(target_fields, str) else list(target_fields or [])
+    if not fields and not all(name.startswith("predict") for name in given):
+        raise DataError(
+            f"{given[0]} needs targets; pass target_fields= with the target column, or a list of 0/1 columns"
+        )
+    if input_field in fields:
+        raise DataError(
+            f"{input_field!r} is both input_field and one of target_fields; take it out of one of them"
+        )
+    twice = [name for name in dict.fromkeys(fields) if fields.count(name) > 1]
+    if twice:
+        raise DataError(
+            f"target_fields holds {', '.join(map(repr, twice))} more than once; name each column once"
+        )
+    return fields
+
+
+def _dataset(
+    source: Source,
+    input_field: str,
+    fields: list[str],
+    target_format: TargetFormat | None,
+    name: str,
+    unknown_labels: Any,
+) -> TextDataset:
+    texts = text_column(source, input_field)
+    if target_format is None or name.startswith("predict"):
+        return TextDataset(texts)
+    return TextDataset(texts, encode_targets(target_format, source, fields, unknown_labels=unknown_labels))
+
+
+def _labels_alone(labels: list[str] | None, multi_label: bool | None) -> LabelSet | None:
+    """Labels that the user gave with nothing but texts to predict."""
+    return None if labels is None else LabelSet(tuple(labels), multi_label is not False)
+
+
+def _split_train(datasets: dict[str, TextDataset], val_split: int | float, seed: int) -> None:
+    """Take validation rows out of train; rows with identical texts go together."""
+    if "val" in datasets:
+        raise DataError(f"val_split={val_split} is given, and validation rows too; pass one of them")
+    if "train" not in datasets:
+        raise DataError(
+            f"val_split={val_split} is given without training rows to take them from; leave it out"
+        )
+    train = datasets["train"]
+    if isinstance(val_split, float) and val_split > 1 and val_split.is_integer():
+        val_split = int(val_split)  # how a command line or a JSON file may write a count
+    groups = np.asarray(train.texts.dictionary_encode().indices)
+    rows, held_out = stratified_split(train.targets, val_split, groups=groups, seed=seed)
+    datasets["train"], datasets["val"] = train.take(rows), train.take(held_out)

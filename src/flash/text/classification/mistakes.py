@@ -1,0 +1,184 @@
+"""What is wrong with a source, in the user's words: called only once reading it has failed.
+
+None of this is on the journey of a good file. Imports nothing of the project but its errors.
+"""
+
+import codecs
+import csv
+import io
+import json
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from flash.core.errors import DataError
+
+SHOWN = 3  # places that a message names
+UTF8_MARK = b"\xef\xbb\xbf"
+_QUOTE_HELP = (
+    'write a quote inside a quoted cell twice (""), or pass quoting=False if quotes are '
+    "ordinary characters here"
+)
+
+
+def count_rows(count: int, word: str = "row is") -> str:
+    """`1 row is`, `12 rows are`, or without the verb."""
+    plural = {"row is": "rows are", "row": "rows"}[word]
+    return f"1 {word}" if count == 1 else f"{count:,} {plural}"
+
+
+def first_of(places: list[str], count: int) -> str:
+    """The places, and how many more of `count` there are."""
+    return "; ".join(places) + (f"; and {count - len(places):,} more" if count > len(places) else "")
+
+
+def missing_file(entry: str, path: Path) -> str:
+    """Why there is no such file, and which one may be meant."""
+    if "://" in entry:
+        return f"{entry} is a URL; download it first: flash.core.data.download_data({entry!r}, 'data/')"
+    if any(character in entry for character in "*?["):
+        return f"no file matches {entry!r}; check the folder and the ending"
+    if not path.parent.is_dir():
+        return f"{entry} does not exist: there is no folder {str(path.parent)!r} in {str(Path.cwd())!r}"
+    close = get_close_matches(path.name, [other.name for other in path.parent.iterdir()], n=1)
+    return f"{entry} does not exist" + (
+        f"; did you mean '{path.parent / close[0]}'?" if close else "; check its path"
+    )
+
+
+def not_utf8(path: Path, buffer: pa.Buffer) -> str:
+    """Where the first bytes that are not UTF-8 stand, and which encoding to try."""
+    start, step = 0, 1 << 24
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    while start < len(buffer):
+        chunk = buffer.slice(start, min(step, len(buffer) - start)).to_pybytes()
+        pending = len(decoder.getstate()[0])
+        try:
+            decoder.decode(chunk, final=start + step >= len(buffer))
+        except UnicodeDecodeError as error:
+            offset = start - pending + error.start
+            mark = buffer.slice(0, 2).to_pybytes()
+            guess = "utf-16" if mark in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "cp1252"
+            value = error.object[error.start]
+            return (
+                f"{path} is not UTF-8: byte 0x{value:02x} at offset {offset:,}; "
+                f"pass encoding={guess!r}, or the one it was saved in"
+            )
+        start += step
+    return f"{path} is not UTF-8; pass encoding='cp1252', or the one it was saved in"
+
+
+def raise_for_quotes(
+    path: Path,
+    data: npt.NDArray[np.uint8],
+    quotes: npt.NDArray[np.int64],
+    flags: tuple[npt.NDArray[np.bool_], ...],
+    delimiter: str,
+) -> None:
+    """Name the rows of quotes that close in mid-cell or never; quotes inside bare cells are fine."""
+    wrong, opened = _walk_quotes(*(flag.tolist() for flag in flags))
+    if opened is not None:
+        row = _csv_row(data, int(quotes[opened]), delimiter)
+        raise DataError(f"{path}, row {row}: a cell opens with a quote that is never closed; {_QUOTE_HELP}")
+    if wrong:
+        rows = [f"row {_csv_row(data, int(quotes[index]), delimiter)}" for index in wrong[:SHOWN]]
+        cells = "1 cell goes on after its" if len(wrong) == 1 else f"{len(wrong):,} cells go on after their"
+        raise DataError(f"{path}: {cells} closing quote ({first_of(rows, len(wrong))}); {_QUOTE_HELP}")
+
+
+def _walk_quotes(starts: list[bool], stops: list[bool], after: list[bool]) -> tuple[list[int], int | None]:
+    """Openings of the cells that go on after their closing quote, and of the one that never closes."""
+    wrong: list[int] = []
+    opened: int | None = None
+    index = 0
+    while index < len(starts):
+        if opened is None:
+            opened = index if starts[index] else None  # a quote in the middle of a bare cell is a character
+        elif after[index]:
+            index += 1  # "" is one quote
+        else:
+            if not stops[index]:
+                wrong.append(opened)
+            opened = None
+        index += 1
+    return wrong, opened
+
+
+def _csv_row(data: npt.NDArray[np.uint8], position: int, delimiter: str) -> int:
+    """The row that the byte at `position` belongs to: the complete records before it, by Python's parser."""
+    text = data[:position].tobytes().decode("utf-8", errors="replace")
+    limit = csv.field_size_limit(max(131_072, len(text) + 1))
+    try:
+        records = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+        complete = sum(1 for record in records if record) - (
+            0 if text.endswith(("\n", "\r")) or not text else 1
+        )
+    finally:
+        csv.field_size_limit(limit)
+    return complete  # the header is one of them, so this is the number, from 1, of the row that follows them
+
+
+def read_json_lines(path: Path, buffer: pa.Buffer) -> list[Any]:
+    """What Arrow could not read, by Python's json; all lines that are not JSON are counted."""
+    rows: list[Any] = []
+    wrong: list[str] = []
+    try:
+        lines = [line for line in str(buffer, "utf-8-sig").split("\n") if line.strip()]
+    except UnicodeDecodeError as error:
+        raise DataError(not_utf8(path, buffer)) from error
+    for number, line in enumerate(lines, 1):
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            wrong.append(f"row {number}: {error.msg} at column {error.colno}")
+    if wrong:
+        raise DataError(
+            f"{path}: {count_rows(len(wrong))} not JSON ({first_of(wrong[:SHOWN], len(wrong))}); write one "
+            "object a line, "
+            "or one array of objects"
+        )
+    return rows
+
+
+def mixture(values: list[Any], name: str, error: Exception) -> str:
+    """Which types a column mixes, and where the rarer ones stand."""
+    kinds: dict[str, list[str]] = {}
+    for number, value in enumerate(values, 1):
+        kinds.setdefault(_kind(value), []).append(f"{name}, row {number}")
+    halves = kinds.get("half a surrogate pair", [])
+    if halves:
+        return (
+            f"holds half of a surrogate pair, which is no text, in {count_rows(len(halves), 'row')} "
+            f"({first_of(halves[:SHOWN], len(halves))}); repair it: text.encode('utf-8', 'replace').decode()"
+        )
+    if len(kinds) == 1:
+        return f"cannot be read: {error}"
+    (usual, often), *others = sorted(kinds.items(), key=lambda item: -len(item[1]))
+    found = ", ".join(
+        f"{kind} in {count_rows(len(rows), 'row')} ({first_of(rows[:SHOWN], len(rows))})"
+        for kind, rows in others
+    )
+    return (
+        f"mixes types: {usual} in {count_rows(len(often), 'row')}, but {found}; give every row the same type"
+    )
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, str):
+        return "str" if _encodable(value) else "half a surrogate pair"
+    if isinstance(value, list | tuple | set | np.ndarray):
+        inner = {_kind(element) for element in value}
+        return (
+            "half a surrogate pair"
+            if "half a surrogate pair" in inner
+            else f"list of {'/'.join(sorted(inner))}"
+        )
+    return type(value).__name__
+
+
+def _encodable(text: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in text)

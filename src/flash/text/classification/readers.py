@@ -1,0 +1,610 @@
+"""A source becomes a table: files, frames, data sets and lists, read by Arrow.
+
+`Source` is an Arrow table that still knows which file and row each of its rows came from, so that every
+message can say so. One rule for rows: row 1 is the first data row of its file; headers and blank lines are
+not counted.
+
+Imports nothing of the project but errors, the door of the optional extras, and the wording of mistakes;
+neither torch nor lightning.
+"""
+
+import codecs
+import csv
+import glob
+import io
+import json
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.json
+import pyarrow.parquet
+
+from flash.core.errors import DataError, unknown_name
+from flash.core.extras import require
+from flash.text.classification.mistakes import (
+    SHOWN,
+    UTF8_MARK,
+    count_rows,
+    first_of,
+    missing_file,
+    mixture,
+    not_utf8,
+    raise_for_quotes,
+    read_json_lines,
+)
+
+Files: TypeAlias = str | Path | Sequence[str | Path]
+
+QUOTE, NEWLINES = ord('"'), (ord("\n"), ord("\r"))
+BLOCK = 1 << 22  # bytes parsed at once; 4 MiB measured as quick as larger ones, with less memory
+LARGEST_BLOCK = 2**31 - 1  # Arrow's own limit
+
+
+@dataclass(frozen=True)
+class Source:
+    """A table and where its rows came from.
+
+    Attributes:
+        table: column names as in the file.
+        parts: (name, number of rows) of each file or object, in the order of the rows.
+        class_names: names of the classes that a column's integers stand for, where the source itself knows
+            them (a Hugging Face `ClassLabel`).
+        numbers: the row number, counted from 1, of each row in its part; None when no row was left out.
+    """
+
+    table: pa.Table
+    parts: tuple[tuple[str, int], ...]
+    class_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    numbers: npt.NDArray[np.int64] | None = None
+
+    @property
+    def name(self) -> str:
+        """The first part's name, with the number of the others."""
+        return self.parts[0][0] + (f" and {len(self.parts) - 1} more" if len(self.parts) > 1 else "")
+
+    def where(self, row: int) -> str:
+        """Row `row` of the table (counted from 0) in the user's words, such as `train.csv, row 17`."""
+        ends = np.cumsum([rows for _, rows in self.parts]).tolist()
+        part = bisect_right(ends, row)
+        number = row - ends[part] + self.parts[part][1] + 1 if self.numbers is None else self.numbers[row]
+        return f"{self.parts[part][0]}, row {number}"
+
+    def places(self, rows: npt.ArrayLike, first: int = SHOWN) -> str:
+        """The first few of `rows` (counted from 0), then how many more there are."""
+        found = np.asarray(rows)
+        return first_of([self.where(int(row)) for row in found[:first]], len(found))
+
+
+def text_column(source: Source, name: str) -> pa.LargeStringArray:
+    """The texts of a source, one array without nulls.
+
+    Raises:
+        DataError: the column holds numbers or another type, or a row has no text; such rows are counted.
+    """
+    column = plain_column(source, name)
+    nulls = column.null_count if not pa.types.is_null(column.type) else len(column)
+    if nulls:
+        places = source.places(np.flatnonzero(pc.is_null(column)))
+        rows = "1 row has" if nulls == 1 else f"{nulls:,} rows have"
+        raise DataError(
+            f"{source.name}: {rows} no text in column {name!r} ({places}); fill these cells or remove "
+            "these rows"
+        )
+    if not (is_text(column.type) or len(column) == 0):
+        raise DataError(
+            f"{source.name}: column {name!r} holds {column.type}, not text ({source.where(0)}: "
+            f"{column[0].as_py()!r}); "
+            "name the column of texts, or turn its values into text"
+        )
+    return column.cast(pa.large_string())
+
+
+def text_array(texts: Any, name: str) -> pa.LargeStringArray:
+    """N texts, N may be 0, as one array; `name` is what messages call them.
+
+    Raises:
+        DataError: one text instead of a list, an element that is null or no text, half a surrogate pair.
+    """
+    if isinstance(texts, str | bytes) or not hasattr(texts, "__len__"):
+        raise DataError(
+            f"{name} is a {type(texts).__name__}, not a list of texts; pass a list such as ['a text', ...]"
+        )
+    if isinstance(texts, pa.LargeStringArray) and not texts.null_count:
+        return texts
+    table = pa.table({"text": to_array(texts, "text", name)})
+    return text_column(Source(table, ((name, table.num_rows),)), "text")
+
+
+def read_csv(
+    files: Files,
+    *,
+    columns: Iterable[str] | None = None,
+    encoding: str = "utf-8",
+    delimiter: str | None = None,
+    quoting: bool = True,
+) -> Source:
+    """Comma- or tab-separated files, every cell as text and an empty cell as the empty text.
+
+    Args:
+        files: a file, a list of files, or a glob such as `"data/*.csv"`; .gz, .bz2 and .zst are unpacked.
+        columns: the columns needed; None for all. Others are not materialised.
+        encoding: the text encoding; a byte-order mark is fine.
+        delimiter: None for a tab in `.tsv` and `.txt` whose header holds one, otherwise a comma.
+        quoting: whether a cell may stand in double quotes. False for files in which a quote is an ordinary
+            character; no cell can then hold the delimiter or a newline.
+
+    Raises:
+        DataError: no such file or column, a duplicate column, an empty file, a header without rows, rows of
+            another width than the header, a quote that is never closed, bytes that are not in the encoding.
+    """
+    if delimiter is not None and (len(delimiter) != 1 or not delimiter.isascii() or delimiter in '"\r\n'):
+        raise DataError(
+            f"delimiter={delimiter!r} is not one character of ASCII; pass one such as ';' or '\\t'"
+        )
+    wanted = None if columns is None else list(columns)
+    return _read_each(files, "csv", lambda path: _csv_table(path, wanted, encoding, delimiter, quoting))
+
+
+def read_json(files: Files, *, columns: Iterable[str] | None = None, field: str | None = None) -> Source:
+    """JSON lines, an array of objects, or the array that an object has under `field`.
+
+    JSON lines are Arrow's and quick; an array passes through Python's json, at a third of the speed and with
+    several times the memory.
+
+    Args:
+        files: as in `read_csv`.
+        columns: as in `read_csv`; a key that a row lacks is a null.
+        field: the key of the array in a file that is one object.
+
+    Raises:
+        DataError: no such file, column or field, rows that are not objects, a column of mixed types.
+    """
+    wanted = None if columns is None else list(columns)
+    return _read_each(files, "json", lambda path: _json_table(path, wanted, field))
+
+
+def read_parquet(files: Files, *, columns: Iterable[str] | None = None) -> Source:
+    """Parquet files; arguments and errors as in `read_csv`."""
+    wanted = None if columns is None else list(columns)
+    return _read_each(files, "parquet", lambda path: _parquet_table(path, wanted))
+
+
+def read_data_frame(frame: Any, name: str, *, columns: Iterable[str] | None = None) -> Source:
+    """A pandas DataFrame, called `name` in messages.
+
+    Raises:
+        DataError: not a DataFrame, no such column, duplicate columns, no rows, a column of mixed types.
+    """
+    if not (hasattr(frame, "columns") and hasattr(frame, "to_dict")):
+        raise DataError(
+            f"{name} is a {type(frame).__name__}, not a pandas DataFrame; pass one, or use from_lists"
+        )
+    known = [str(column) for column in frame.columns]
+    wanted = check_columns(known, columns, name)
+    table = {column: to_array(frame.iloc[:, known.index(column)], column, name) for column in wanted}
+    return _whole(pa.table(table), name)
+
+
+def read_hf_dataset(
+    dataset: Any, name: str, *, columns: Iterable[str] | None = None, split: str = "train"
+) -> Source:
+    """A Hugging Face `datasets.Dataset`, called `name` in messages; `ClassLabel` names come along.
+
+    Args:
+        dataset: a Dataset, or a text: the folder of one saved with `save_to_disk`, or a name on the hub.
+        name: what messages call it.
+        columns: the columns needed; None for all.
+        split: the split taken where `dataset` is a text.
+
+    Raises:
+        DataError: not one Dataset (a DatasetDict, a stream), no such column, no rows.
+        MissingExtraError: the package `datasets` is not installed.
+    """
+    datasets = require("datasets", "datasets")
+    if isinstance(dataset, str):
+        dataset = _load_hf_dataset(datasets, dataset, split)
+    if isinstance(dataset, datasets.DatasetDict):
+        raise DataError(
+            f"{name} holds several splits; pass one of them: dataset[{next(iter(dataset), 'train')!r}]"
+        )
+    if not isinstance(dataset, datasets.Dataset):
+        raise DataError(
+            f"{name} is a {type(dataset).__name__}, not a datasets.Dataset; load it without streaming"
+        )
+    wanted = check_columns(dataset.column_names, columns, name)
+    dataset = dataset.select_columns(wanted)
+    features = {key: getattr(feature, "feature", feature) for key, feature in dataset.features.items()}
+    class_names = {key: tuple(value.names) for key, value in features.items() if hasattr(value, "names")}
+    return replace(_whole(dataset.with_format("arrow")[:], name), class_names=class_names)
+
+
+def read_lists(texts: Any, targets: Any | None, name: str) -> Source:
+    """Texts, and targets of the same length, as a table of the columns `text` and `targets`.
+
+    Args:
+        texts: a sequence of N texts: list, tuple, numpy or Arrow array, pandas Series.
+        targets: a sequence of N targets or an (N, L) array; None for texts alone.
+        name: what messages call the texts, such as `train_data`.
+
+    Raises:
+        DataError: one text instead of a list, lengths that differ, no texts, mixed types, half a surrogate
+            pair.
+    """
+    if isinstance(texts, str | bytes) or not hasattr(texts, "__len__"):
+        raise DataError(
+            f"{name} is a {type(texts).__name__}, not a list of texts; pass a list such as ['a text', ...]"
+        )
+    table = {"text": to_array(texts, "text", name)}
+    if targets is not None:
+        if not hasattr(targets, "__len__") or isinstance(targets, str) or len(targets) != len(texts):
+            count = f"{len(targets):,} targets" if hasattr(targets, "__len__") else type(targets).__name__
+            raise DataError(
+                f"{name} holds {len(texts):,} texts but its targets are {count}; pass one target a text"
+            )
+        table["targets"] = to_array(targets, "targets", name)
+    return _whole(pa.table(table), name)
+
+
+def check_columns(
+    known: Sequence[str], wanted: Iterable[str] | None, place: str, hint: str = ""
+) -> list[str]:
+    """The wanted columns, or all; says which are unknown or there twice."""
+    wanted = list(known) if wanted is None else list(dict.fromkeys(wanted))
+    missing = [unknown_name("column", name, known) for name in wanted if name not in known]
+    if missing:
+        raise DataError(
+            f"{place}: {missing[0]}{f' (and {len(missing) - 1} more unknown)' * (len(missing) > 1)}{hint}"
+        )
+    # Columns without a name are what a spreadsheet leaves at the right edge; nobody asks for one by mistake.
+    twice = [
+        f"{name!r} ({count} times)"
+        for name, count in Counter(known).items()
+        if count > 1 and (name or "" in wanted)
+    ]
+    if twice:
+        raise DataError(
+            f"{place}: the same column name is there more than once: {', '.join(twice)}; rename all but one"
+        )
+    return wanted
+
+
+def find_files(files: Files, kind: str) -> list[Path]:
+    """The files that a path, a glob or a list of them names, in order; the files of one glob are sorted."""
+    found: list[Path] = []
+    for entry in [files] if isinstance(files, str | Path) else list(files):
+        path = Path(entry).expanduser()
+        if path.is_dir():
+            raise DataError(
+                f"{entry} is a folder, not a file; for every file in it pass '{path / f'*.{kind}'}'"
+            )
+        if path.exists():
+            found.append(path)
+            continue
+        matches = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207  (pathlib's: no absolute one)
+        if not matches:
+            raise DataError(missing_file(str(entry), path))
+        found.extend(Path(match) for match in matches if not Path(match).is_dir())
+    if not found:
+        raise DataError(f"no file given; pass a path such as 'train.{kind}', a list of paths, or a glob")
+    return found
+
+
+def _read_each(files: Files, kind: str, read: Callable[[Path], pa.Table]) -> Source:
+    tables, parts = [], []
+    for path in find_files(files, kind):
+        try:
+            table = read(path)
+        except OSError as error:
+            raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+        if not table.num_rows:
+            raise DataError(f"{path} has no rows below its column names; is it the right file?")
+        tables.append(table)
+        parts.append((str(path), table.num_rows))
+    try:
+        return Source(pa.concat_tables(tables, promote_options="permissive"), tuple(parts))
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise DataError(f"{parts[0][0]} and the other files differ in a column's type: {error}") from error
+
+
+def _whole(table: pa.Table, name: str) -> Source:
+    if not table.num_rows:
+        raise DataError(f"{name} has no rows; pass at least one")
+    return Source(table, ((name, table.num_rows),))
+
+
+# ---------------------------------------------------------------------------------------------- CSV
+
+
+def _csv_table(
+    path: Path, columns: list[str] | None, encoding: str, delimiter: str | None, quoting: bool
+) -> pa.Table:
+    buffer = _utf8(path, encoding)
+    names, delimiter = _csv_header(path, buffer, delimiter, quoting)
+    other = next((character for character in ";\t|" if len(names) == 1 and character in names[0]), None)
+    hint = f"; the header holds {other!r}: pass delimiter={other!r}" if other else ""
+    wanted = check_columns(names, columns, str(path), hint)
+    if quoting:
+        _check_quotes(path, buffer, delimiter)
+    table, ragged = _parse_csv(path, buffer, names, wanted, delimiter, quoting, threads=True)
+    if ragged:  # only a serial parse numbers the rows
+        _, ragged = _parse_csv(path, buffer, names, wanted, delimiter, quoting, threads=False)
+        rows = [f"row {row.number - 1} has {row.actual_columns}" for row in ragged[:SHOWN]]
+        raise DataError(
+            f"{path}: {count_rows(len(ragged))} not as wide as the header, which has {len(names)} columns "
+            f"({first_of(rows, len(ragged))}); put a cell that holds {delimiter!r} in double quotes, "
+            "or pass another delimiter="
+        )
+    return table
+
+
+def _parse_csv(
+    path: Path,
+    buffer: pa.Buffer,
+    names: list[str],
+    wanted: list[str],
+    delimiter: str,
+    quoting: bool,
+    *,
+    threads: bool,
+) -> tuple[pa.Table, list[Any]]:
+    ragged: list[Any] = []
+    parse = pa.csv.ParseOptions(
+        delimiter=delimiter,
+        quote_char='"' if quoting else False,
+        newlines_in_values=quoting,  # block boundaries are then found serially; parsing stays parallel
+        ignore_empty_lines=len(names) > 1,  # in a file of one column an empty line is an empty text
+        invalid_row_handler=lambda row: ragged.append(row) or "skip",  # type: ignore[func-returns-value]
+    )
+    convert = pa.csv.ConvertOptions(
+        column_types=dict.fromkeys(names, pa.large_string()),
+        include_columns=wanted,
+        strings_can_be_null=False,
+    )
+    block = BLOCK
+    while True:
+        options = pa.csv.ReadOptions(block_size=block, use_threads=threads)
+        try:
+            return pa.csv.read_csv(pa.BufferReader(buffer), options, parse, convert), ragged
+        except pa.ArrowInvalid as error:
+            ragged.clear()
+            message = str(error)
+            if "straddl" in message and block < min(len(buffer), LARGEST_BLOCK):
+                block = min(block * 16, LARGEST_BLOCK)  # a cell longer than a block
+            elif "UTF8" in message:
+                raise DataError(not_utf8(path, buffer)) from error
+            elif "Empty CSV" in message:
+                raise DataError(f"{path} has a header and no rows; is it the right file?") from error
+            else:
+                raise DataError(f"{path} cannot be read as CSV: {message}") from error
+
+
+def _csv_header(path: Path, buffer: pa.Buffer, delimiter: str | None, quoting: bool) -> tuple[list[str], str]:
+    """The column names and the delimiter; only the first record is parsed here."""
+    start = buffer.slice(0, min(len(buffer), BLOCK)).to_pybytes()
+    text = start.decode("utf-8-sig", errors="surrogateescape")
+    first = next((line for line in io.StringIO(text, newline="") if line.strip("\r\n")), "")
+    if not first:
+        raise DataError(f"{path} is empty; is it the right file?")
+    if delimiter is None:
+        tabbed = path.name.removesuffix(".gz").endswith((".tsv", ".txt", ".tab")) and "\t" in first
+        delimiter = "\t" if tabbed else ","
+    records = csv.reader(
+        io.StringIO(text.lstrip("\r\n"), newline=""),
+        delimiter=delimiter,
+        quoting=csv.QUOTE_MINIMAL if quoting else csv.QUOTE_NONE,
+    )
+    try:
+        names = next(records)
+    except csv.Error as error:
+        raise DataError(f"{path} has no header that can be read: {error}") from error
+    if any("\udc80" <= character <= "\udcff" for name in names for character in name):
+        raise DataError(not_utf8(path, buffer))
+    return names, delimiter
+
+
+def _check_quotes(path: Path, buffer: pa.Buffer, delimiter: str) -> None:
+    """Arrow reads a quote that is never closed to the end of the file, and swallows the rows between.
+
+    In a well-formed file quotes come in pairs, the first after a delimiter or newline, the second before one.
+    That much is checked on arrays; only a file that fails it is walked quote by quote.
+    """
+    data = np.frombuffer(buffer, np.uint8)[3 if buffer.slice(0, 3).to_pybytes() == UTF8_MARK else 0 :]
+    step = 1 << 24  # the comparison's temporary stays small
+    quotes = np.concatenate(
+        [np.flatnonzero(data[i : i + step] == QUOTE) + i for i in range(0, len(data), step)]
+    )
+    edge = np.zeros(256, bool)
+    edge[[ord(delimiter), *NEWLINES]] = True
+    starts = edge[data[quotes - 1]] | (quotes == 0)
+    stops = edge[data[np.minimum(quotes + 1, len(data) - 1)]] | (quotes == len(data) - 1)
+    quoted = np.diff(quotes, prepend=-2) == 1  # the quote before it is its neighbour
+    before, after = quoted, np.append(quoted[1:], False)
+    if len(quotes) % 2 == 0 and (starts | before)[0::2].all() and (stops | after)[1::2].all():
+        return
+    raise_for_quotes(path, data, quotes, (starts, stops, after), delimiter)
+
+
+def _utf8(path: Path, encoding: str) -> pa.Buffer:
+    """The bytes of a file as UTF-8: mapped, not copied, unless packed or in another encoding."""
+    buffer = read_bytes(path)
+    try:
+        codec = codecs.lookup(encoding).name
+    except LookupError as error:
+        raise DataError(f"encoding={encoding!r} is not known to Python; pass one such as 'cp1252'") from error
+    if codec in ("utf-8", "utf-8-sig"):
+        return buffer
+    try:
+        return pa.py_buffer(buffer.to_pybytes().decode(encoding).encode())
+    except UnicodeError as error:
+        start = getattr(error, "start", 0)
+        raise DataError(
+            f"{path} is not in {encoding}: byte {start} ({error}); pass another encoding="
+        ) from error
+
+
+def read_bytes(path: Path) -> pa.Buffer:
+    """The bytes of a file, mapped where it is an ordinary one."""
+    if path.suffix in (".gz", ".bz2", ".zst"):
+        with pa.input_stream(str(path), compression="detect") as stream:
+            return stream.read_buffer()
+    if path.is_file() and path.stat().st_size:
+        with pa.memory_map(str(path)) as mapped:
+            return mapped.read_buffer()
+    return pa.py_buffer(path.read_bytes())
+
+
+# ------------------------------------------------------------------------------- JSON and Parquet
+
+
+def _json_table(path: Path, columns: list[str] | None, field: str | None) -> pa.Table:
+    buffer = read_bytes(path)
+    start = bytes(buffer.slice(0, min(len(buffer), 4096))).removeprefix(UTF8_MARK).lstrip()
+    if not start:
+        raise DataError(f"{path} is empty; is it the right file?")
+    if field is not None or start.startswith(b"["):
+        return _objects_table(path, read_json_array(path, buffer, field), columns)
+    try:
+        table = _parse_json(path, buffer, None)
+        dates = [column for column in table.schema if pa.types.is_temporal(_value_type(column.type))]
+        if dates:  # Arrow takes texts that all look like dates for dates
+            texts = [pa.field(date.name, _as_text(date.type)) for date in dates]
+            table = _parse_json(path, buffer, pa.schema(texts))
+    except (pa.ArrowInvalid, UnicodeDecodeError):  # Python's json, slower, can say which rows
+        return _objects_table(path, read_json_lines(path, buffer), columns)
+    hint = "; if the rows stand under one of these, pass field=" if table.num_rows == 1 else ""
+    return table.select(check_columns(table.column_names, columns, str(path), hint))
+
+
+def _parse_json(path: Path, buffer: pa.Buffer, schema: pa.Schema | None) -> pa.Table:
+    parse = pa.json.ParseOptions(newlines_in_values=True, explicit_schema=schema)
+    block = BLOCK
+    while True:
+        try:
+            return pa.json.read_json(pa.BufferReader(buffer), pa.json.ReadOptions(block_size=block), parse)
+        except pa.ArrowInvalid as error:
+            if "straddl" not in str(error) or block >= min(len(buffer), LARGEST_BLOCK):
+                raise
+            block = min(block * 16, LARGEST_BLOCK)
+
+
+def read_json_array(path: Path, buffer: pa.Buffer, field: str | None) -> list[Any]:
+    """The array in a JSON file, or under `field` of the object in it."""
+    try:
+        value = json.loads(bytes(buffer).removeprefix(UTF8_MARK))
+    except UnicodeDecodeError as error:
+        raise DataError(not_utf8(path, buffer)) from error
+    except json.JSONDecodeError as error:
+        raise DataError(
+            f"{path} is not JSON: {error.msg} at line {error.lineno}, column {error.colno}"
+        ) from error
+    if field is not None:
+        if not isinstance(value, dict):
+            raise DataError(
+                f"{path} is a JSON {type(value).__name__}, not an object; leave field={field!r} out"
+            )
+        if field not in value:
+            raise DataError(f"{path}: {unknown_name('field', field, value)}")
+        value = value[field]
+    if not isinstance(value, list):
+        raise DataError(
+            f"{path}: expected an array of objects, found {type(value).__name__}; pass another field="
+        )
+    return value
+
+
+def _objects_table(path: Path, rows: list[Any], columns: list[str] | None) -> pa.Table:
+    wrong = [f"row {number}" for number, row in enumerate(rows, 1) if not isinstance(row, dict)]
+    if wrong:
+        raise DataError(
+            f"{path}: {count_rows(len(wrong))} not an object ({first_of(wrong[:SHOWN], len(wrong))}); write "
+            f"{{...}}"
+        )
+    wanted = (
+        check_columns(list(dict.fromkeys(key for row in rows for key in row)), columns, str(path))
+        if rows
+        else []
+    )
+    return pa.table({name: to_array([row.get(name) for row in rows], name, str(path)) for name in wanted})
+
+
+def _parquet_table(path: Path, columns: list[str] | None) -> pa.Table:
+    try:
+        with pa.parquet.ParquetFile(path, memory_map=True) as file:
+            return file.read(columns=check_columns(file.schema_arrow.names, columns, str(path)))
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        empty = not path.stat().st_size
+        reason = "it is empty" if empty else str(error).rstrip(".")
+        raise DataError(f"{path} is not a Parquet file: {reason}; is it the right file?") from error
+
+
+# ------------------------------------------------------------------------------------ frames, lists
+
+
+def _load_hf_dataset(datasets: Any, name: str, split: str) -> Any:
+    try:
+        if not Path(name).is_dir():
+            return datasets.load_dataset(name, split=split)
+        loaded = datasets.load_from_disk(name)
+        return loaded[split] if isinstance(loaded, datasets.DatasetDict) and split in loaded else loaded
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(f"the data set {name!r}, split {split!r}, cannot be loaded: {reason}") from error
+
+
+def to_array(values: Any, column: str, name: str) -> pa.Array | pa.ChunkedArray:
+    """Python values as an Arrow array; values that do not go together are counted by kind."""
+    if isinstance(values, pa.Array | pa.ChunkedArray):
+        return values
+    if getattr(values, "ndim", 1) == 2:
+        matrix = np.ascontiguousarray(values.toarray() if hasattr(values, "toarray") else values)
+        return pa.FixedSizeListArray.from_arrays(pa.array(matrix.ravel()), matrix.shape[1])
+    try:
+        return pa.array(values, from_pandas=True)
+    except (
+        pa.ArrowInvalid,
+        pa.ArrowTypeError,
+        pa.ArrowNotImplementedError,
+        UnicodeEncodeError,
+        OverflowError,
+    ) as error:
+        raise DataError(f"{name}: column {column!r} {mixture(list(values), name, error)}") from error
+
+
+# ------------------------------------------------------------------------------------------- shared
+
+
+def plain_column(source: Source, name: str) -> pa.Array:
+    """A column as one array; dictionary-encoded values are decoded."""
+    column = source.table[name]
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if pa.types.is_string(column.type):
+        column = column.cast(pa.large_string())  # one array may pass 2 GB
+    return column.combine_chunks()
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Whether an Arrow type is one of the text types."""
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def is_list(kind: pa.DataType) -> bool:
+    """Whether an Arrow type is one of the list types."""
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
+
+
+def _value_type(kind: pa.DataType) -> pa.DataType:
+    return kind.value_type if pa.types.is_list(kind) else kind
+
+
+def _as_text(kind: pa.DataType) -> pa.DataType:
+    return pa.list_(pa.large_string()) if pa.types.is_list(kind) else pa.large_string()

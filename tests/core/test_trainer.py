@@ -1,0 +1,82 @@
+"""flash.Trainer: Flash's words on today's Lightning."""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from flash import Trainer
+from flash.core.errors import FlashError
+from flash.core.trainer import _translate_gpus
+from flash.text import TextClassificationData, TextClassifier
+
+
+def quiet(tmp_path: Path, **keywords: Any) -> Trainer:
+    off = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+    return Trainer(**{"accelerator": "cpu", "max_epochs": 1, "default_root_dir": tmp_path, **off, **keywords})
+
+
+def test_gpus_is_translated_with_one_deprecation_warning(tmp_path: Path) -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        Trainer(max_epochs=1, gpus=0, logger=False, default_root_dir=tmp_path)
+    ours = [warning for warning in caught if "gpus" in str(warning.message)]
+    assert len(ours) == 1
+    assert ours[0].category is DeprecationWarning
+    assert str(ours[0].message) == "Trainer(gpus=0) is deprecated; write Trainer(accelerator='cpu')"
+    assert ours[0].filename == __file__
+
+
+@pytest.mark.parametrize(
+    ("gpus", "expected"),
+    [
+        (0, {"accelerator": "cpu"}),
+        (2, {"accelerator": "gpu", "devices": 2}),
+        (-1, {"accelerator": "gpu", "devices": -1}),
+        ("1", {"accelerator": "gpu", "devices": 1}),
+        ("0,3", {"accelerator": "gpu", "devices": [0, 3]}),
+        ([0, 3], {"accelerator": "gpu", "devices": [0, 3]}),
+    ],
+)
+def test_translations(gpus: Any, expected: dict[str, Any]) -> None:
+    assert _translate_gpus(gpus) == expected
+
+
+def test_gpus_that_are_no_number(tmp_path: Path) -> None:
+    with pytest.raises(FlashError, match="gpus='two' is not understood; expected a number of GPUs"):
+        _translate_gpus("two")
+
+
+def test_unknown_strategy(tmp_path: Path) -> None:
+    with pytest.raises(FlashError, match="unknown finetuning strategy 'frozen'"):
+        quiet(tmp_path).finetune(TextClassifier(num_classes=2), strategy="frozen")
+
+
+def test_predict_without_a_model(tmp_path: Path) -> None:
+    with pytest.raises(FlashError, match=r"no model to predict with; pass one: trainer\.predict\(model"):
+        quiet(tmp_path).predict()
+
+
+@pytest.mark.parametrize("number", [1, 5])
+def test_every_output_has_one_entry_a_text_in_batches_as_asked(tmp_path: Path, number: int) -> None:
+    model = TextClassifier(labels=["a", "b"], multi_label=True)  # not fitted: every logit is 0
+    texts = [f"text {row}" for row in range(number)]
+    data = TextClassificationData.from_lists(predict_data=texts, batch_size=2)
+    sizes = [2] * (number // 2) + [1] * (number % 2)
+
+    def predict(output: Any, **keywords: Any) -> list[Any]:
+        return quiet(tmp_path).predict(model, datamodule=data, output=output, **keywords) or []
+
+    assert predict("labels") == [[["a", "b"]] * size for size in sizes]
+    assert predict("labels", thresholds=0.6) == [[[]] * size for size in sizes]
+    assert predict("labels", thresholds={"b": 0.6}) == [[["a"]] * size for size in sizes]
+    assert predict("classes", thresholds=[0.6, 0.4]) == [[[1]] * size for size in sizes]
+    for output, value in [("probabilities", 0.5), ("logits", 0.0), ("preds", 0.0), (None, 0.0)]:
+        batches = predict(output)
+        assert [batch.shape for batch in batches] == [(size, 2) for size in sizes]
+        assert all(batch.dtype == np.float32 and (batch == value).all() for batch in batches)
+    assert predict(lambda probabilities: float(probabilities.sum())) == [float(size) for size in sizes]
+    with pytest.raises(FlashError, match="unknown output 'lables'; did you mean 'labels'"):
+        predict("lables")

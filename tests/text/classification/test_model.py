@@ -1,0 +1,334 @@
+"""TextClassifier under Lightning's trainer: it learns, measures, saves, resumes, and says what is wrong."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
+from sklearn.metrics import f1_score
+from torchmetrics.classification import MultilabelAccuracy
+
+from flash.core.errors import CheckpointError, DataError, FlashError
+from flash.text import TextClassificationData, TextClassifier
+from flash.text.classification import checkpoint
+from flash.text.classification.model import Batch
+from flash.text.classification.predictor import Predictor
+
+
+def test_it_learns_and_prints_the_table(make_data: Any, make_trainer: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    data = make_data()
+    model = TextClassifier(labels=data.labels, multi_label=data.multi_label)
+    make_trainer().finetune(model, datamodule=data)
+    assert model.evaluation is not None
+    assert model.evaluation.micro_f1 == 1.0
+    assert model.evaluation.rows == 60
+    printed = capsys.readouterr().out
+    for expected in ["Validation", "fruit", "animal", "tool", "threshold", "thresholds were chosen on these rows"]:
+        assert expected in printed
+
+
+def test_names_of_the_labels() -> None:
+    assert TextClassifier(num_classes=3, multi_label=True).labels == ["0", "1", "2"]
+    assert TextClassifier(labels=("b", "a")).num_classes == 2
+    assert TextClassifier.available_backbones() == ["linear"]
+
+
+@pytest.mark.parametrize(
+    ("keywords", "words"),
+    [
+        ({}, "a classifier needs its labels; pass labels=datamodule.labels, or num_classes="),
+        ({"labels": []}, "labels must be a list of one or more names"),
+        ({"labels": "toxic"}, "labels must be a list of one or more names; found 'toxic'"),
+        ({"num_classes": 0}, "labels must be a list of one or more names"),
+        ({"labels": ["a", "b", "a"]}, "labels repeat: a; each column needs a name of its own"),
+        ({"labels": ["a"], "num_classes": 2}, "num_classes=2 but there are 1 labels; leave num_classes out"),
+        ({"labels": ["a"], "backbone": "lineer"}, "unknown backbone 'lineer'; did you mean 'linear'"),
+        ({"labels": ["a"], "regularisation": 1.0}, "did you mean 'regularization'"),
+        ({"labels": ["a"], "thresholds": 2.0}, "thresholds has 2.0 for 'a'"),
+    ],
+)
+def test_what_is_wrong_with_the_arguments(keywords: dict[str, Any], words: str) -> None:
+    with pytest.raises(FlashError) as error:
+        TextClassifier(**keywords)
+    assert words in str(error.value)
+
+
+def test_the_model_refuses_anothers_columns(make_data: Any, make_trainer: Any) -> None:
+    model = TextClassifier(labels=["tool", "animal", "fruit"], multi_label=True)
+    with pytest.raises(DataError, match="are not the model's 3 .tool, animal, fruit., or stand in another order"):
+        make_trainer().fit(model, datamodule=make_data())
+
+
+def test_rows_without_targets_cannot_be_trained_on_or_measured(make_data: Any, make_trainer: Any) -> None:
+    untold = TextClassificationData.from_lists(predict_data=["a", "b"], batch_size=2)
+    model = TextClassifier(labels=["a"], multi_label=True)
+    with pytest.raises(DataError, match="the test rows have no targets to compare with; pass target_fields="):
+        make_trainer().test(model, dataloaders=untold.predict_dataloader())
+    assert untold.predict_dataset is not None
+    with pytest.raises(DataError, match="the training rows have no targets"):
+        model.train_batches(untold.predict_dataset, 0)
+
+
+def test_settings_without_use_for_the_linear_backbone_are_said_once(
+    make_data: Any, make_trainer: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = make_data()
+    model = TextClassifier(labels=data.labels, multi_label=True, learning_rate=0.1, optimizer="AdamW")
+    with caplog.at_level("INFO"):
+        make_trainer().finetune(model, datamodule=data, strategy="freeze")
+    said = [record.message for record in caplog.records if "linear backbone" in record.message]
+    assert said == [
+        "The linear backbone is solved exactly and has no layers to freeze: "
+        "strategy='freeze', optimizer='AdamW', learning_rate=0.1 change nothing."
+    ]
+
+
+def test_without_validation_rows_it_says_how_to_have_some(
+    make_data: Any, make_trainer: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = make_data(val_split=None)
+    model = TextClassifier(labels=data.labels, multi_label=True)
+    make_trainer().fit(model, datamodule=data)
+    assert "No validation rows: pass val_split=0.1" in capsys.readouterr().out
+    np.testing.assert_array_equal(model.thresholds.numpy(), [0.5, 0.5, 0.5])
+
+
+def test_loggers_get_the_table_under_stable_names(make_data: Any, make_trainer: Any, tmp_path: Path) -> None:
+    data = make_data()
+    model = TextClassifier(
+        labels=data.labels, multi_label=True, metrics=MultilabelAccuracy(num_labels=3, average="micro")
+    )
+    trainer = make_trainer(logger=CSVLogger(tmp_path), log_every_n_steps=1)
+    trainer.fit(model, datamodule=data)
+    names = {"train_loss", "val_loss", "val_micro_f1", "val_macro_f1", "val_macro_average_precision", "val_macro_roc_auc"}
+    names |= {"val_subset_accuracy", "val_hamming_loss", "val_f1/fruit", "val_MultilabelAccuracy"}
+    assert names <= set(trainer.logged_metrics)
+    assert model.evaluation is not None
+    assert trainer.logged_metrics["val_micro_f1"] == pytest.approx(model.evaluation.micro_f1)
+
+
+class Watching(Callback):
+    """Counts what a user's callback sees."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self.steps += 1
+
+
+def test_callbacks_see_the_passes_and_the_fit_ends_at_the_optimum(make_data: Any, make_trainer: Any) -> None:
+    data, watching = make_data(), Watching()
+    model = TextClassifier(labels=data.labels, multi_label=True)
+    trainer = make_trainer(max_epochs=50, callbacks=[watching])
+    trainer.fit(model, datamodule=data)
+    assert trainer.current_epoch == 1
+    assert model.backbone.solver is not None
+    assert watching.steps == trainer.global_step >= model.backbone.solver.passes > 2
+
+
+def test_fast_dev_run_makes_one_pass(make_data: Any, make_trainer: Any) -> None:
+    data = make_data()
+    model = TextClassifier(labels=data.labels, multi_label=True)
+    make_trainer(fast_dev_run=True).fit(model, datamodule=data)
+    assert model.backbone.solver is not None
+    assert model.backbone.solver.passes == 1
+
+
+def test_same_seed_same_data_same_model(make_data: Any, make_trainer: Any) -> None:
+    states = []
+    for _ in range(2):
+        data = make_data(seed=7)
+        model = TextClassifier(labels=data.labels, multi_label=True)
+        make_trainer().fit(model, datamodule=data)
+        states.append(model.state_dict())
+    assert states[0].keys() == states[1].keys()
+    for name, tensor in states[0].items():
+        assert torch.equal(tensor, states[1][name]), name
+
+
+def test_validate_and_test_measure_at_the_thresholds_in_force(
+    trained: Any, make_trainer: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, _, _ = trained
+    capsys.readouterr()
+    texts, targets = ["a banana", "a zebra", "nothing"], [["fruit"], ["animal", "tool"], []]
+    data = TextClassificationData.from_lists(
+        val_data=texts, val_targets=targets, test_data=texts, test_targets=targets, labels=model.labels, multi_label=True
+    )
+    for stage in ("validate", "test"):
+        numbers = getattr(make_trainer(), stage)(model, datamodule=data)[0]
+        truth = np.array([[label in row for label in model.labels] for row in targets], int)
+        chosen = make_trainer().predict(
+            model, datamodule=TextClassificationData.from_lists(predict_data=texts), output="labels"
+        )[0]
+        guessed = np.array([[label in row for label in model.labels] for row in chosen], int)
+        prefix = "val" if stage == "validate" else "test"
+        assert numbers[f"{prefix}_micro_f1"] == pytest.approx(f1_score(truth, guessed, average="micro"))
+        assert ("Validation" if stage == "validate" else "Test") in capsys.readouterr().out
+
+
+def test_a_users_loss_function_is_reported(make_data: Any, make_trainer: Any) -> None:
+    data = make_data()
+    model = TextClassifier(labels=data.labels, multi_label=True, loss_fn=lambda logits, targets: logits.sum() * 0 + 42.0)
+    trainer = make_trainer()
+    trainer.fit(model, datamodule=data)
+    assert trainer.callback_metrics["val_loss"] == 42.0
+
+
+@pytest.mark.parametrize("thresholds", [0.9, [0.1, 0.2, 0.3], {"tool": 0.7}])
+def test_thresholds_of_the_user_are_kept(
+    make_data: Any, make_trainer: Any, tmp_path: Path, thresholds: Any
+) -> None:
+    data, trainer = make_data(), make_trainer()
+    assert data.labels == ["animal", "fruit", "tool"]
+    model = TextClassifier(labels=data.labels, multi_label=True, thresholds=thresholds)
+    expected = {0: [0.9] * 3, 1: [0.1, 0.2, 0.3], 2: [0.5, 0.5, 0.7]}[
+        [0.9, [0.1, 0.2, 0.3], {"tool": 0.7}].index(thresholds)
+    ]
+    trainer.fit(model, datamodule=data)
+    np.testing.assert_allclose(model.thresholds.numpy(), expected, rtol=1e-6)
+    trainer.save_checkpoint(tmp_path / "model.pt")
+    loaded = TextClassifier.load_from_checkpoint(tmp_path / "model.pt")
+    np.testing.assert_allclose(loaded.thresholds.numpy(), expected, rtol=1e-6)
+    other = TextClassifier.load_from_checkpoint(tmp_path / "model.pt", thresholds={"animal": 0.25})
+    np.testing.assert_allclose(other.thresholds.numpy(), [0.25, *expected[1:]], rtol=1e-6)
+
+
+# ---- one label a text ---------------------------------------------------------------------------------------------
+
+
+def test_single_label(make_trainer: Any, tmp_path: Path) -> None:
+    texts = [f"number {row} is a {'cat' if row % 3 else 'dog'}" for row in range(90)]
+    targets = ["feline" if row % 3 else "canine" for row in range(90)]
+    data = TextClassificationData.from_lists(train_data=texts, train_targets=targets, val_split=30)
+    assert data.multi_label is False
+    model = TextClassifier(labels=data.labels, multi_label=data.multi_label)
+    trainer = make_trainer()
+    trainer.fit(model, datamodule=data)
+    unseen = TextClassificationData.from_lists(predict_data=["a cat", "the dog"], batch_size=1)
+    assert trainer.predict(model, datamodule=unseen, output="labels") == [["feline"], ["canine"]]
+    assert trainer.predict(model, datamodule=unseen, output="classes") == [[1], [0]]
+    probabilities = np.concatenate(trainer.predict(model, datamodule=unseen, output="probabilities") or [])
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-6)
+    trainer.save_checkpoint(tmp_path / "model.pt")
+    np.testing.assert_array_equal(
+        Predictor.load(tmp_path / "model.pt").probabilities(["a cat", "the dog"]), probabilities
+    )
+
+
+def test_two_exclusive_classes_have_the_probability_of_their_regression() -> None:
+    """Softmax of log sigmoid(z) and log sigmoid(-z) is sigmoid(z): nothing is counted twice."""
+    model = TextClassifier(labels=["no", "yes"])
+    linear = model.backbone.linear
+    linear.load_arrays({**linear.arrays(), "bias": np.array([-1.5, 1.5], np.float32)})
+    [[no, yes]] = Predictor(linear, model.labels, multi_label=False, thresholds=np.zeros(2)).probabilities(["x"])
+    assert yes == pytest.approx(1 / (1 + math.exp(-1.5)), rel=1e-6)
+    assert no == pytest.approx(1 - yes, rel=1e-5)
+
+
+# ---- checkpoints --------------------------------------------------------------------------------------------------
+
+
+def test_save_load_predict_agree_to_the_bit(trained: Any, make_trainer: Any, tmp_path: Path) -> None:
+    model, trainer, _ = trained
+    path = tmp_path / "model.pt"
+    trainer.save_checkpoint(path)
+    texts = ["a banana", "a zebra with a hammer", "", "nothing at all", "🦓"]
+    data = TextClassificationData.from_lists(predict_data=texts, batch_size=2)
+    before = trainer.predict(model, datamodule=data, output="logits")
+    loaded = TextClassifier.load_from_checkpoint(path)
+    after = make_trainer().predict(loaded, datamodule=data, output="logits")
+    np.testing.assert_array_equal(np.concatenate(before), np.concatenate(after))
+    np.testing.assert_array_equal(np.concatenate(before), Predictor.load(path).logits(texts))
+    assert loaded.labels == model.labels
+    assert loaded.multi_label
+    assert trainer.predict(model, datamodule=data, output="labels") == make_trainer().predict(
+        loaded, datamodule=data, output="labels"
+    )
+    assert torch.load(path, weights_only=True)["flash"]["labels"] == ["animal", "fruit", "tool"]
+
+
+def test_a_loaded_model_can_be_fitted_again(trained: Any, make_data: Any, make_trainer: Any, tmp_path: Path) -> None:
+    model, trainer, _ = trained
+    trainer.save_checkpoint(tmp_path / "model.pt")
+    loaded = TextClassifier.load_from_checkpoint(tmp_path / "model.pt")
+    make_trainer().finetune(loaded, datamodule=make_data())
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, loaded.state_dict()[name]), name
+
+
+class Stop(Callback):
+    """Saves after a number of passes, as a job that is killed there would have."""
+
+    def __init__(self, passes: int, path: Path) -> None:
+        self.passes, self.path = passes, path
+
+    def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+        if trainer.global_step == self.passes:
+            trainer.save_checkpoint(self.path)
+
+
+def test_resuming_ends_where_an_uninterrupted_run_does(make_data: Any, make_trainer: Any, tmp_path: Path) -> None:
+    data, path = make_data(), tmp_path / "stopped.ckpt"
+    whole = TextClassifier(labels=data.labels, multi_label=True)
+    make_trainer(callbacks=[Stop(2, path)]).fit(whole, datamodule=data)
+    assert whole.backbone.solver is not None
+    assert whole.backbone.solver.passes > 2
+    resumed = TextClassifier(labels=data.labels, multi_label=True)
+    make_trainer().fit(resumed, datamodule=data, ckpt_path=path)
+    assert resumed.backbone.solver is not None
+    assert resumed.backbone.solver.passes == whole.backbone.solver.passes
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, resumed.state_dict()[name]), name
+
+
+def test_resuming_a_finished_run_keeps_the_model(trained: Any, make_data: Any, make_trainer: Any, tmp_path: Path) -> None:
+    model, trainer, data = trained
+    trainer.save_checkpoint(tmp_path / "done.ckpt")
+    resumed = TextClassifier(labels=data.labels, multi_label=True)
+    make_trainer(max_epochs=5).fit(resumed, datamodule=data, ckpt_path=tmp_path / "done.ckpt")
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, resumed.state_dict()[name]), name
+
+
+def test_resuming_with_other_labels_is_refused(trained: Any, make_trainer: Any, tmp_path: Path) -> None:
+    _, trainer, _ = trained
+    trainer.save_checkpoint(tmp_path / "model.ckpt")
+    data = TextClassificationData.from_lists(train_data=["a", "b"], train_targets=[["x"], ["y"]])
+    model = TextClassifier(labels=data.labels, multi_label=True)
+    with pytest.raises(FlashError, match="the checkpoint's labels .animal, fruit, tool. are not this model's .x, y."):
+        make_trainer().fit(model, datamodule=data, ckpt_path=tmp_path / "model.ckpt")
+
+
+def test_checkpoints_of_lightnings_callback_load(make_data: Any, make_trainer: Any, tmp_path: Path) -> None:
+    data = make_data()
+    keeper = ModelCheckpoint(tmp_path / "kept", monitor="val_micro_f1", mode="max", save_last=True)
+    trainer = make_trainer(enable_checkpointing=True, callbacks=[keeper])
+    model = TextClassifier(labels=data.labels, multi_label=True)
+    trainer.fit(model, datamodule=data)
+    best = TextClassifier.load_from_checkpoint(keeper.best_model_path)
+    np.testing.assert_array_equal(best.thresholds.numpy(), model.thresholds.numpy())
+    assert checkpoint.read(keeper.last_model_path)["flash"]["labels"] == model.labels
+
+
+def test_a_finished_model_file_holds_no_dual_variables(trained: Any, tmp_path: Path) -> None:
+    _, trainer, _ = trained
+    trainer.save_checkpoint(tmp_path / "model.pt")
+    assert checkpoint.load(tmp_path / "model.pt")["optimizer_states"] == [{"converged": True}]
+
+
+def test_foreign_file(tmp_path: Path) -> None:
+    (tmp_path / "model.pt").write_text("id,text\n")
+    with pytest.raises(CheckpointError, match="is not a checkpoint of this library"):
+        TextClassifier.load_from_checkpoint(tmp_path / "model.pt")
+
+
+def test_predict_step_outside_a_trainer_gives_logits(trained: Any) -> None:
+    model, _, data = trained
+    batch: Batch = next(iter(data.val_dataloader()))
+    np.testing.assert_array_equal(model.predict_step(batch, 0), model(batch["texts"]).numpy())
