@@ -23,12 +23,14 @@ from flash.text.classification.thresholds import Thresholds, resolve_thresholds
 
 DESCRIPTION = "Print how good a model is on a file with targets."
 EPILOG = """\
-FILE is CSV, TSV, JSON (lines or an array) or Parquet, told by its ending. Without --target_fields, targets
-are the 0/1 columns named as the model's labels, otherwise the column `labels` or `label`. Without
---input_field, texts are the column `text` or `comment_text`, otherwise the only column that is no target.
+FILE is CSV, TSV, JSON (lines or an array) or Parquet, told by its ending.
+Without --target_fields, targets are the 0/1 columns named as the model's
+labels, otherwise the column `labels` or `label`. Without --input_field, texts
+are the column `text` or `comment_text`, otherwise the only column that is no
+target.
 
   flash evaluate model.pt test.csv
-  flash evaluate model.pt test.csv --input_field comment --target_fields tags --label_delimiter ";"
+  flash evaluate model.pt test.csv --target_fields tags --label_delimiter ";"
   flash evaluate model.pt test.parquet --thresholds 0.5 --json > scores.json
 """
 TEXT_FIELDS = ("text", "comment_text")

@@ -8,18 +8,21 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 from flash.cli import Parser, parse_thresholds
 from flash.text.classification.predictor import Predictor
 from flash.text.classification.streams import READERS, ROWS, predict_file
+from flash.text.classification.thresholds import Thresholds
 from flash.text.classification.writers import WRITERS
 
 DESCRIPTION = "Label every text of a file, or of a pipe, of any size."
 EPILOG = """\
-The output has all columns of the input, then `labels`, then <label>_probability for each label. In CSV and
-TSV, labels are joined by commas (a label that holds a comma stands in double quotes); in JSON lines and
-Parquet they are a list. A file appears when it is whole; Ctrl-C or an error leaves an earlier one as it was.
-CSV, TSV, JSON lines and Parquet are told by the file's ending (.csv .txt .tsv .tab .jsonl .ndjson .json
-.parquet); .gz, .bz2 and .zst inputs are unpacked.
+The output has all columns of the input, then `labels`, then a column
+<label>_probability for each label. In CSV and TSV, labels are joined by commas
+(a label that holds a comma stands in double quotes); in JSON lines and Parquet
+they are a list. A file appears when it is whole; Ctrl-C or an error leaves an
+earlier one as it was. The format is told by the file's ending (.csv .txt .tsv
+.tab .jsonl .ndjson .json .parquet); .gz, .bz2 and .zst inputs are unpacked.
 
-  flash predict model.pt --input comments.csv --input_field comment_text --output predictions.csv
-  flash predict model.pt --input comments.parquet --output predictions.jsonl --thresholds 0.5
+  flash predict model.pt --input comments.csv --input_field comment_text \\
+      --output predictions.csv
+  flash predict model.pt --input comments.parquet --output predictions.jsonl
   zcat comments.csv.gz | flash predict model.pt --input - --input_field text | head
 """
 
@@ -66,13 +69,13 @@ def build_parser() -> Parser:
 def run(argv: list[str]) -> int:
     """Predict; returns the exit code."""
     options = build_parser().parse(argv)
-    rows = _predict(options, Predictor.load(options.model))
+    rows = _predict(options, parse_thresholds(options.thresholds), Predictor.load(options.model))
     if rows == 0:
         print(f"flash: note: {options.input} has no rows, and so has the output", file=sys.stderr)
     return 0
 
 
-def _predict(options: argparse.Namespace, predictor: Predictor) -> int:
+def _predict(options: argparse.Namespace, thresholds: Thresholds, predictor: Predictor) -> int:
     # Not between the rows on the screen; None is tqdm's word for "only if standard error is a terminal".
     quiet = True if options.output == "-" and sys.stdout.isatty() else None
     with tqdm(unit=" rows", unit_scale=True, disable=quiet, file=sys.stderr) as bar:
@@ -81,7 +84,7 @@ def _predict(options: argparse.Namespace, predictor: Predictor) -> int:
             options.input,
             options.output,
             input_field=options.input_field,
-            thresholds=parse_thresholds(options.thresholds),
+            thresholds=thresholds,
             input_format=options.input_format,
             output_format=options.output_format,
             encoding=options.encoding,

@@ -5,14 +5,18 @@ Options of the model and the trainer come before the source, those of the data a
 
 import argparse
 import json
+import logging
+import re
+import warnings
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 
 from flash.core.data.utils import download_data
-from flash.core.errors import FlashError
+from flash.core.errors import FlashError, unknown_name
 from flash.core.trainer import Trainer
+from flash.text.classification.backbones.linear import LinearConfig
 from flash.text.classification.data import TextClassificationData
 from flash.text.classification.model import TextClassifier
 from flash.text.classification.sample import LABELS, sample_table
@@ -22,7 +26,20 @@ TOXIC_FILE = "data/jigsaw_toxic_comments/train.csv"
 HELD_OUT = 0.1  # of the training rows, where the user named no validation rows
 
 SHOWN_TRAINER_OPTIONS = ("max_epochs", "fast_dev_run", "accelerator", "devices", "logger", "default_root_dir")
+QUIET_TRAINER = {
+    "max_epochs": 3,
+    "logger": False,
+    "enable_checkpointing": False,
+    "enable_model_summary": False,
+    "num_sanity_val_steps": 0,
+}
+"""Defaults that differ from Lightning's: one command leaves one model behind, and no folder of logs."""
+
+FROM_DATA = ("num_classes", "labels", "multi_label", "loss_fn", "metrics")
 LIST_OPTIONS = ("--target_fields", "--labels", "--train_file", "--val_file", "--test_file", "--predict_file")
+
+UNPARSED = re.compile(r'Parser key "(?P<key>[^"]+)".*(?:Given|Got) value: (?P<value>.*)$')
+KINDS = {"NoneType": "null", "int": "a whole number", "float": "a number", "str": "text", "bool": "true or false"}
 
 DESCRIPTION = """Train a classifier on one source of texts, print how good it is per label, and save it.
 
@@ -91,55 +108,118 @@ SOURCES: dict[str, Any] = {
 """What makes the data of each subcommand."""
 
 
+class HelpFormatter(argparse.RawDescriptionHelpFormatter, DefaultHelpFormatter):
+    """Examples as they are written, each option with its type and default, and the trainer's usual ones only."""
+
+    def add_argument(self, action: argparse.Action) -> None:
+        """Leave out Lightning's forty further options, which are taken all the same."""
+        group, _, name = action.dest.partition(".")
+        if action.dest not in ("model", "trainer") and (group != "trainer" or name in SHOWN_TRAINER_OPTIONS):
+            super().add_argument(action)
+
+
 def build_parser() -> ArgumentParser:
     """The options of the command, its model and trainer, and one subcommand a source."""
     parser = ArgumentParser(
         prog="flash text_classification",
+        usage="flash text_classification [options of model and trainer] SOURCE [options of the data]",
         description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
         exit_on_error=False,
     )
     parser.add_argument("--config", action="config", help="a YAML file of options, such as --print_config prints")
     parser.add_argument("--output", default="text_classification_model.pt", help="where to save the model")
     parser.add_argument("--strategy", default="no_freeze", type=str, help="which layers train: no_freeze or freeze")
-    parser.add_class_arguments(TextClassifier, "model", skip={"num_classes", "labels", "multi_label", "loss_fn", "metrics"})
+    parser.add_class_arguments(TextClassifier, "model", skip=set(FROM_DATA))
+    parser.add_class_arguments(LinearConfig, "model", skip={"exclusive"}, as_group=False)
     parser.add_class_arguments(Trainer, "trainer")
-    parser.set_defaults(
-        {
-            "trainer.max_epochs": 3,
-            "trainer.logger": False,
-            "trainer.enable_checkpointing": False,
-            "trainer.enable_model_summary": False,
-        }
-    )
+    parser.set_defaults({f"trainer.{name}": value for name, value in QUIET_TRAINER.items()})
     for action in parser._actions:
-        name = action.dest.removeprefix("trainer.")
-        if name != action.dest and name not in SHOWN_TRAINER_OPTIONS:
-            action.help = argparse.SUPPRESS
+        group, _, name = action.dest.partition(".")
+        action.metavar = (name or group).upper() if action.metavar is None else action.metavar
     sources = parser.add_subcommands(dest="source", metavar="SOURCE")
     for name, source in SOURCES.items():
-        subparser = ArgumentParser(exit_on_error=False)
-        subparser.add_function_arguments(source)
-        sources.add_subcommand(name, subparser, help=(source.__doc__ or "").splitlines()[0])
+        summary = source.__doc__.splitlines()[0]
+        subparser = ArgumentParser(
+            usage=f"flash text_classification [options of model and trainer] {name} [options]",
+            description=summary,
+            formatter_class=DefaultHelpFormatter,
+            exit_on_error=False,
+        )
+        if hasattr(TextClassificationData, name):
+            subparser.add_method_arguments(TextClassificationData, name)
+        else:
+            subparser.add_function_arguments(source)
+        sources.add_subcommand(name, subparser, help=summary)
     return parser
 
 
 def run(argv: list[str]) -> int:
     """Train, print the table, save; returns the exit code."""
     parser = build_parser()
-    options = parser.parse_args(_gather_lists(argv))
+    options = _parse(parser, argv)
+    _quieten_lightning()
     datamodule = load_data(options)
     print(datamodule)
     model = TextClassifier(labels=datamodule.labels, multi_label=datamodule.multi_label, **options.model)
     trainer = Trainer(**options.trainer)
-    trainer.finetune(model, datamodule=datamodule, strategy=options.strategy)
+    try:
+        trainer.finetune(model, datamodule=datamodule, strategy=options.strategy)
+    except SystemExit:
+        if trainer.interrupted:  # Lightning turns Ctrl-C into an exit of its own
+            raise KeyboardInterrupt from None
+        raise
     if datamodule.test_dataset is not None:
         trainer.test(model, datamodule=datamodule)
     trainer.save_checkpoint(options.output)
     config = Path(options.output).with_suffix(".yaml")
     parser.save(options, str(config), overwrite=True)
-    print(_next_commands(options.output, config))
+    print(_closing_words(options, config))
     return 0
+
+
+def _parse(parser: ArgumentParser, argv: list[str]) -> Namespace:
+    """The options, or one sentence about what is wrong with them."""
+    _check_names(parser, argv)
+    try:
+        options: Namespace = parser.parse_args(_gather_lists(argv))
+        return options
+    except argparse.ArgumentError as error:
+        raise FlashError(f"{_sentence(str(error.message or error))}; see flash text_classification --help") from error
+
+
+def _check_names(parser: ArgumentParser, argv: list[str]) -> None:
+    """Answer a misspelt option with the closest one, which the parser does not."""
+    known = set(parser._option_string_actions)
+    for word in argv:
+        if word in SOURCES:
+            known = set(parser._subcommands_action._name_parser_map[word]._option_string_actions)
+        name = word.partition("=")[0]
+        # A dotted rest, as in --trainer.logger.save_dir, belongs to an object that the parser builds.
+        nested = any("." in option and name.startswith(option + ".") for option in known)
+        if name.startswith("--") and name not in known and not nested:
+            shown = sorted(option for option in known if option.startswith("--") and not option.endswith("+"))
+            raise FlashError(unknown_name("option", name, shown))
+
+
+def _sentence(message: str) -> str:
+    """The parser's words for a mistake, in the words of who made it."""
+    line = " ".join(part.strip() for part in message.splitlines()).rstrip(".")
+    found = UNPARSED.search(line)
+    if found is None:
+        return re.sub(r"\bfrom_\w+\.(?=\w)", "--", line)
+    kinds = [kind.rpartition(".")[2] for kind in re.findall(r"<class '([\w.]+)'>", line.partition("Given value")[0])]
+    wanted = " or ".join(dict.fromkeys(KINDS.get(kind, kind) for kind in kinds)) or "something else"
+    return f"--{found['key']} {found['value']} is not understood; expected {wanted}"
+
+
+def _quieten_lightning() -> None:
+    """Leave out what Lightning says of itself; what the model and the data have to say stays."""
+    noise = ("\nDetected KeyboardInterrupt", "GPU available", "TPU available", "💡 Tip", "`Trainer.fit` stopped")
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
+        lambda record: not record.getMessage().startswith(noise)
+    )
+    warnings.filterwarnings("ignore", module="lightning")
 
 
 def load_data(options: Namespace) -> TextClassificationData:
@@ -166,8 +246,11 @@ def _gather_lists(argv: list[str]) -> list[str]:
     return gathered
 
 
-def _next_commands(model: str, config: Path) -> str:
-    return f"""
+def _closing_words(options: Namespace, config: Path) -> str:
+    """What was saved, and the commands to type next."""
+    model = options.output
+    synthetic = "\nThe comments are synthetic: the numbers above say nothing about real ones." * (options.source == "from_sample")
+    return f"""{synthetic}
 Saved {model}, and the options that made it in {config}. Next:
 
   printf 'text\\n"You are wonderful"\\n' | flash predict {model} --input -

@@ -121,6 +121,21 @@ class Trainer(pl.Trainer):
         """Measure on the test rows and print the table; `verbose=True` adds Lightning's own."""
         return super().test(*args, verbose=verbose, **kwargs)
 
+    def save_checkpoint(
+        self, filepath: str | Path, weights_only: bool | None = False, storage_options: Any | None = None
+    ) -> None:
+        """Write the model, whole or not at all, to a file that needs no other file.
+
+        Args:
+            filepath: such as `"model.pt"`; its folder is made where it does not exist.
+            weights_only: leave out what only resuming needs: optimiser, loops and callbacks.
+            storage_options: of Lightning's plugins for remote files.
+
+        Raises:
+            CheckpointError: the file cannot be written.
+        """
+        super().save_checkpoint(filepath, bool(weights_only), storage_options)
+
 
 def _translate_gpus(gpus: int | str | list[int]) -> dict[str, Any]:
     """Lightning's words for Flash's `gpus`."""

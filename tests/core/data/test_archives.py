@@ -254,6 +254,14 @@ def test_a_truncated_archive(tmp_path: Path, ending: str) -> None:
     assert "is broken" in refused(archive, tmp_path / "out")
 
 
+def test_a_sum_that_is_wrong_far_behind_the_last_member(tmp_path: Path) -> None:
+    behind = bytes(3 * archives.BLOCK)  # tar needs none of it, but the sum of the whole stands after it
+    spoilt = bytearray(gzip.compress(tar_bytes((tarfile.TarInfo("x.csv"), b"a")) + behind))
+    spoilt[-8] ^= 1
+    (tmp_path / "set.tgz").write_bytes(spoilt)
+    assert "(CRC check failed" in refused(tmp_path / "set.tgz", tmp_path / "out")
+
+
 @settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(ending=st.sampled_from([".zip", ".tar", ".tar.gz", ".tar.xz"]), data=st.data())
 def test_spoilt_bytes_never_end_in_another_error(

@@ -93,6 +93,13 @@ def test_every_label_frequent_enough_is_on_both_sides(share: float) -> None:
     assert (targets[validation].sum(axis=0)[enough] > 0).all()
 
 
+def test_labels_too_rare_for_the_small_side_share_what_it_holds() -> None:
+    # Half a row of each label belongs to the small side. Dealing alone gives some labels up to five rows there.
+    targets = csr_array(np.repeat(np.eye(200, dtype=np.float32), 5, axis=0))
+    validation = stratified_split(targets, 100)[1]
+    assert sorted(targets[validation].sum(axis=0).tolist()) == [0.0] * 100 + [1.0] * 100
+
+
 def test_two_rows_of_a_label_take_both_sides_of_an_even_split() -> None:
     targets = csr_array(np.repeat(np.eye(30, dtype=np.float32), 2, axis=0))
     for side in stratified_split(targets, 0.5):

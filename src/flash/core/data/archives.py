@@ -139,13 +139,9 @@ class _Intake:
         return DownloadError(f"{self.archive} is refused: {why}; nothing was unpacked")
 
     def count(self, read: int) -> None:
-        """Note `read` more unpacked bytes, headers included, so that a bomb stops while it is small."""
+        """Note `read` more unpacked bytes: what is read counts, not what is declared."""
         self.bytes += read
-        self.allow(self.bytes)
-
-    def allow(self, total: int) -> None:
-        """Refuse an archive that comes to `total` bytes when that is beyond the limit."""
-        if total > self.limit:
+        if self.bytes > self.limit:
             raise self.refuse(
                 f"it unpacks to more than {self.limit / 2**20:,.0f} MiB, more than a sound archive of its "
                 f"size holds (at most {MAX_RATIO} times its size, and {MAX_BYTES / 2**30:,.0f} GiB)"
@@ -207,9 +203,6 @@ def _read_members(archive: Path, intake: _Intake) -> None:
 
 
 def _read_zip(zipped: zipfile.ZipFile, intake: _Intake) -> None:
-    intake.allow(
-        sum(member.file_size for member in zipped.infolist())
-    )  # as declared; what is read counts below
     for member in zipped.infolist():
         name, kind = intake.name(member.filename), stat.S_IFMT(member.external_attr >> 16)
         if member.flag_bits & 0x1:

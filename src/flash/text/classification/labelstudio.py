@@ -14,11 +14,11 @@ from flash.text.classification.mistakes import SHOWN, count_rows, first_of
 from flash.text.classification.readers import Files, Source, find_files, read_bytes, read_json_array, to_array
 
 # What JSON_MIN writes beside the task's data and the choices.
-NOT_DATA = frozenset(
-    ("id", "annotator", "annotation_id", "created_at", "updated_at", "lead_time", "inner_id", "project")
-    + ("file_upload", "total_annotations", "cancelled_annotations", "total_predictions")
-    + ("comment_count", "unresolved_comment_count")
-)
+NOT_DATA = {
+    *("id", "annotator", "annotation_id", "created_at", "updated_at", "lead_time", "inner_id", "project"),
+    *("file_upload", "total_annotations", "cancelled_annotations", "total_predictions"),
+    *("comment_count", "unresolved_comment_count"),
+}
 
 
 def read_labelstudio(

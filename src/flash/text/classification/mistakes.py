@@ -65,8 +65,8 @@ def not_utf8(path: Path, buffer: pa.Buffer) -> str:
             guess = "utf-16" if mark in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "cp1252"
             value = error.object[error.start]
             return (
-                f"{path} is not UTF-8: byte 0x{value:02x} at offset {offset:,}; "
-                f"pass encoding={guess!r}, or the one it was saved in"
+                f"{path} is not UTF-8: byte 0x{value:02x} at offset {offset:,}; pass encoding={guess!r}, or "
+                "the one it was saved in"
             )
         start += step
     return f"{path} is not UTF-8; pass encoding='cp1252', or the one it was saved in"
@@ -113,12 +113,12 @@ def _csv_row(data: npt.NDArray[np.uint8], position: int, delimiter: str) -> int:
     text = data[:position].tobytes().decode("utf-8", errors="replace")
     limit = csv.field_size_limit(max(131_072, len(text) + 1))
     try:
-        records = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-        complete = sum(1 for record in records if record) - (
-            0 if text.endswith(("\n", "\r")) or not text else 1
-        )
+        widths = [len(record) for record in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)]
     finally:
         csv.field_size_limit(limit)
+    complete = len(widths) if widths[:1] == [1] else len(widths) - widths.count(0)  # blank lines: see readers
+    if text and not text.endswith(("\n", "\r")):
+        complete -= 1
     return complete  # the header is one of them, so this is the number, from 1, of the row that follows them
 
 
@@ -138,8 +138,7 @@ def read_json_lines(path: Path, buffer: pa.Buffer) -> list[Any]:
     if wrong:
         raise DataError(
             f"{path}: {count_rows(len(wrong))} not JSON ({first_of(wrong[:SHOWN], len(wrong))}); write one "
-            "object a line, "
-            "or one array of objects"
+            "object a line, or one array of objects"
         )
     return rows
 
@@ -148,7 +147,8 @@ def mixture(values: list[Any], name: str, error: Exception) -> str:
     """Which types a column mixes, and where the rarer ones stand."""
     kinds: dict[str, list[str]] = {}
     for number, value in enumerate(values, 1):
-        kinds.setdefault(_kind(value), []).append(f"{name}, row {number}")
+        if value is not None:
+            kinds.setdefault(_kind(value), []).append(f"{name}, row {number}")
     halves = kinds.get("half a surrogate pair", [])
     if halves:
         return (

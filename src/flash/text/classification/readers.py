@@ -96,14 +96,13 @@ def text_column(source: Source, name: str) -> pa.LargeStringArray:
         places = source.places(np.flatnonzero(pc.is_null(column)))
         rows = "1 row has" if nulls == 1 else f"{nulls:,} rows have"
         raise DataError(
-            f"{source.name}: {rows} no text in column {name!r} ({places}); fill these cells or remove "
-            "these rows"
+            f"{source.name}: {rows} no text in column {name!r} ({places}); fill these cells or remove these "
+            "rows"
         )
     if not (is_text(column.type) or len(column) == 0):
         raise DataError(
             f"{source.name}: column {name!r} holds {column.type}, not text ({source.where(0)}: "
-            f"{column[0].as_py()!r}); "
-            "name the column of texts, or turn its values into text"
+            f"{column[0].as_py()!r}); name the column of texts, or turn its values into text"
         )
     return column.cast(pa.large_string())
 
@@ -184,7 +183,7 @@ def read_data_frame(frame: Any, name: str, *, columns: Iterable[str] | None = No
     Raises:
         DataError: not a DataFrame, no such column, duplicate columns, no rows, a column of mixed types.
     """
-    if not (hasattr(frame, "columns") and hasattr(frame, "to_dict")):
+    if not (hasattr(frame, "columns") and hasattr(frame, "iloc")):
         raise DataError(
             f"{name} is a {type(frame).__name__}, not a pandas DataFrame; pass one, or use from_lists"
         )
@@ -245,10 +244,14 @@ def read_lists(texts: Any, targets: Any | None, name: str) -> Source:
         )
     table = {"text": to_array(texts, "text", name)}
     if targets is not None:
-        if not hasattr(targets, "__len__") or isinstance(targets, str) or len(targets) != len(texts):
-            count = f"{len(targets):,} targets" if hasattr(targets, "__len__") else type(targets).__name__
+        if isinstance(targets, str) or not hasattr(targets, "__len__"):
             raise DataError(
-                f"{name} holds {len(texts):,} texts but its targets are {count}; pass one target a text"
+                f"the targets of {name} are a {type(targets).__name__}; pass a list, one target a text"
+            )
+        count = targets.shape[0] if hasattr(targets, "shape") else len(targets)
+        if count != len(texts):
+            raise DataError(
+                f"{name} holds {len(texts):,} texts, and there are {count:,} targets; pass one a text"
             )
         table["targets"] = to_array(targets, "targets", name)
     return _whole(pa.table(table), name)
@@ -306,7 +309,8 @@ def _read_each(files: Files, kind: str, read: Callable[[Path], pa.Table]) -> Sou
         except OSError as error:
             raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
         if not table.num_rows:
-            raise DataError(f"{path} has no rows below its column names; is it the right file?")
+            header = ", only column names" if table.num_columns else ""
+            raise DataError(f"{path} has no rows{header}; is it the right file?")
         tables.append(table)
         parts.append((str(path), table.num_rows))
     try:
@@ -328,6 +332,8 @@ def _csv_table(
     path: Path, columns: list[str] | None, encoding: str, delimiter: str | None, quoting: bool
 ) -> pa.Table:
     buffer = _utf8(path, encoding)
+    start = bytes(buffer.slice(0, min(len(buffer), 4096)))
+    buffer = buffer.slice(len(start) - len(start.removeprefix(UTF8_MARK).lstrip(b"\r\n")))
     names, delimiter = _csv_header(path, buffer, delimiter, quoting)
     other = next((character for character in ";\t|" if len(names) == 1 and character in names[0]), None)
     hint = f"; the header holds {other!r}: pass delimiter={other!r}" if other else ""
@@ -340,8 +346,8 @@ def _csv_table(
         rows = [f"row {row.number - 1} has {row.actual_columns}" for row in ragged[:SHOWN]]
         raise DataError(
             f"{path}: {count_rows(len(ragged))} not as wide as the header, which has {len(names)} columns "
-            f"({first_of(rows, len(ragged))}); put a cell that holds {delimiter!r} in double quotes, "
-            "or pass another delimiter="
+            f"({first_of(rows, len(ragged))}); put a cell that holds {delimiter!r} in double quotes, or "
+            "pass another delimiter="
         )
     return table
 
@@ -380,25 +386,24 @@ def _parse_csv(
             if "straddl" in message and block < min(len(buffer), LARGEST_BLOCK):
                 block = min(block * 16, LARGEST_BLOCK)  # a cell longer than a block
             elif "UTF8" in message:
-                raise DataError(not_utf8(path, buffer)) from error
+                raise DataError(not_utf8(path, read_bytes(path))) from error
             elif "Empty CSV" in message:
-                raise DataError(f"{path} has a header and no rows; is it the right file?") from error
+                raise DataError(f"{path} has no rows, only column names; is it the right file?") from error
             else:
                 raise DataError(f"{path} cannot be read as CSV: {message}") from error
 
 
 def _csv_header(path: Path, buffer: pa.Buffer, delimiter: str | None, quoting: bool) -> tuple[list[str], str]:
     """The column names and the delimiter; only the first record is parsed here."""
-    start = buffer.slice(0, min(len(buffer), BLOCK)).to_pybytes()
-    text = start.decode("utf-8-sig", errors="surrogateescape")
-    first = next((line for line in io.StringIO(text, newline="") if line.strip("\r\n")), "")
-    if not first:
+    text = bytes(buffer.slice(0, min(len(buffer), BLOCK))).decode(errors="surrogateescape")
+    if not text.strip():
         raise DataError(f"{path} is empty; is it the right file?")
+    first = text[: text.find("\n")] if "\n" in text else text
     if delimiter is None:
-        tabbed = path.name.removesuffix(".gz").endswith((".tsv", ".txt", ".tab")) and "\t" in first
+        tabbed = {".tsv", ".txt"} & set(path.suffixes) and "\t" in first
         delimiter = "\t" if tabbed else ","
     records = csv.reader(
-        io.StringIO(text.lstrip("\r\n"), newline=""),
+        io.StringIO(text, newline=""),
         delimiter=delimiter,
         quoting=csv.QUOTE_MINIMAL if quoting else csv.QUOTE_NONE,
     )
@@ -407,7 +412,7 @@ def _csv_header(path: Path, buffer: pa.Buffer, delimiter: str | None, quoting: b
     except csv.Error as error:
         raise DataError(f"{path} has no header that can be read: {error}") from error
     if any("\udc80" <= character <= "\udcff" for name in names for character in name):
-        raise DataError(not_utf8(path, buffer))
+        raise DataError(not_utf8(path, read_bytes(path)))
     return names, delimiter
 
 
@@ -417,7 +422,7 @@ def _check_quotes(path: Path, buffer: pa.Buffer, delimiter: str) -> None:
     In a well-formed file quotes come in pairs, the first after a delimiter or newline, the second before one.
     That much is checked on arrays; only a file that fails it is walked quote by quote.
     """
-    data = np.frombuffer(buffer, np.uint8)[3 if buffer.slice(0, 3).to_pybytes() == UTF8_MARK else 0 :]
+    data = np.frombuffer(buffer, np.uint8)
     step = 1 << 24  # the comparison's temporary stays small
     quotes = np.concatenate(
         [np.flatnonzero(data[i : i + step] == QUOTE) + i for i in range(0, len(data), step)]
@@ -437,18 +442,15 @@ def _utf8(path: Path, encoding: str) -> pa.Buffer:
     """The bytes of a file as UTF-8: mapped, not copied, unless packed or in another encoding."""
     buffer = read_bytes(path)
     try:
-        codec = codecs.lookup(encoding).name
+        if codecs.lookup(encoding).name in ("utf-8", "utf-8-sig"):
+            return buffer
+        return pa.py_buffer(bytes(buffer).decode(encoding).encode())
     except LookupError as error:
-        raise DataError(f"encoding={encoding!r} is not known to Python; pass one such as 'cp1252'") from error
-    if codec in ("utf-8", "utf-8-sig"):
-        return buffer
-    try:
-        return pa.py_buffer(buffer.to_pybytes().decode(encoding).encode())
-    except UnicodeError as error:
-        start = getattr(error, "start", 0)
         raise DataError(
-            f"{path} is not in {encoding}: byte {start} ({error}); pass another encoding="
+            f"encoding={encoding!r} is none that Python knows; pass one such as 'cp1252'"
         ) from error
+    except UnicodeError as error:
+        raise DataError(f"{path} is not in encoding={encoding!r}: {error}; pass another one") from error
 
 
 def read_bytes(path: Path) -> pa.Buffer:
@@ -478,6 +480,7 @@ def _json_table(path: Path, columns: list[str] | None, field: str | None) -> pa.
         if dates:  # Arrow takes texts that all look like dates for dates
             texts = [pa.field(date.name, _as_text(date.type)) for date in dates]
             table = _parse_json(path, buffer, pa.schema(texts))
+        table.validate(full=True)  # Arrow's parser lets bytes through that are not UTF-8
     except (pa.ArrowInvalid, UnicodeDecodeError):  # Python's json, slower, can say which rows
         return _objects_table(path, read_json_lines(path, buffer), columns)
     hint = "; if the rows stand under one of these, pass field=" if table.num_rows == 1 else ""
@@ -539,11 +542,13 @@ def _objects_table(path: Path, rows: list[Any], columns: list[str] | None) -> pa
 def _parquet_table(path: Path, columns: list[str] | None) -> pa.Table:
     try:
         with pa.parquet.ParquetFile(path, memory_map=True) as file:
-            return file.read(columns=check_columns(file.schema_arrow.names, columns, str(path)))
+            table = file.read(columns=check_columns(file.schema_arrow.names, columns, str(path)))
+            table.validate(full=True)  # a text column may hold any bytes
+            return table
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         empty = not path.stat().st_size
         reason = "it is empty" if empty else str(error).rstrip(".")
-        raise DataError(f"{path} is not a Parquet file: {reason}; is it the right file?") from error
+        raise DataError(f"{path} cannot be read as Parquet: {reason}; is it the right file?") from error
 
 
 # ------------------------------------------------------------------------------------ frames, lists
@@ -566,9 +571,13 @@ def to_array(values: Any, column: str, name: str) -> pa.Array | pa.ChunkedArray:
         return values
     if getattr(values, "ndim", 1) == 2:
         matrix = np.ascontiguousarray(values.toarray() if hasattr(values, "toarray") else values)
+        if not matrix.shape[1]:
+            raise DataError(
+                f"{name}: column {column!r} is an array of shape {matrix.shape}; pass (N, L), L >= 1"
+            )
         return pa.FixedSizeListArray.from_arrays(pa.array(matrix.ravel()), matrix.shape[1])
     try:
-        return pa.array(values, from_pandas=True)
+        return pa.array(np.asarray(values) if hasattr(values, "detach") else values, from_pandas=True)
     except (
         pa.ArrowInvalid,
         pa.ArrowTypeError,

@@ -14,6 +14,7 @@ import re
 import select
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from itertools import chain
 from pathlib import Path
 from typing import IO, Any
@@ -106,8 +107,7 @@ def predict_file(
     first = next(blocks)
     field = _choose_field(first.names, input_field, name)
     done = 0
-    with open_output(target) as file:
-        writer = WRITERS[output_format](file)
+    with open_output(target) as file, closing(WRITERS[output_format](file)) as writer:
         for block in chain([first], blocks):
             added = _predict(predictor, _texts(block, field, name), in_force, prefix)
             _check_names(block, added.column_names, name)
@@ -115,7 +115,6 @@ def predict_file(
             file.flush()
             done += added.num_rows
             progress(added.num_rows)
-        writer.close()
     return done
 
 
@@ -232,8 +231,8 @@ def _parse_csv(data: bytes, name: str, delimiter: str, names: list[str], first: 
         row = ragged[0]
         more = f" ({len(ragged):,} such rows within {len(data):,} bytes)" if len(ragged) > 1 else ""
         raise DataError(
-            f"{name}, row {first + row.number - 1 - header}: {row.actual_columns} cells where the header has "
-            f"{row.expected_columns} columns{more}; put a cell that holds {delimiter!r} in double quotes"
+            f"{name}, row {first + row.number - 1 - header}: {row.actual_columns} cell{'s' * (row.actual_columns != 1)} where the "
+            f"header has {row.expected_columns} columns{more}; put a cell that holds {delimiter!r} in double quotes"
         )
     return table
 
@@ -313,7 +312,7 @@ def _slices(table: pa.Table, first: int, rows: int, *, even_empty: bool) -> Iter
 def _read_text(file: IO[bytes], name: str, encoding: str) -> Iterator[bytes]:
     """A text file's bytes as UTF-8, checked."""
     try:
-        b"".decode(encoding)  # refuses codecs that are not of texts, such as base64
+        io.TextIOWrapper(io.BytesIO(), encoding)  # refuses codecs that are not of texts, such as base64
         decoder = codecs.getincrementaldecoder(encoding)()
     except LookupError as error:
         raise DataError(f"encoding {encoding!r} is not known; type one such as --encoding cp1252") from error
@@ -479,7 +478,7 @@ def _predict(
 def _check_names(block: Block, added: list[str], name: str) -> None:
     taken = [column for column in added if column in set(block.names)]
     if taken:
+        named = f"{'columns' if len(taken) > 1 else 'a column'} named {', '.join(map(repr, taken[:5]))}"
         raise DataError(
-            f"{name} has {'columns' if len(taken) > 1 else 'a column'} named {', '.join(taken[:5])} already; "
-            "type --prefix predicted_ to name the new ones differently"
+            f"{name} has {named} already; type --prefix predicted_ to name the new ones differently"
         )

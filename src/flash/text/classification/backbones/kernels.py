@@ -207,17 +207,26 @@ def table_size(size: int, per_byte: int, buckets: int) -> int:
 
 
 @compiled
-def count_texts(
-    data: Bytes, offsets: Int64s, classes: Bytes, grams: tuple[int, int, int], buckets: int
-) -> tuple[Int32s, Int32s, Int64s]:
-    """The n-grams of texts: buckets, how often each occurs in its text, and where each text ends."""
-    texts = len(offsets) - 1
+def scratch(
+    offsets: Int64s, grams: tuple[int, int, int], buckets: int
+) -> tuple[int, Int32s, Bytes, Int32s, Int32s]:
+    """Room for the longest text: n-grams a byte at most, codes, kinds, an empty table, and its slots."""
     longest = np.max(offsets[1:] - offsets[:-1])
     per_byte = grams[0] + max(0, grams[2] - grams[1] + 1) + 1
     codes = np.empty(2 * longest + 1, dtype=np.int32)
     kinds = np.empty(2 * longest + 1, dtype=np.uint8)
     table = np.full((table_size(longest, per_byte, buckets), 2), -1, dtype=np.int32)
     slots = np.empty(min(longest * per_byte, buckets) + 1, dtype=np.int32)
+    return per_byte, codes, kinds, table, slots
+
+
+@compiled
+def count_texts(
+    data: Bytes, offsets: Int64s, classes: Bytes, grams: tuple[int, int, int], buckets: int
+) -> tuple[Int32s, Int32s, Int64s]:
+    """The n-grams of texts: buckets, how often each occurs in its text, and where each text ends."""
+    texts = len(offsets) - 1
+    per_byte, codes, kinds, table, slots = scratch(offsets, grams, buckets)
     room = (offsets[texts] - offsets[0]) * per_byte + 1
     found_buckets = np.empty(room, dtype=np.int32)  # memory that is never touched costs nothing
     found_counts = np.empty(room, dtype=np.int32)
@@ -308,12 +317,7 @@ def logits_of_texts(
     """Texts to logits (N, L) in one go; what a text gets does not depend on its neighbours."""
     buckets = len(rows)
     labels = weight.shape[1]
-    longest = np.max(offsets[1:] - offsets[:-1])
-    per_byte = grams[0] + max(0, grams[2] - grams[1] + 1) + 1
-    codes = np.empty(2 * longest + 1, dtype=np.int32)
-    kinds = np.empty(2 * longest + 1, dtype=np.uint8)
-    table = np.full((table_size(longest, per_byte, buckets), 2), -1, dtype=np.int32)
-    slots = np.empty(min(longest * per_byte, buckets) + 1, dtype=np.int32)
+    per_byte, codes, kinds, table, slots = scratch(offsets, grams, buckets)
     found_buckets = np.empty_like(slots)
     found_counts = np.empty_like(slots)
     features = np.empty_like(slots)

@@ -241,7 +241,7 @@ class LinearSolver:
         blocks = np.flatnonzero(self._violations >= tolerance).tolist()  # the others are done
         in_threads(self.model.threads, lambda block: self._solve_block(block, order), blocks)
         self.passes += 1
-        return float(self._losses.sum()) / (len(order) * max(self.model.num_labels, 1))
+        return float(self._losses.sum()) / (len(order) * self.model.num_labels)
 
     def _solve_block(self, block: int, order: npt.NDArray[np.int64]) -> None:
         config, rows, model = self.model.config, self.rows, self.model.arrays()
@@ -315,10 +315,12 @@ class LinearSolver:
 
     @cached_property
     def _checksum(self) -> int:
-        """Tells training data and options of the features apart."""
+        """Tells apart training data, and the options that weights and dual variables depend on."""
         checksum = 0
-        rows, targets = self.rows, self._targets
-        for array in (rows.ends, rows.features, rows.values, targets.indptr, targets.indices, targets.data):
+        rows, targets, config = self.rows, self._targets, self.model.config
+        options = np.array([config.regularization, config.bias])
+        hot = (targets.indptr, targets.indices, targets.data)
+        for array in (options, rows.ends, rows.features, rows.values, *hot):
             checksum = crc32(np.ascontiguousarray(array).data.cast("B"), checksum)
         return checksum
 

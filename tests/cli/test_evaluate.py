@@ -1,0 +1,221 @@
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+from sklearn.metrics import average_precision_score, f1_score
+
+from flash.__main__ import main
+from flash.text.classification.predictor import Predictor
+
+LABELS = ["animal", "fruit", "tool"]
+TEXTS = ["a zebra and a banana", "nothing", "the hammer of the zebra", "a banana", "a hammer"]
+TARGETS = np.array(
+    [[1, 1, 0], [0, 0, 0], [1, 0, 1], [0, 1, 0], [1, 0, 0]]
+)  # the last one is not what it says
+NAMES = [[name for name, one in zip(LABELS, row, strict=True) if one] for row in TARGETS]
+
+
+def write_csv(path: Path, columns: dict[str, Any]) -> Path:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, delimiter="\t" if path.suffix == ".tsv" else ",")
+        writer.writerow(columns)
+        writer.writerows(zip(*columns.values(), strict=True))
+    return path
+
+
+def wide() -> dict[str, Any]:
+    return {
+        "comment_text": TEXTS,
+        **{name: TARGETS[:, column].tolist() for column, name in enumerate(LABELS)},
+    }
+
+
+def as_json(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    shown: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return shown
+
+
+def check(shown: dict[str, Any], model: Path) -> None:
+    """scikit-learn's numbers for the multi-label file."""
+    predictor = Predictor.load(model)
+    probabilities = predictor.probabilities(TEXTS)
+    assert shown["rows"] == len(TEXTS)
+    assert shown["micro"]["f1"] == pytest.approx(
+        f1_score(TARGETS, probabilities >= predictor.thresholds, average="micro")
+    )
+    assert shown["macro"]["average_precision"] == pytest.approx(
+        average_precision_score(TARGETS, probabilities, average="macro")
+    )
+    assert [row["label"] for row in shown["labels"]] == LABELS
+    assert [row["support"] for row in shown["labels"]] == TARGETS.sum(axis=0).tolist()
+
+
+def test_the_table(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_csv(tmp_path / "test.csv", {"id": range(5), **wide()})
+    assert main(["evaluate", str(model), str(path)]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(f"{path}: 5 rows, 3 labels\n") or out.replace("\n", " ").startswith(
+        f"{path}: 5 rows"
+    )
+    assert "macro average precision (mAP)" in out
+    assert [line.split()[0] for line in out.splitlines() if line.startswith(tuple(LABELS))] == LABELS
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "txt", "json", "jsonl", "parquet"])
+def test_columns_of_the_labels_in_every_format(
+    model: Path, tmp_path: Path, ending: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / f"test.{ending}"
+    rows = [dict(zip(wide(), row, strict=True)) for row in zip(*wide().values(), strict=True)]
+    if ending == "json":
+        path.write_text(json.dumps(rows))
+    elif ending == "jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    elif ending == "parquet":
+        pa.parquet.write_table(pa.table(wide()), path)
+    else:
+        write_csv(path, wide())
+    assert main(["evaluate", str(model), str(path), "--json"]) == 0
+    check(as_json(capsys), model)
+
+
+@pytest.mark.parametrize("column", ["labels", "label", "tags"])
+@pytest.mark.parametrize("ending", ["csv", "jsonl"])
+def test_one_column_of_names(
+    model: Path, tmp_path: Path, column: str, ending: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / f"test.{ending}"
+    words = ["--target_fields", "tags"] if column == "tags" else []
+    if ending == "csv":
+        write_csv(path, {"body": TEXTS, column: [";".join(names) for names in NAMES]})
+        words += ["--label_delimiter", ";"]
+    else:
+        rows = zip(TEXTS, NAMES, strict=True)
+        path.write_text("".join(json.dumps({"body": text, column: names}) + "\n" for text, names in rows))
+    assert main(["evaluate", str(model), str(path), "--json", *words]) == 0
+    check(as_json(capsys), model)
+
+
+def test_the_output_of_predict_is_right_by_its_own_measure(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_csv(tmp_path / "in.csv", {"text": TEXTS})
+    words = ["--input", str(tmp_path / "in.csv"), "--output", str(tmp_path / "out.csv")]
+    assert main(["predict", str(model), *words]) == 0
+    assert main(["evaluate", str(model), str(tmp_path / "out.csv"), "--json"]) == 0
+    assert as_json(capsys)["subset_accuracy"] == 1.0
+
+
+def test_fields_thresholds_and_several_files(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a1.csv", "a2.csv"):
+        write_csv(tmp_path / name, {"text": ["wrong column"] * 5, "other": TEXTS, **wide()})
+    words = [
+        "--input_field",
+        "other",
+        "--target_fields",
+        "tool",
+        "fruit",
+        "animal",
+        "--thresholds",
+        "0.5",
+        "0.25",
+        "1",
+    ]
+    assert main(["evaluate", str(model), str(tmp_path / "a*.csv"), "--json", *words]) == 0
+    shown = as_json(capsys)
+    assert shown["rows"] == 10
+    assert [row["label"] for row in shown["labels"]] == LABELS
+    assert [row["threshold"] for row in shown["labels"]] == [0.5, 0.25, 1.0]
+    assert [row["support"] for row in shown["labels"]] == (2 * TARGETS.sum(axis=0)).tolist()
+
+
+def test_single_label(single_label_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    texts, names = ["the zebra", "the banana", "the hammer", "the zebra"], ["animal", "fruit", "tool", "tool"]
+    write_csv(tmp_path / "test.csv", {"text": texts, "label": names})
+    assert main(["evaluate", str(single_label_model), str(tmp_path / "test.csv"), "--json"]) == 0
+    shown = as_json(capsys)
+    assert (shown["multi_label"], shown["subset_accuracy"]) == (False, 0.75)
+
+
+def test_unknown_labels(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_csv(
+        tmp_path / "test.csv", {"text": TEXTS, "labels": ["animal,fungus", "", "tool", "fruit", "fungus"]}
+    )
+    assert main(["evaluate", str(model), str(path)]) == 2
+    assert "'fungus' (2 rows" in capsys.readouterr().err
+    with pytest.warns(UserWarning, match=r"'fungus' \(2 rows"):
+        assert main(["evaluate", str(model), str(path), "--unknown_labels", "ignore", "--json"]) == 0
+    assert as_json(capsys)["rows"] == 5
+
+
+@pytest.mark.parametrize(
+    ("columns", "words", "sentence"),
+    [
+        (
+            {"text": TEXTS, "animal": [0] * 5},
+            [],
+            "test.csv has no column for 2 of the model's 3 labels (such as 'fruit') and none named "
+            "'labels' or 'label'; its columns are text, animal; type --target_fields and those of the targets",
+        ),
+        (
+            {"a": TEXTS, "b": TEXTS, "labels": ["animal"] * 5},
+            [],
+            "test.csv: which column holds the texts? Its columns are a, b, labels; type --input_field and one",
+        ),
+        (
+            {"text": TEXTS, "labels": ["animal"] * 5},
+            ["--input_field", "txt"],
+            "test.csv: unknown column 'txt'; did you mean 'text'? Known: text, labels",
+        ),
+        (
+            {"text": TEXTS, "labels": ["animal"] * 5},
+            ["--target_fields", "lables"],
+            "test.csv: unknown column 'lables'; did you mean 'labels'? Known: text, labels",
+        ),
+        (
+            {"text": TEXTS, "labels": ["animal"] * 5},
+            ["--target-field", "labels"],
+            "unknown option '--target_field'",
+        ),
+        ({**wide(), "tool": [0, 1, 2, 0, 0]}, [], "row 3"),
+    ],
+)
+def test_mistakes(
+    model: Path,
+    tmp_path: Path,
+    columns: dict[str, Any],
+    words: list[str],
+    sentence: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = write_csv(tmp_path / "test.csv", columns)
+    assert main(["evaluate", str(model), str(path), *words]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("flash: error: ")
+    assert err.count("\n") == 1
+    assert sentence in err
+
+
+def test_endings_and_encodings(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", str(model), "test.xlsx"]) == 2
+    assert "test.xlsx: the ending tells no format (known: .csv, .txt, .tsv" in capsys.readouterr().err
+    path = tmp_path / "test.csv"
+    path.write_bytes("text,labels\nœuf zebra,animal\nbanana,fruit\n".encode("cp1252"))
+    assert main(["evaluate", str(model), str(path), "--encoding", "cp1252", "--json"]) == 0
+    assert as_json(capsys)["rows"] == 2
+
+
+def test_imports_neither_torch_nor_lightning(
+    model: Path, tmp_path: Path, imported: Callable[..., set[str]]
+) -> None:
+    path = write_csv(tmp_path / "test.csv", wide())
+    assert imported("evaluate", model, path) & {"torch", "lightning", "pytorch_lightning"} == set()

@@ -1,0 +1,233 @@
+import csv
+import gzip
+import io
+import json
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+from flash.__main__ import main
+from flash.cli import parse_thresholds
+from flash.cli.predict import build_parser
+from flash.core.errors import FlashError
+from flash.text.classification.predictor import Predictor
+
+TEXTS = ["a zebra and a banana", 'no "such", thing', "the hammer\nof the zebra"]
+NAMES = ["animal,fruit", "", "animal,tool"]
+NEW = ["labels", "animal_probability", "fruit_probability", "tool_probability"]
+
+
+@pytest.fixture
+def comments(tmp_path: Path) -> Path:
+    path = tmp_path / "comments.csv"
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["id", "comment_text"])
+        writer.writerows([f"00{row}", text] for row, text in enumerate(TEXTS, 1))
+    return path
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("option", ["--input_field", "--input-field"])
+def test_the_command_of_the_readme(
+    model: Path, comments: Path, option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = comments.parent / "predictions.csv"
+    words = ["predict", str(model), "--input", str(comments), option, "comment_text", "--output", str(output)]
+    assert main(words) == 0
+    assert capsys.readouterr() == ("", "")  # no bar where nobody watches
+    rows = rows_of(output)
+    assert list(rows[0]) == ["id", "comment_text", *NEW]
+    assert [row["id"] for row in rows] == ["001", "002", "003"]
+    assert [row["comment_text"] for row in rows] == TEXTS
+    assert [row["labels"] for row in rows] == NAMES
+    expected = Predictor.load(model).probabilities(TEXTS)
+    assert [row["tool_probability"] for row in rows] == [str(value) for value in expected[:, 2]]
+
+
+def test_standard_output_is_the_default(
+    model: Path, comments: Path, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    assert main(["predict", str(model), "--input", str(comments), "--input_field", "comment_text"]) == 0
+    rows = list(csv.DictReader(io.StringIO(capsysbinary.readouterr().out.decode(), newline="")))
+    assert [row["labels"] for row in rows] == NAMES
+
+
+def test_formats_prefix_encoding_and_thresholds(model: Path, tmp_path: Path) -> None:
+    source, target = tmp_path / "in.dat", tmp_path / "out.parquet"
+    source.write_bytes("text\tlabels\nœuf and zebra\tx\n".encode("cp1252"))
+    words = ["--input", str(source), "--input_format", "tsv", "--encoding", "cp1252", "--input_field", "text"]
+    words += [
+        "--output",
+        str(target),
+        "--prefix",
+        "new_",
+        "--thresholds",
+        "fruit=0",
+        "animal=1",
+        "--batch_size",
+        "1",
+    ]
+    assert main(["predict", str(model), *words]) == 0
+    (row,) = pa.parquet.read_table(target).to_pylist()
+    assert list(row) == ["text", "labels", *(f"new_{name}" for name in NEW)]
+    assert (row["text"], row["labels"], row["new_labels"]) == ("œuf and zebra", "x", ["fruit"])
+
+
+def test_packed_json_lines(model: Path, tmp_path: Path) -> None:
+    source, target = tmp_path / "in.jsonl.gz", tmp_path / "out.jsonl"
+    source.write_bytes(gzip.compress(b"".join(json.dumps({"text": text}).encode() + b"\n" for text in TEXTS)))
+    assert main(["predict", str(model), "--input", str(source), "--output", str(target)]) == 0
+    rows = [json.loads(line) for line in target.read_text().splitlines()]
+    assert [row["labels"] for row in rows] == [["animal", "fruit"], [], ["animal", "tool"]]
+    assert list(rows[0]) == ["text", *NEW]
+
+
+def test_single_label(single_label_model: Path, comments: Path) -> None:
+    output = comments.parent / "out.csv"
+    words = ["--input", str(comments), "--input_field", "comment_text", "--output", str(output)]
+    assert main(["predict", str(single_label_model), *words]) == 0
+    rows = rows_of(output)
+    assert rows[2]["labels"] in ("animal", "tool")
+    assert all(abs(sum(float(row[name]) for name in NEW[1:]) - 1) < 1e-5 for row in rows)
+
+
+def test_a_header_without_rows_gets_a_note(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in.csv").write_text("text\n")
+    words = ["--input", str(tmp_path / "in.csv"), "--output", str(tmp_path / "out.csv")]
+    assert main(["predict", str(model), *words]) == 0
+    assert (
+        capsys.readouterr().err == f"flash: note: {tmp_path / 'in.csv'} has no rows, and so has the output\n"
+    )
+    assert (tmp_path / "out.csv").read_text().startswith('"text","labels","animal_probability"')
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ([], "the following arguments are required: MODEL, --input; see flash predict --help"),
+        (["m.pt"], "the following arguments are required: --input; see flash predict --help"),
+        (
+            ["m.pt", "--input", "a.csv", "--ouput", "b"],
+            "unknown option '--ouput'; did you mean '--output'? Known: -h",
+        ),
+        (["m.pt", "--input", "a.csv", "b.csv"], "'b.csv' is one argument too many; see flash predict --help"),
+        (
+            ["m.pt", "--input", "a.csv", "--batch_size", "x"],
+            "argument --batch_size: invalid int value: 'x'; see",
+        ),
+        (
+            ["m.pt", "--input", "a.csv", "--input_format", "cvs"],
+            "argument --input_format: invalid choice: 'cvs' (cho",
+        ),
+        (["m.pt", "--input", "a.csv"], "the checkpoint m.pt does not exist"),
+        (
+            ["m.pt", "--input", "a.csv", "--thresholds", "x"],
+            "--thresholds x is not understood; type one number for",
+        ),
+    ],
+)
+def test_mistakes_of_the_command_line(
+    words: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["predict", *words]) == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith(f"flash: error: {sentence}")
+    assert shown.count("\n") == 1
+
+
+def test_mistakes_in_the_file(model: Path, comments: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for words, sentence in (
+        (
+            ["--input_field", "coment_text"],
+            "comments.csv: unknown column 'coment_text'; did you mean 'comment_text'? Known: id, co",
+        ),
+        ([], "comments.csv has 2 columns (id, comment_text); type --input_field and the one of texts"),
+        (["--input_field", "id", "--batch_size", "0"], "batch_size is 0; expected 1 or more"),
+        (["--input_field", "id", "--thresholds", "2"], "thresholds has 2.0 for 'animal'"),
+    ):
+        output = comments.parent / "out.csv"
+        assert main(["predict", str(model), "--input", str(comments), "--output", str(output), *words]) == 2
+        assert sentence in capsys.readouterr().err
+        assert not output.exists()
+
+
+def test_thresholds_as_typed() -> None:
+    assert parse_thresholds(None) is None
+    assert parse_thresholds(["auto"]) is None
+    assert parse_thresholds(["0.5"]) == 0.5
+    assert parse_thresholds(["0.5", "1"]) == [0.5, 1.0]
+    assert parse_thresholds(["a=b=0.5", "c=0"]) == {"a=b": 0.5, "c": 0.0}
+    for words in (["x"], ["0.5", "a=1"], ["a=x"]):
+        with pytest.raises(
+            FlashError, match="is not understood; type one number for all labels, one a label"
+        ):
+            parse_thresholds(words)
+
+
+def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["predict", "--help"])
+    shown = capsys.readouterr().out
+    assert all(action.help for action in build_parser()._actions)
+    assert max(map(len, shown.splitlines())) <= 85
+    assert len(shown.splitlines()) <= 60
+
+
+# ----------------------------------------------------------------------------------- as a process
+
+
+def test_imports_neither_torch_nor_lightning(
+    model: Path, comments: Path, imported: Callable[..., set[str]]
+) -> None:
+    words = ["--input", comments, "--input_field", "comment_text", "--output", comments.parent / "out.csv"]
+    assert imported("predict", model, *words) & {"torch", "lightning", "pytorch_lightning"} == set()
+    assert [row["labels"] for row in rows_of(comments.parent / "out.csv")] == NAMES
+
+
+def test_a_broken_pipe_is_silent(model: Path, flash: Callable[..., "subprocess.Popen[bytes]"]) -> None:
+    with flash("predict", model, "--input", "-", "--input_field", "t") as process:
+        assert process.stdin
+        assert process.stdout
+        assert process.stderr
+        process.stdin.write(b"t\na zebra\n")
+        process.stdin.flush()
+        assert process.stdout.readline().startswith(b'"t","labels"')
+        process.stdout.close()
+        with pytest.raises(BrokenPipeError):  # far more than pipes hold: it must stop reading
+            process.stdin.writelines(b"a banana\n" * 1000 for _ in range(10_000))
+        assert process.wait(30) == 141
+        assert process.stderr.read() == b""
+
+
+def test_ctrl_c_leaves_the_earlier_file_and_nothing_else(
+    model: Path, tmp_path: Path, flash: Callable[..., "subprocess.Popen[bytes]"]
+) -> None:
+    output = tmp_path / "out.csv"
+    output.write_text("earlier")
+    with flash("predict", model, "--input", "-", "--output", output) as process:
+        assert process.stdin
+        assert process.stderr
+        process.stdin.write(b"t\na zebra\n")
+        process.stdin.flush()
+        deadline = time.monotonic() + 60
+        while len(list(tmp_path.iterdir())) < 2 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert len(list(tmp_path.iterdir())) == 2  # the temporary file is there
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
+        assert process.stderr.read() == b"Interrupted; no half-written file is left behind\n"
+    assert list(tmp_path.iterdir()) == [output]
+    assert output.read_text() == "earlier"

@@ -1,0 +1,192 @@
+"""`flash text_classification`: from one command to a table, a model and the next commands."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from flash.__main__ import main
+from flash.cli import text_classification as command
+from flash.core.errors import DownloadError
+from flash.text import TextClassifier
+from flash.text.classification.predictor import Predictor
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def comments() -> Path:
+    """A CSV file in the shape of the toxic comments."""
+    with Path("comments.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["id", "comment_text", "toxic", "obscene"])
+        for row in range(200):
+            text = f"comment {row} is {'rude' if row % 4 == 0 else 'kind'} and {'dirty' if row % 8 == 0 else 'clean'}"
+            writer.writerow([row, text, int(row % 4 == 0), int(row % 8 == 0)])
+    return Path("comments.csv")
+
+
+CSV = ["from_csv", "--input_field", "comment_text", "--target_fields", "toxic", "obscene", "--train_file", "comments.csv"]
+
+
+def run(*words: str) -> int:
+    return main(["text_classification", "--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false", *words])
+
+
+def test_from_sample_trains_saves_and_says_what_to_type_next(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("from_sample", "--rows", "400") == 0
+    printed = capsys.readouterr().out
+    for expected in ["400", "Validation: 40 rows, 6 labels", "toxic", "threshold", "synthetic", "flash predict", "flash evaluate"]:
+        assert expected in printed
+    assert Predictor.load("text_classification_model.pt").labels[0] == "toxic"
+    assert sorted(os.listdir()) == ["text_classification_model.pt", "text_classification_model.yaml"]
+
+
+def test_from_csv_holds_out_a_tenth_unless_told_otherwise(comments: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--output", "runs/model.pt", *CSV) == 0
+    printed = capsys.readouterr().out
+    assert "Validation: 20 rows, 2 labels" in printed
+    assert TextClassifier.load_from_checkpoint("runs/model.pt").labels == ["toxic", "obscene"]
+    assert run(*CSV, "--val_split", "50") == 0
+    assert "Validation: 50 rows, 2 labels" in capsys.readouterr().out
+    assert run(*CSV, "--val_file", "comments.csv", "--test_file", "comments.csv") == 0
+    printed = capsys.readouterr().out
+    assert "Validation: 200 rows" in printed
+    assert "Test: 200 rows" in printed
+
+
+def test_the_saved_config_makes_the_same_model(comments: Path) -> None:
+    assert run("--model.thresholds", "0.25", "--model.regularization", "2.0", "--output", "one.pt", *CSV) == 0
+    assert run("--config", "one.yaml", "--output", "two.pt", *CSV) == 0
+    one, two = Predictor.load("one.pt"), Predictor.load("two.pt")
+    assert one.backbone.config == two.backbone.config
+    assert one.backbone.config.regularization == 2.0
+    assert two.thresholds.tolist() == [0.25, 0.25]
+    assert (one.logits(["a rude comment"]) == two.logits(["a rude comment"])).all()
+
+
+def test_print_config_trains_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        run("--trainer.precision", "32", "--print_config", "from_sample")
+    assert end.value.code == 0
+    printed = capsys.readouterr().out
+    assert "precision: 32" in printed
+    assert "rows: 3000" in printed
+    assert os.listdir() == []
+
+
+def test_from_toxic_reads_the_file_that_is_there(comments: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    header = "id,comment_text,toxic,severe_toxic,obscene,threat,insult,identity_hate\n"
+    Path("data/jigsaw_toxic_comments").mkdir(parents=True)
+    rows = [f"{row},text number {row},{row % 2},0,0,0,{row % 3 == 0:d},0\n" for row in range(40)]
+    Path(command.TOXIC_FILE).write_text(header + "".join(rows))
+    assert run("from_toxic", "--val_split", "10") == 0
+    assert "Validation: 10 rows, 6 labels" in capsys.readouterr().out
+
+
+def test_from_toxic_offline_says_what_to_put_where(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(url: str, path: str) -> None:
+        assert (url, path) == (command.TOXIC_URL, "data/")
+        raise DownloadError("no network")
+
+    monkeypatch.setattr(command, "download_data", refuse)
+    assert run("from_toxic") == 2
+    sentence = capsys.readouterr().err
+    assert "could not be downloaded (no network)" in sentence
+    assert "put the challenge's train.csv at data/jigsaw_toxic_comments/train.csv" in sentence
+    assert "from_sample, which needs no network" in sentence
+    assert len(sentence.splitlines()) == 1
+
+
+MISTAKES: list[tuple[list[str], str]] = [
+    (["from_csvv"], "invalid choice: 'from_csvv'"),
+    ([], 'expected "source" to be one of'),
+    (["from_csv"], "the following arguments are required: --input_field"),
+    ([*CSV, "--val_splt", "0.1"], "unknown option '--val_splt'; did you mean '--val_split'"),
+    (["--model.regularisation", "2", "from_sample"], "did you mean '--model.regularization'"),
+    ([*CSV, "--val_split", "x"], "--val_split x is not understood; expected a number"),
+    (["from_sample", "--rows", "1.5"], "--rows 1.5 is not understood; expected a whole number"),
+    (["--trainer.max_epochs", "x", "from_sample"], "--trainer.max_epochs x is not understood; expected a whole number or null"),
+    (["--model.backbone", "lineer", *CSV], "unknown backbone 'lineer'; did you mean 'linear'"),
+    (["--strategy", "frozen", *CSV], "unknown finetuning strategy 'frozen'"),
+    ([*CSV[:-1], "nothing.csv"], "nothing.csv does not exist"),
+    (["from_csv", "--input_field", "comment", *CSV[3:]], "did you mean 'comment_text'"),
+]
+
+
+@pytest.mark.parametrize(("words", "sentence"), MISTAKES, ids=[sentence for _, sentence in MISTAKES])
+def test_a_mistake_is_one_sentence_and_exit_code_2(
+    comments: Path, capsys: pytest.CaptureFixture[str], words: list[str], sentence: str
+) -> None:
+    assert main(["text_classification", *words]) == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 1, errors
+    assert errors[0].startswith("flash: error: ")
+    assert sentence in errors[0]
+    assert os.listdir() == ["comments.csv"]
+
+
+def test_the_help_a_person_needs_comes_first(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["text_classification", "--help"])
+    first = capsys.readouterr().out.splitlines()[:20]
+    assert any("flash text_classification from_sample" in line for line in first)
+    assert any("from_csv --input_field" in line for line in first)
+
+
+@pytest.mark.parametrize("source", list(command.SOURCES))
+def test_the_help_of_a_source_fits_two_screens(source: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["text_classification", source, "--help"])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) <= 2 * 40
+    shown = "\n".join(lines)
+    for option in ("--val_split", "--batch_size", "--seed"):
+        assert option in shown
+
+
+def test_every_option_that_is_shown_is_explained() -> None:
+    parser = command.build_parser()
+    for name in command.SOURCES:
+        actions = parser._subcommands_action._name_parser_map[name]._actions
+        assert [action.dest for action in actions if not action.help] == []
+
+
+def test_ctrl_c_ends_with_130_one_sentence_and_no_half_written_file(tmp_path: Path) -> None:
+    words = ["--trainer.accelerator", "cpu", "--trainer.max_epochs", "1", "--model.tolerance", "1e-9"]
+    words += ["--model.max_passes", "1000000", "from_sample", "--rows", "2000"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flash", "text_classification", *words],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path, text=True,
+    )
+    assert process.stdout is not None
+    seen = ""
+    while "train_loss" not in seen and process.poll() is None:
+        seen += os.read(process.stdout.fileno(), 1000).decode(errors="replace")
+    process.send_signal(signal.SIGINT)
+    reading_until = time.monotonic() + 60
+    while process.poll() is None and time.monotonic() < reading_until:
+        os.read(process.stdout.fileno(), 100_000)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert [line for line in errors.splitlines() if line] == ["Interrupted; no half-written file is left behind"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_gathered_lists() -> None:
+    gather = command._gather_lists
+    assert gather(["--target_fields", "a", "b c", "--val_split", "1"]) == ["--target_fields", '["a", "b c"]', "--val_split", "1"]
+    assert gather(["--target_fields", "a"]) == ["--target_fields", "a"]
+    assert gather(["--labels"]) == ["--labels"]
+
+

@@ -1,0 +1,488 @@
+import inspect
+import json
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch.utils.data import DataLoader
+
+from flash.core.errors import DataError, FlashError
+from flash.text.classification.data import TextClassificationData, TextDataset
+from flash.text.classification.labelstudio import read_labelstudio
+from flash.text.classification.targets import LabelSet
+
+TEXTS = ["a", "b", "c", "d"]
+NAMES = [["x"], [], ["x", "y"], ["y"]]
+MATRIX = [[1, 0], [0, 0], [1, 1], [0, 1]]
+
+
+def rows_of(dataset: TextDataset | None) -> list[tuple[str, list[float]]]:
+    assert dataset is not None
+    assert dataset.targets is not None
+    return list(zip(dataset.texts.to_pylist(), dataset.targets.toarray().tolist(), strict=True))
+
+
+def refused(make: Callable[..., Any], *arguments: Any, **keywords: Any) -> str:
+    with pytest.raises(FlashError) as caught:
+        make(*arguments, **keywords)
+    return str(caught.value)
+
+
+# ---- the same rows by every door
+
+
+def by_csv(folder: Path) -> TextClassificationData:
+    lines = [f"{text},{x},{y}" for text, (x, y) in zip(TEXTS, MATRIX, strict=True)]
+    (folder / "a.csv").write_text("\n".join(["text,x,y", *lines]))
+    return TextClassificationData.from_csv("text", ["x", "y"], folder / "a.csv")
+
+
+def by_json(folder: Path) -> TextClassificationData:
+    rows = [{"text": text, "y": names} for text, names in zip(TEXTS, NAMES, strict=True)]
+    (folder / "a.json").write_text(json.dumps({"data": rows}))
+    return TextClassificationData.from_json("text", "y", str(folder / "a.json"), field="data")
+
+
+def by_parquet(folder: Path) -> TextClassificationData:
+    pa.parquet.write_table(
+        pa.table({"text": TEXTS, "y": [",".join(row) for row in NAMES]}), folder / "a.parquet"
+    )
+    return TextClassificationData.from_parquet("text", "y", [str(folder / "a.parquet")])
+
+
+def by_data_frame(folder: Path) -> TextClassificationData:
+    frame = pd.DataFrame(
+        {"text": TEXTS, "x": [row[0] for row in MATRIX], "y": [bool(row[1]) for row in MATRIX]}
+    )
+    return TextClassificationData.from_data_frame("text", ["x", "y"], frame)
+
+
+def by_hf_datasets(folder: Path) -> TextClassificationData:
+    import datasets
+
+    dataset = datasets.Dataset.from_dict({"text": TEXTS, "y": NAMES})
+    return TextClassificationData.from_hf_datasets("text", "y", train_hf_dataset=dataset)
+
+
+def by_lists(folder: Path) -> TextClassificationData:
+    return TextClassificationData.from_lists(TEXTS, np.array(MATRIX), labels=["x", "y"])
+
+
+def by_labelstudio(folder: Path) -> TextClassificationData:
+    return TextClassificationData.from_labelstudio(str(export(folder, zip(TEXTS, NAMES, strict=True))))
+
+
+DOORS = [by_csv, by_json, by_parquet, by_data_frame, by_hf_datasets, by_lists, by_labelstudio]
+
+
+@pytest.mark.parametrize("door", DOORS, ids=lambda door: door.__name__)
+def test_every_door_leads_to_the_same_rows(
+    door: Callable[[Path], TextClassificationData], tmp_path: Path
+) -> None:
+    data = door(tmp_path)
+    assert rows_of(data.train_dataset) == list(zip(TEXTS, MATRIX, strict=True))
+    assert (data.labels, data.num_classes, data.multi_label) == (["x", "y"], 2, True)
+    assert data.val_dataset is data.test_dataset is data.predict_dataset is None
+
+
+def test_all_splits_of_a_file(tmp_path: Path) -> None:
+    for name, label in (("train", "b,a"), ("val", "a"), ("test", "b"), ("predict", "")):
+        (tmp_path / f"{name}.csv").write_text(f'comment,tags\n{name},"{label}"\n')
+    (tmp_path / "predict.csv").write_text("comment\nhello\n")
+    files: dict[str, Any] = {
+        f"{name}_file": str(tmp_path / f"{name}.csv") for name in ("train", "val", "test", "predict")
+    }
+    data = TextClassificationData.from_csv("comment", "tags", **files, batch_size=2)
+    assert rows_of(data.train_dataset) == [("train", [1, 1])]
+    assert rows_of(data.val_dataset) == [("val", [1, 0])]
+    assert rows_of(data.test_dataset) == [("test", [0, 1])]
+    assert data.predict_dataset is not None
+    assert (data.predict_dataset.texts.to_pylist(), data.predict_dataset.targets) == (["hello"], None)
+    assert data.input_field == "comment"
+    assert (
+        repr(data)
+        == str(data)
+        == (
+            "TextClassificationData: 2 labels, multi-label, batch_size=2\n  train:           1 text, 2.00 "
+            "labels a text, 0 without a label\n    a 1, b 1\n  val:             1 text, 1.00 labels a text, "
+            "0 without a label\n    a 1, b 0\n  test:            1 text, 1.00 labels a text, 0 without a "
+            "label\n    b 1, a 0\n  predict:         1 text"
+        )
+    )
+
+
+def test_repr_of_many_labels() -> None:
+    data = TextClassificationData.from_lists(["t"] * 2, [[f"label{i}" for i in range(12)], ["label11"]])
+    assert repr(data).endswith(
+        "label11 2, label0 1, label1 1, label2 1, label3 1, label4 1, label5 1, label6 1, label7 1, label8 "
+        "1 ... and 2 more"
+    )
+
+
+def test_texts_alone() -> None:
+    data = TextClassificationData.from_lists(predict_data=["p", "q"], batch_size=1)
+    assert (data.labels, data.num_classes, data.multi_label, data.label_set) == (None, None, None, None)
+    assert [batch["texts"].to_pylist() for batch in data.predict_dataloader()] == [["p"], ["q"]]
+    assert "targets" not in next(iter(data.predict_dataloader()))
+    assert repr(data) == "TextClassificationData: no labels, batch_size=1\n  predict:         2 texts"
+    assert TextClassificationData.from_lists(predict_data=["p"], labels=["x"]).labels == ["x"]
+
+
+def test_without_train_the_first_split_decides() -> None:
+    data = TextClassificationData.from_lists(
+        test_data=["a", "b"], test_targets=[["x"], ["y"]], labels=["y", "x", "z"]
+    )
+    assert rows_of(data.test_dataset) == [("a", [0, 1, 0]), ("b", [1, 0, 0])]
+
+
+def test_val_follows_train_though_its_rows_look_otherwise(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text('text,y\na,"x,y"\n')
+    (tmp_path / "val.csv").write_text("text,y\nb,x\nc,\n")
+    data = TextClassificationData.from_csv("text", "y", tmp_path / "train.csv", tmp_path / "val.csv")
+    assert rows_of(data.val_dataset) == [("b", [1, 0]), ("c", [0, 0])]
+
+
+def test_unknown_labels_name_the_user_s_line(tmp_path: Path) -> None:
+    lists = {
+        "train_data": ["a", "b"],
+        "train_targets": [["x"], ["y"]],
+        "val_data": ["c"],
+        "val_targets": [["x", "new"]],
+    }
+    assert refused(TextClassificationData.from_lists, **lists) == (
+        "val_data: 1 value in column 'targets' is none of the 2 labels: 'new' (1 row, the first val_data, "
+        "row 1); add them to labels=[...], or pass unknown_labels='ignore' to leave them out"
+    )
+    with pytest.warns(UserWarning, match="left out of these rows") as caught:
+        data = TextClassificationData.from_lists(**lists, unknown_labels="ignore")
+    assert [Path(warning.filename).name for warning in caught] == ["test_data.py"]
+    assert rows_of(data.val_dataset) == [("c", [1, 0])]
+
+
+# ---- the split
+
+
+def test_val_split_is_stratified_seeded_and_keeps_identical_texts_together() -> None:
+    texts = [f"text {i // 2}" for i in range(200)]
+    targets = [["rare"] if i < 20 else ["common"] if i < 120 else [] for i in range(200)]
+    data = TextClassificationData.from_lists(texts, targets, val_split=0.1, seed=3)
+    train, val = rows_of(data.train_dataset), rows_of(data.val_dataset)
+    assert (len(train), len(val)) == (180, 20)
+    assert not {text for text, _ in train} & {text for text, _ in val}
+    assert np.sum([row for _, row in val], axis=0).tolist() == [10, 2]
+    assert sorted(train + val) == sorted(
+        rows_of(TextClassificationData.from_lists(texts, targets).train_dataset)
+    )
+    again = TextClassificationData.from_lists(texts, targets, val_split=0.1, seed=3)
+    other = TextClassificationData.from_lists(texts, targets, val_split=0.1, seed=4)
+    assert rows_of(again.val_dataset) == val
+    assert rows_of(other.val_dataset) != val
+
+
+@pytest.mark.parametrize(("val_split", "rows"), [(1, 1), (3, 3), (3.0, 3), (0.5, 2), (0.01, 1)])
+def test_val_split_is_a_fraction_or_a_number(val_split: float, rows: int) -> None:
+    data = TextClassificationData.from_lists(TEXTS, NAMES, val_split=val_split)
+    assert data.val_dataset is not None
+    assert len(data.val_dataset) == rows
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (
+            {"val_split": 0.5, "val_data": ["e"], "val_targets": [["x"]]},
+            "val_split=0.5 is given, and validation rows too; pass one of them",
+        ),
+        ({"val_split": 4}, "val_split=4 is out of range"),
+        ({"val_split": 0.0}, "val_split=0.0 is out of range"),
+        ({"val_split": 1.0}, "val_split=1.0 is out of range"),
+        ({"val_split": 1.5}, "val_split=1.5 is out of range"),
+        ({"val_split": True}, "val_split=True is out of range"),
+        (
+            {"val_split": 0.5, "train_data": ["a"], "train_targets": [["x"]]},
+            "a validation split needs at least 2 rows",
+        ),
+        ({"val_split": 0.5, "train_data": ["a"] * 4}, "all 4 rows hold the same text"),
+        (
+            {"val_split": 0.5, "train_data": None, "train_targets": None, "predict_data": ["a"]},
+            "val_split=0.5 is given without training rows to take them from; leave it out",
+        ),
+        ({"batch_size": 0}, "batch_size=0 is not a number of rows; pass a whole number of at least 1"),
+        ({"num_workers": -1}, "num_workers=-1 is not a number of processes; pass 0 or more"),
+        ({"unknown_labels": "drop"}, "unknown unknown_labels 'drop'. Known: error, ignore"),
+        (
+            {"batch_sise": 3},
+            "unknown option 'batch_sise'; did you mean 'batch_size'? Known: label_delimiter, labels, "
+            "num_classes, multi_label, unknown_labels, val_split, batch_size, num_workers, seed",
+        ),
+        (
+            {"train_targets": None},
+            "train_data is given without train_targets; pass both, or predict_data for texts alone",
+        ),
+        (
+            {"test_targets": [["x"]]},
+            "test_targets is given without test_data; pass both, or predict_data for texts alone",
+        ),
+        (
+            {"train_data": None, "train_targets": None},
+            "there is nothing to read; pass at least one of train_data, val_data, test_data, predict_data",
+        ),
+    ],
+)
+def test_options_that_are_refused(options: dict[str, Any], words: str) -> None:
+    lists = {"train_data": TEXTS, "train_targets": NAMES, **options}
+    assert words in refused(TextClassificationData.from_lists, **lists)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        (
+            None,
+            "train_file needs targets; pass target_fields= with the target column, or a list of 0/1 columns",
+        ),
+        (
+            [],
+            "train_file needs targets; pass target_fields= with the target column, or a list of 0/1 columns",
+        ),
+        ("text", "'text' is both input_field and one of target_fields; take it out of one of them"),
+        (["x", "y", "x"], "target_fields holds 'x' more than once; name each column once"),
+        (["x", "z"], "a.csv: unknown column 'z'. Known: text, x, y"),
+    ],
+)
+def test_fields_that_are_refused(tmp_path: Path, fields: Any, words: str) -> None:
+    by_csv(tmp_path)
+    message = refused(TextClassificationData.from_csv, "text", fields, train_file=str(tmp_path / "a.csv"))
+    assert message.endswith(words)
+
+
+@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    targets=st.lists(
+        st.lists(st.sampled_from("abc"), max_size=3, unique=True), min_size=2, max_size=12
+    ).filter(any)
+)
+def test_a_delimiter_argument_decides_whatever_the_rows_carry(
+    tmp_path: Path, targets: list[list[str]]
+) -> None:
+    lines = [f"text {i},{'|'.join(labels)}" for i, labels in enumerate(targets)]
+    (tmp_path / "any.csv").write_text("\n".join(["text,y", *lines]) + "\n")
+    data = TextClassificationData.from_csv("text", "y", tmp_path / "any.csv", label_delimiter="|")
+    names = sorted({label for labels in targets for label in labels})
+    assert (data.multi_label, data.labels) == (True, names)
+    expected = [[float(name in labels) for name in names] for labels in targets]
+    assert [row for _, row in rows_of(data.train_dataset)] == expected
+
+
+# ---- batches
+
+
+def test_batches_of_a_dataset() -> None:
+    dataset = by_lists(Path()).train_dataset
+    assert dataset is not None
+    batch = dataset.__getitems__([2, 0, 2])
+    assert batch["texts"].to_pylist() == ["c", "a", "c"]
+    assert batch["targets"].dtype == torch.float32
+    assert batch["targets"].tolist() == [[1, 1], [1, 0], [1, 1]]
+    assert dataset[-1]["texts"].to_pylist() == ["d"]
+    assert [row["texts"][0].as_py() for row in dataset] == TEXTS  # type: ignore[attr-defined]
+    with pytest.raises(IndexError, match="row 4 of 4"):
+        dataset[4]
+    copy = pickle.loads(pickle.dumps(dataset))
+    assert rows_of(copy) == rows_of(dataset)
+
+
+def test_loaders_keep_order_and_the_last_partial_batch() -> None:
+    data = TextClassificationData.from_lists(
+        TEXTS[:3],
+        NAMES[:3],
+        val_data=TEXTS[:3],
+        val_targets=NAMES[:3],
+        test_data=TEXTS[:3],
+        test_targets=NAMES[:3],
+        batch_size=2,
+    )
+    for loader in (data.val_dataloader(), data.test_dataloader()):
+        assert [batch["texts"].to_pylist() for batch in loader] == [["a", "b"], ["c"]]
+        assert torch.cat([batch["targets"] for batch in loader]).tolist() == MATRIX[:3]
+        assert len(loader) == 2
+
+
+def test_training_rows_are_shuffled_by_the_seed() -> None:
+    texts = [str(i) for i in range(50)]
+
+    def order(seed: int) -> list[str]:
+        data = TextClassificationData.from_lists(texts, [["x"]] * 50, batch_size=7, seed=seed)
+        return [text for batch in data.train_dataloader() for text in batch["texts"].to_pylist()]
+
+    assert order(0) == order(0) != order(1)
+    assert order(0) != texts
+    assert sorted(order(0)) == sorted(texts)
+
+
+def test_workers_make_the_same_batches() -> None:
+    data = TextClassificationData.from_lists(predict_data=TEXTS, batch_size=3, num_workers=1)
+    assert [batch["texts"].to_pylist() for batch in data.predict_dataloader()] == [TEXTS[:3], TEXTS[3:]]
+
+
+def test_a_model_may_make_its_own_training_batches() -> None:
+    class Model:
+        def train_batches(self, dataset: TextDataset, seed: int) -> list[Any]:
+            return [len(dataset), seed]
+
+    class Trainer:
+        lightning_module: Any = Model()
+
+    data = TextClassificationData.from_lists(TEXTS, NAMES, seed=7)
+    data.trainer = Trainer()  # type: ignore[assignment]
+    assert data.train_dataloader() == [4, 7]
+    Trainer.lightning_module = torch.nn.Linear(1, 1)
+    assert isinstance(data.train_dataloader(), DataLoader)
+
+
+def test_splits_that_are_not_there() -> None:
+    data = TextClassificationData(label_set=LabelSet(("x",), True))
+    assert data.val_dataloader() == []
+    for split in ("train", "test", "predict"):
+        message = refused(getattr(data, f"{split}_dataloader"))
+        assert (
+            message == f"this datamodule has no {split} rows; pass {split}_file=, {split}_data= or the like"
+        )
+
+
+def test_every_door_explains_its_arguments() -> None:
+    for name, door in inspect.getmembers(TextClassificationData, inspect.ismethod):
+        if name.startswith("from_") and name != "from_datasets":
+            for parameter in inspect.signature(door).parameters:
+                assert f"{parameter}: " in (door.__doc__ or ""), (name, parameter)
+
+
+# ---- Label Studio
+
+
+def export(folder: Path, rows: Any, **extra: Any) -> Path:
+    def annotation(names: list[str]) -> dict[str, Any]:
+        result = {"type": "choices", "from_name": "topic", "to_name": "text", "value": {"choices": names}}
+        return {"id": 1, "was_cancelled": False, "result": [result] if names else []}
+
+    cancelled = {**annotation(["wrong"]), "was_cancelled": True}
+    tasks = [
+        {
+            "id": i,
+            "data": {"text": text, **extra},
+            "annotations": [cancelled, annotation(names)] if names is not None else [],
+        }
+        for i, (text, names) in enumerate(rows)
+    ]
+    (folder / "export.json").write_text(json.dumps(tasks))
+    return folder / "export.json"
+
+
+def test_labelstudio_minimal_export(tmp_path: Path) -> None:
+    tasks = [
+        {"id": 1, "review": "a", "topic": "x", "annotator": 1, "created_at": "2020-01-01"},
+        {
+            "id": 2,
+            "review": "b",
+            "topic": {"choices": ["x", "y"]},
+            "annotator": 1,
+            "created_at": "2020-01-01",
+        },
+    ]
+    (tmp_path / "min.json").write_text(json.dumps(tasks))
+    data = TextClassificationData.from_labelstudio(
+        train_export_json=str(tmp_path / "min.json"), input_field="review", target_field="topic"
+    )
+    assert rows_of(data.train_dataset) == [("a", [1, 0]), ("b", [1, 1])]
+
+
+def test_labelstudio_tasks_without_annotation_are_left_out_and_counted(tmp_path: Path) -> None:
+    path = export(tmp_path, [("a", ["x"]), ("b", None), ("c", []), ("d", None)])
+    with pytest.warns(
+        UserWarning, match=r"2 tasks have no annotation and are left out \(row 2; row 4\)"
+    ) as caught:
+        data = TextClassificationData.from_labelstudio(str(path))
+    assert [Path(warning.filename).name for warning in caught] == ["test_data.py"]
+    assert rows_of(data.train_dataset) == [("a", [1]), ("c", [0])]
+    with pytest.warns(UserWarning, match="2 tasks have no annotation"):
+        assert read_labelstudio(path).where(1) == f"{path}, row 3"
+    assert (
+        len(TextClassificationData.from_labelstudio(predict_export_json=str(path)).predict_dataset or []) == 4
+    )
+
+
+def test_labelstudio_single_label(tmp_path: Path) -> None:
+    path = export(tmp_path, [("a", ["x"]), ("b", ["y"])])
+    data = TextClassificationData.from_labelstudio(export_json=str(path), multi_label=False)
+    assert (data.multi_label, data.labels) == (False, ["x", "y"])
+
+
+def test_labelstudio_mistakes(tmp_path: Path) -> None:
+    path = export(tmp_path, [("a", None)])
+    assert "none of the 1 tasks has an annotation; annotate some and export again" in refused(
+        read_labelstudio, path
+    )
+    path = export(tmp_path, [("a", ["x"])], title="t")
+    assert "unknown input_field 'titel'; did you mean 'title'? Known: text, title" in refused(
+        read_labelstudio, path, input_field="titel"
+    )
+    both = refused(TextClassificationData.from_labelstudio, str(path), train_export_json=str(path))
+    assert both == "export_json and train_export_json are the same thing; pass one of them"
+    path.write_text('[{"data": {"one": "a", "two": "b"}, "annotations": []}]')
+    assert "several keys of a task hold text: one, two; pass input_field= with one of them" in refused(
+        read_labelstudio, path
+    )
+    path.write_text("[3, {}]")
+    assert "1 row is not a task" in refused(read_labelstudio, path)
+    path.write_text("[]")
+    assert "no tasks; export the project from Label Studio as JSON or JSON-MIN" in refused(
+        read_labelstudio, path
+    )
+    result = [{"from_name": name, "value": {"choices": ["x"]}} for name in ("topic", "tone")]
+    path.write_text(json.dumps([{"data": {"text": "a"}, "annotations": [{"result": result}]}]))
+    assert "the choices belong to several names: tone, topic; pass target_field= with one" in refused(
+        read_labelstudio, path
+    )
+    assert read_labelstudio(path, target_field="tone").table["labels"].to_pylist() == [["x"]]
+
+
+# ---- genuine data
+
+
+def test_genuine_comments(shared_data: Path) -> None:
+    labels = ["toxic", "severe_toxic", "obscene", "threat", "insult", "identity_hate"]
+    file = shared_data / "jigsaw_toxic_comments" / "train.csv"
+    data = TextClassificationData.from_csv(
+        "comment_text", labels, train_file=str(file), val_split=0.1, batch_size=4
+    )
+    assert data.labels == labels
+    assert data.train_dataset is not None
+    assert data.val_dataset is not None
+    assert (len(data.train_dataset), len(data.val_dataset)) == (14_400, 1_600)
+    frame = pd.read_csv(file)
+    counts = data.train_dataset.targets.sum(axis=0) + data.val_dataset.targets.sum(axis=0)  # type: ignore[union-attr]
+    assert counts.tolist() == frame[labels].sum().tolist()
+
+
+def test_genuine_laws(shared_data: Path) -> None:
+    data = TextClassificationData.from_parquet(
+        "text", "labels", str(shared_data / "eurlex57k" / "train.parquet")
+    )
+    assert (data.num_classes, data.multi_label) == (4_108, True)
+    assert data.train_dataset is not None
+    assert data.train_dataset.targets is not None
+    assert round(data.train_dataset.targets.sum() / len(data.train_dataset), 2) == 5.07
+
+
+def test_errors_are_data_errors() -> None:
+    with pytest.raises(DataError, match="train_data: 1 row has no text"):
+        TextClassificationData.from_lists(["a", None], [["x"], ["y"]])
