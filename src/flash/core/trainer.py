@@ -1,7 +1,8 @@
 """`flash.Trainer`: Lightning's trainer with `finetune`, `predict(output=...)` and checkpoints written atomically."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,13 @@ from flash.core.finetuning import FinetuningStrategy, parse_strategy
 from flash.text.classification import checkpoint
 from flash.text.classification.outputs import Output
 from flash.text.classification.thresholds import Thresholds
+
+WRONG_ADVICE = (
+    r".*does not have many workers which may be a bottleneck",  # batches are slices of one Arrow array
+    r"Total length of `list` across ranks is zero",  # no validation rows: the model says so itself
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # between Lightning and torch, nothing of the user's
+)
+"""Lightning's warnings that do not hold for this library's loaders, as patterns of their beginnings."""
 
 
 class CheckpointIO(TorchCheckpointIO):
@@ -110,16 +118,23 @@ class Trainer(pl.Trainer):
         model = model or self.lightning_module
         if model is None:
             raise FlashError("there is no model to predict with; pass one: trainer.predict(model, ...)")
-        with model.predicting(output or "preds", thresholds):  # type: ignore[operator]
+        with model.predicting(output or "preds", thresholds), _without_wrong_advice():  # type: ignore[operator]
             return super().predict(model, dataloaders, datamodule, **kwargs)
+
+    def fit(self, *args: Any, **kwargs: Any) -> None:
+        """Train, choose thresholds on the validation rows, and print the table; takes what Lightning's `fit` takes."""
+        with _without_wrong_advice():
+            super().fit(*args, **kwargs)
 
     def validate(self, *args: Any, verbose: bool = False, **kwargs: Any) -> list[Mapping[str, float]]:
         """Measure on the validation rows and print the table; `verbose=True` adds Lightning's own."""
-        return super().validate(*args, verbose=verbose, **kwargs)
+        with _without_wrong_advice():
+            return super().validate(*args, verbose=verbose, **kwargs)
 
     def test(self, *args: Any, verbose: bool = False, **kwargs: Any) -> list[Mapping[str, float]]:
         """Measure on the test rows and print the table; `verbose=True` adds Lightning's own."""
-        return super().test(*args, verbose=verbose, **kwargs)
+        with _without_wrong_advice():
+            return super().test(*args, verbose=verbose, **kwargs)
 
     def save_checkpoint(
         self, filepath: str | Path, weights_only: bool | None = False, storage_options: Any | None = None
@@ -135,6 +150,15 @@ class Trainer(pl.Trainer):
             CheckpointError: the file cannot be written.
         """
         super().save_checkpoint(filepath, bool(weights_only), storage_options)
+
+
+@contextmanager
+def _without_wrong_advice() -> Iterator[None]:
+    """Keep back what Lightning would warn of and what does not hold here."""
+    with warnings.catch_warnings():
+        for message in WRONG_ADVICE:
+            warnings.filterwarnings("ignore", message)
+        yield
 
 
 def _translate_gpus(gpus: int | str | list[int]) -> dict[str, Any]:

@@ -94,7 +94,7 @@ def test_every_label_frequent_enough_is_on_both_sides(share: float) -> None:
 
 
 def test_labels_too_rare_for_the_small_side_share_what_it_holds() -> None:
-    # Half a row of each label belongs to the small side. Dealing alone gives some labels up to five rows there.
+    # Half a row of each label belongs to the small side. Dealing alone gives some labels five of them.
     targets = csr_array(np.repeat(np.eye(200, dtype=np.float32), 5, axis=0))
     validation = stratified_split(targets, 100)[1]
     assert sorted(targets[validation].sum(axis=0).tolist()) == [0.0] * 100 + [1.0] * 100

@@ -310,7 +310,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path, monkeypatch: pytest.
         ("a.csv", b"txet,b\n1,2\n", "unknown column 'text'; did you mean 'txet'? Known: txet, b"),
         ("a.csv", b"text,text\n1,2\n", "the same column name is there more than once: 'text' (2 times)"),
         ("a.csv", b"text,n\n1,2\nx\n3,4\n", "a.csv, row 2: 1 cell where the header has 2 columns; put"),
-        ("a.csv", b"text,n\n1,2\n3,4\nx,y,z\n1\n", "row 3: 3 cells where the header has 2 columns (2 such rows"),
+        ("a.csv", b"text,n\n1,2\n3,4\nx,y,z\n1\n", "row 3: 3 cells where the header has 2 columns (2 such"),
         ("a.csv", b'text,n\n1,2\n"x\n,3\n4,5\n', "row 2: a cell opens with a quote that is never closed"),
         ("a.csv", b'text,"n\n1,2\n', "a.csv, the header: a cell opens with a quote"),
         ("a.csv", b"text\nok\ncaf\xe9\n", "byte 0xe9 at offset 11; type --encoding cp1252"),
@@ -334,7 +334,7 @@ def test_unreadable_files(
     monkeypatch.chdir(tmp_path)
     Path(name).write_bytes(content)
     Path("out.csv").write_text("earlier")
-    monkeypatch.setattr(streams, "CHUNK", max(chunk, len(content)) if "such rows" in words else chunk)
+    monkeypatch.setattr(streams, "CHUNK", max(chunk, len(content)) if "(2 such" in words else chunk)
     with pytest.raises(DataError) as caught:
         predict_file(make_predictor(), name, "out.csv", input_field="text")
     assert words in str(caught.value)
@@ -372,7 +372,7 @@ def test_a_new_key_cannot_join_a_table_that_has_begun(tmp_path: Path) -> None:
     for target in ("out.csv", "out.parquet"):
         with pytest.raises(
             DataError,
-            match="the rows from 3 on have the key 'new', which no earlier row has; .*: --output_format jsonl",
+            match=r"rows from 3 on have the key 'new', which no earlier row has; .*: --output_format jsonl",
         ):
             predict_file(
                 make_predictor(), tmp_path / "in.jsonl", tmp_path / target, input_field="text", rows=1
@@ -401,13 +401,13 @@ def test_a_row_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     ("keywords", "words"),
     [
         ({"source": "a.xlsx"}, "a.xlsx: the ending tells no format (known: .csv, .txt, .tsv, .tab, .json,"),
-        ({"target": "out"}, "out: the ending tells no format .* type --output_format csv, tsv, jsonl or parquet"),
+        ({"target": "out"}, "out: the ending tells no format .* type --output_format csv, tsv, jsonl or"),
         ({"target": "out.csv.gz"}, "out.csv.gz: output is not packed; name a file without '.gz'"),
-        ({"input_format": "cvs"}, "unknown format 'cvs'; did you mean 'csv'? Known: csv, tsv, jsonl, parquet"),
+        ({"input_format": "cvs"}, "unknown format 'cvs'; did you mean 'csv'? Known: csv, tsv, jsonl"),
         ({"source": "b.csv"}, "b.csv does not exist; did you mean 'a.csv'?"),
         ({"source": "folder", "input_format": "csv"}, "folder is a folder, not a file"),
         ({"target": "folder", "output_format": "csv"}, "folder is a folder; name a file in it, such as"),
-        ({"target": "none/out.csv"}, "out.csv cannot be written: No such file or directory; choose another folder"),
+        ({"target": "none/out.csv"}, "out.csv cannot be written: No such file or directory; choose"),
         ({"encoding": "utf-88"}, "encoding 'utf-88' is not known; type one such as --encoding cp1252"),
         ({"encoding": "base64"}, "encoding 'base64' is not known"),
         ({"rows": 0}, "batch_size is 0; expected 1 or more"),

@@ -164,15 +164,14 @@ def test_num_classes_verifies_the_names_found() -> None:
 
 
 def test_class_names_of_the_source() -> None:
-    # The positions are those of the source, even where its names are numbers: stars 1 to 3 are stored as 0 to 2.
+    # Positions are those of the source, even where its names are numbers: 1 to 3 stars are stored as 0 to 2.
     stars = Source(pa.table({"y": [0, 2]}), (("train", 2),), {"y": ("1", "2", "3")})
     target_format, targets = encode(stars)
     assert target_format.label_set.names == ("1", "2", "3")
     assert targets == [[1, 0, 0], [0, 0, 1]]
     other = Source(pa.table({"y": [0]}), (("val", 1),), {"y": ("3", "2", "1")})
-    with pytest.raises(
-        DataError, match=("the classes of column 'y' .3; 2; 1. are not the labels .1; 2; 3. in their order")
-    ):
+    words = r"the classes of column 'y' \(3; 2; 1\) are not the labels \(1; 2; 3\) in their order"
+    with pytest.raises(DataError, match=words):
         encode_targets(target_format, other, "y")
     assert "has the classes 1; 2; 3, and labels= are others or in another order" in refused(
         stars, labels=["a", "b", "c"]

@@ -118,6 +118,8 @@ class TextClassificationData(LightningDataModule):
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.seed = seed
+        if val_dataset is None:
+            self.val_dataloader = _no_val_dataloader  # type: ignore[method-assign]
 
     @classmethod
     def from_csv(
@@ -519,8 +521,8 @@ class TextClassificationData(LightningDataModule):
         return self._loader(dataset, generator=torch.Generator().manual_seed(self.seed))
 
     def val_dataloader(self) -> Any:
-        """The validation rows in order; no loader where there are none."""
-        return [] if self.val_dataset is None else self._loader(self.val_dataset)
+        """The validation rows in order; `[]` where there are none."""
+        return self._loader(self._split("val"))
 
     def test_dataloader(self) -> Any:
         """The test rows in order."""
@@ -564,6 +566,15 @@ class TextClassificationData(LightningDataModule):
             if dataset is not None:
                 lines.extend(_describe(split, dataset, self.labels or []))
         return "\n".join(lines)
+
+
+def _no_val_dataloader() -> list[Any]:
+    return []
+
+
+# Lightning takes this for the method of its base class, and so knows that there is nothing to validate on; an
+# empty loader would make it warn.
+_no_val_dataloader.__wrapped__ = LightningDataModule.val_dataloader  # type: ignore[attr-defined]
 
 
 def _as_it_is(batch: Batch) -> Batch:

@@ -230,9 +230,10 @@ def _parse_csv(data: bytes, name: str, delimiter: str, names: list[str], first: 
     if ragged:
         row = ragged[0]
         more = f" ({len(ragged):,} such rows within {len(data):,} bytes)" if len(ragged) > 1 else ""
+        cells = f"{row.actual_columns} cell{'s' * (row.actual_columns != 1)}"
         raise DataError(
-            f"{name}, row {first + row.number - 1 - header}: {row.actual_columns} cell{'s' * (row.actual_columns != 1)} where the "
-            f"header has {row.expected_columns} columns{more}; put a cell that holds {delimiter!r} in double quotes"
+            f"{name}, row {first + row.number - 1 - header}: {cells} where the header has "
+            f"{row.expected_columns} columns{more}; put a cell that holds {delimiter!r} in double quotes"
         )
     return table
 

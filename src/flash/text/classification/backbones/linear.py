@@ -56,6 +56,9 @@ class LinearConfig:
     """The fit ends when no dual variable is further than this from its row's probability."""
     max_passes: int = 100
     """The fit ends after this many passes over the training rows in any case."""
+    exclusive: bool = False
+    """Whether exactly one label applies: the logits are then log sigmoid(z), so that their softmax is the
+    probabilities of one against the rest, divided by their sum."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "char_ngrams", tuple(self.char_ngrams))  # a model file gives a list
@@ -126,7 +129,7 @@ class Linear:
             logits_of_texts(*buffers, classes, self._grams, self._rows, idf, weight, bias, chunk)
 
         in_threads(self.threads, fill, range(0, len(texts), CHUNK))
-        return logits
+        return -np.logaddexp(np.float32(0), -logits) if self.config.exclusive else logits
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """Everything that prediction needs beside the options; not copied.
