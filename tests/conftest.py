@@ -14,7 +14,7 @@ REPOSITORY = Path(__file__).parent.parent
 def seed() -> None:
     """Each test starts from the same random state, whatever ran before it."""
     random.seed(0)
-    np.random.seed(0)  # noqa: NPY002  (third-party code under test may use the global state)
+    np.random.seed(0)  # third-party code under test may use the global state
 
 
 @pytest.fixture(scope="session")

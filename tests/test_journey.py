@@ -17,13 +17,22 @@ SOURCE = str(Path(flash.__file__).parent)
 
 
 def own_functions(journey: Callable[[], Any]) -> set[tuple[str, str]]:
-    """(file, function) of every function of ours that runs in `journey`; comprehensions belong to theirs."""
+    """(file, function) of every function of ours that runs in `journey`; expressions belong to theirs."""
     seen: set[tuple[str, str]] = set()
 
     def note(frame: FrameType, event: str, _: Any) -> None:
         code = frame.f_code
-        if event == "call" and code.co_filename.startswith(SOURCE) and not code.co_name.endswith("comp>"):
-            seen.add((code.co_filename.removeprefix(SOURCE), code.co_qualname if sys.version_info >= (3, 11) else code.co_name))
+        if (
+            event == "call"
+            and code.co_filename.startswith(SOURCE)
+            and not code.co_name.endswith(("comp>", "genexpr>"))
+        ):
+            seen.add(
+                (
+                    code.co_filename.removeprefix(SOURCE),
+                    code.co_qualname if sys.version_info >= (3, 11) else code.co_name,
+                )
+            )
 
     sys.setprofile(note)
     try:
@@ -36,10 +45,17 @@ def own_functions(journey: Callable[[], Any]) -> set[tuple[str, str]]:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("journey")
-    data = TextClassificationData.from_lists(train_data=["a b", "b c", "c d"], train_targets=[["x"], ["x", "y"], []])
+    data = TextClassificationData.from_lists(
+        train_data=["a b", "b c", "c d"], train_targets=[["x"], ["x", "y"], []]
+    )
     trainer = Trainer(
-        max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, default_root_dir=folder,
+        max_epochs=1,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=folder,
     )
     trainer.fit(TextClassifier(labels=data.labels, multi_label=True), datamodule=data)
     trainer.save_checkpoint(folder / "model.pt")

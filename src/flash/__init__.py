@@ -18,4 +18,6 @@ def __getattr__(name: str) -> Any:
         return import_module("flash.core.trainer").Trainer
     if name in ("core", "text"):
         return import_module(f"flash.{name}")
-    raise AttributeError(f"module 'flash' has no attribute {name!r}; it has {', '.join(__all__)}, core and text")
+    raise AttributeError(
+        f"module 'flash' has no attribute {name!r}; it has {', '.join(__all__)}, core and text"
+    )

@@ -21,7 +21,9 @@ def test_unknown_name_among_thousands_stays_a_sentence() -> None:
     assert sentence.endswith("label 28, label 29, and 4241 more")
 
 
-@pytest.mark.parametrize("kind", [errors.DataError, errors.CheckpointError, errors.DownloadError, errors.MissingExtraError])
+@pytest.mark.parametrize(
+    "kind", [errors.DataError, errors.CheckpointError, errors.DownloadError, errors.MissingExtraError]
+)
 def test_every_error_of_a_user_is_a_flash_error_and_a_value_error(kind: type[Exception]) -> None:
     assert issubclass(kind, errors.FlashError)
     assert issubclass(kind, ValueError)

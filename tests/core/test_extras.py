@@ -15,7 +15,9 @@ def test_an_installed_module_is_imported() -> None:
 
 def test_a_missing_module_answers_with_its_pip_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(MissingExtraError, match=r'needs the package .datasets.*; type: pip install "datasets>=3\.0"$'):
+    with pytest.raises(
+        MissingExtraError, match=r'needs the package .datasets.*; type: pip install "datasets>=3\.0"$'
+    ):
         require("datasets", "datasets")
 
 

@@ -29,7 +29,14 @@ def test_unknown_name_answers_with_the_closest() -> None:
 
 
 @pytest.mark.parametrize(
-    "given", ["freeze_unfreeze", ("freeze_unfreeze", "2"), ("freeze", 1), ("unfreeze_milestones", ((7, 3), 5)), ("freeze_unfreeze", -1)]
+    "given",
+    [
+        "freeze_unfreeze",
+        ("freeze_unfreeze", "2"),
+        ("freeze", 1),
+        ("unfreeze_milestones", ((7, 3), 5)),
+        ("freeze_unfreeze", -1),
+    ],
 )
 def test_incomplete_strategy_says_what_it_takes(given: Any) -> None:
     name = given if isinstance(given, str) else given[0]

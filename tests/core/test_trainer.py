@@ -14,7 +14,12 @@ from flash.text import TextClassificationData, TextClassifier
 
 
 def quiet(tmp_path: Path, **keywords: Any) -> Trainer:
-    off = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+    off = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
     return Trainer(**{"accelerator": "cpu", "max_epochs": 1, "default_root_dir": tmp_path, **off, **keywords})
 
 

@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from tqdm import tqdm  # type: ignore[import-untyped]
+from tqdm import tqdm
 
 from flash.cli import Parser, parse_thresholds
 from flash.text.classification.predictor import Predictor

@@ -40,10 +40,12 @@ def parse_strategy(strategy: str | tuple[Any, ...] | list[Any]) -> FinetuningStr
     if name not in STRATEGIES:
         raise FlashError(unknown_name("finetuning strategy", str(name), STRATEGIES))
     match name, numbers:
-        case ("no_freeze" | "freeze"), []:
+        case (("no_freeze" | "freeze"), []):
             return FinetuningStrategy(name)
         case "freeze_unfreeze", [int(epoch)] if epoch >= 0:
             return FinetuningStrategy(name, (epoch,))
-        case "unfreeze_milestones", [[int(first), int(second)], int(layers)] if 0 <= first <= second and layers > 0:
+        case "unfreeze_milestones", [[int(first), int(second)], int(layers)] if (
+            0 <= first <= second and layers > 0
+        ):
             return FinetuningStrategy(name, (first, second), layers)
     raise FlashError(f"the strategy {strategy!r} is not complete; expected {name}: {STRATEGIES[name]}")

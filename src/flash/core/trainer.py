@@ -18,6 +18,7 @@ from flash.text.classification.thresholds import Thresholds
 WRONG_ADVICE = (
     r".*does not have many workers which may be a bottleneck",  # batches are slices of one Arrow array
     r"Total length of `list` across ranks is zero",  # no validation rows: the model says so itself
+    r"You defined a `validation_step` but have no `val_dataloader`",  # the same
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # between Lightning and torch, nothing of the user's
 )
 """Lightning's warnings that do not hold for this library's loaders, as patterns of their beginnings."""
@@ -57,7 +58,9 @@ class Trainer(pl.Trainer):
             translated = _translate_gpus(gpus)
             spelled = ", ".join(f"{key}={value!r}" for key, value in translated.items())
             warnings.warn(
-                f"Trainer(gpus={gpus!r}) is deprecated; write Trainer({spelled})", DeprecationWarning, stacklevel=2
+                f"Trainer(gpus={gpus!r}) is deprecated; write Trainer({spelled})",
+                DeprecationWarning,
+                stacklevel=2,
             )
             kwargs = {**translated, **kwargs}
         plugins = kwargs.pop("plugins", None) or []
@@ -126,15 +129,15 @@ class Trainer(pl.Trainer):
         with _without_wrong_advice():
             super().fit(*args, **kwargs)
 
-    def validate(self, *args: Any, verbose: bool = False, **kwargs: Any) -> list[Mapping[str, float]]:
+    def validate(self, *args: Any, **kwargs: Any) -> list[Mapping[str, float]]:
         """Measure on the validation rows and print the table; `verbose=True` adds Lightning's own."""
         with _without_wrong_advice():
-            return super().validate(*args, verbose=verbose, **kwargs)
+            return super().validate(*args, **{"verbose": False, **kwargs})
 
-    def test(self, *args: Any, verbose: bool = False, **kwargs: Any) -> list[Mapping[str, float]]:
+    def test(self, *args: Any, **kwargs: Any) -> list[Mapping[str, float]]:
         """Measure on the test rows and print the table; `verbose=True` adds Lightning's own."""
         with _without_wrong_advice():
-            return super().test(*args, verbose=verbose, **kwargs)
+            return super().test(*args, **{"verbose": False, **kwargs})
 
     def save_checkpoint(
         self, filepath: str | Path, weights_only: bool | None = False, storage_options: Any | None = None
@@ -169,5 +172,7 @@ def _translate_gpus(gpus: int | str | list[int]) -> dict[str, Any]:
         try:
             gpus = [int(index) for index in gpus.split(",")] if "," in gpus else int(gpus)
         except ValueError as error:
-            raise FlashError(f"gpus={gpus!r} is not understood; expected a number of GPUs, or their indices") from error
+            raise FlashError(
+                f"gpus={gpus!r} is not understood; expected a number of GPUs, or their indices"
+            ) from error
     return {"accelerator": "gpu", "devices": gpus}

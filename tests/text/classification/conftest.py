@@ -16,7 +16,9 @@ def small_rows(count: int = 240) -> tuple[list[str], list[list[str]]]:
     texts, targets = [], []
     for row in range(count):
         present = [label for bit, label in enumerate(WORDS) if row >> bit & 1]
-        texts.append(f"row {row} tells of " + " and ".join([WORDS[label] for label in present] or ["nothing"]))
+        texts.append(
+            f"row {row} tells of " + " and ".join([WORDS[label] for label in present] or ["nothing"])
+        )
         targets.append(present)
     return texts, targets
 
@@ -27,7 +29,13 @@ def make_data() -> Callable[..., TextClassificationData]:
 
     def make(**keywords: Any) -> TextClassificationData:
         texts, targets = small_rows()
-        keywords = {"train_data": texts, "train_targets": targets, "val_split": 0.25, "batch_size": 16, **keywords}
+        keywords = {
+            "train_data": texts,
+            "train_targets": targets,
+            "val_split": 0.25,
+            "batch_size": 16,
+            **keywords,
+        }
         return TextClassificationData.from_lists(**keywords)
 
     return make
@@ -38,8 +46,15 @@ def make_trainer(tmp_path: Any) -> Callable[..., Trainer]:
     """A trainer that writes nothing outside the test's folder and shows no bar."""
 
     def make(**keywords: Any) -> Trainer:
-        quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
-        return Trainer(**{"accelerator": "cpu", "max_epochs": 1, "default_root_dir": tmp_path, **quiet, **keywords})
+        quiet = {
+            "logger": False,
+            "enable_checkpointing": False,
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+        }
+        return Trainer(
+            **{"accelerator": "cpu", "max_epochs": 1, "default_root_dir": tmp_path, **quiet, **keywords}
+        )
 
     return make
 

@@ -33,16 +33,23 @@ def test_load_is_what_torch_reads_without_running_code(tmp_path: Path) -> None:
     assert torch.equal(checkpoint.load(path)["state_dict"]["weight"], by_torch["state_dict"]["weight"])
 
 
-@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int8, np.uint8, np.int16, np.int32, np.int64, np.bool_])
+@pytest.mark.parametrize(
+    "dtype", [np.float16, np.float32, np.float64, np.int8, np.uint8, np.int16, np.int32, np.int64, np.bool_]
+)
 def test_read_gives_the_same_numbers_without_torch(tmp_path: Path, dtype: type) -> None:
     path = tmp_path / "model.pt"
-    expected = (np.arange(12).reshape(3, 4) % 5).astype(dtype)
+    expected: np.ndarray = (np.arange(12).reshape(3, 4) % 5).astype(dtype)
     tensor = torch.from_numpy(expected)
     saved = content(whole=tensor, transposed=tensor.T, row=tensor[1], empty=tensor[:0], scalar=tensor[2, 1])
     saved["state_dict"]["parameter"] = torch.nn.Parameter(tensor, requires_grad=False)
     checkpoint.save(saved, path)
     state = checkpoint.read(path)["state_dict"]
-    for name, array in [("whole", expected), ("transposed", expected.T), ("row", expected[1]), ("parameter", expected)]:
+    for name, array in [
+        ("whole", expected),
+        ("transposed", expected.T),
+        ("row", expected[1]),
+        ("parameter", expected),
+    ]:
         np.testing.assert_array_equal(state[name], array)
         assert state[name].dtype == dtype
     assert state["empty"].shape == (0, 4)
@@ -75,7 +82,9 @@ def test_round_trip_of_plain_values(tmp_path_factory: pytest.TempPathFactory, va
 def test_save_refuses_what_could_not_be_loaded_and_names_it(tmp_path: Path) -> None:
     path = tmp_path / "model.pt"
     path.write_text("the model of yesterday")
-    with pytest.raises(CheckpointError, match=r"checkpoint\['callbacks'\]\[0\], a pathlib\..*Path, cannot be kept"):
+    with pytest.raises(
+        CheckpointError, match=r"checkpoint\['callbacks'\]\[0\], a pathlib\..*Path, cannot be kept"
+    ):
         checkpoint.save({**content(), "callbacks": [Path("x")]}, path)
     assert path.read_text() == "the model of yesterday"
     assert list(tmp_path.iterdir()) == [path]
@@ -124,7 +133,9 @@ def test_a_process_killed_while_saving_leaves_the_old_file_whole(tmp_path: Path)
 
 def test_missing_file_and_folder(tmp_path: Path) -> None:
     for read in (checkpoint.load, checkpoint.read):
-        with pytest.raises(CheckpointError, match="does not exist; expected the file that save_checkpoint wrote"):
+        with pytest.raises(
+            CheckpointError, match="does not exist; expected the file that save_checkpoint wrote"
+        ):
             read(tmp_path / "nothing.pt")
         with pytest.raises(CheckpointError, match="is a folder"):
             read(tmp_path)
@@ -140,7 +151,9 @@ def test_truncated_file(tmp_path: Path, share: float) -> None:
             read(path)
 
 
-@pytest.mark.parametrize("bytes_", [b"", b"id,text\n1,hello\n", b"PK", os.urandom(100)], ids=["empty", "csv", "pk", "noise"])
+@pytest.mark.parametrize(
+    "bytes_", [b"", b"id,text\n1,hello\n", b"PK", os.urandom(100)], ids=["empty", "csv", "pk", "noise"]
+)
 def test_foreign_file(tmp_path: Path, bytes_: bytes) -> None:
     path = tmp_path / "model.pt"
     path.write_bytes(bytes_)
@@ -162,7 +175,9 @@ def test_anothers_checkpoint(tmp_path: Path) -> None:
     path = tmp_path / "model.pt"
     torch.save({"state_dict": {}, "epoch": 3}, path)
     for read in (checkpoint.load, checkpoint.read):
-        with pytest.raises(CheckpointError, match=r"no checkpoint of this library \(it holds: state_dict, epoch\)"):
+        with pytest.raises(
+            CheckpointError, match=r"no checkpoint of this library \(it holds: state_dict, epoch\)"
+        ):
             read(path)
 
 
@@ -170,7 +185,9 @@ def test_newer_format(tmp_path: Path) -> None:
     path = tmp_path / "model.pt"
     torch.save({"state_dict": {}, "flash": {"format": 99, "version": "9.0"}}, path)
     for read in (checkpoint.load, checkpoint.read):
-        with pytest.raises(CheckpointError, match=r"format 99, written by version 9\.0; .* install a newer one"):
+        with pytest.raises(
+            CheckpointError, match=r"format 99, written by version 9\.0; .* install a newer one"
+        ):
             read(path)
 
 
@@ -188,7 +205,9 @@ def test_code_in_a_file_does_not_run(tmp_path: Path) -> None:
     path, evidence = tmp_path / "model.pt", tmp_path / "evidence"
     torch.save({**content(), "callbacks": Runs(evidence)}, path)
     for read in (checkpoint.load, checkpoint.read):
-        with pytest.raises(CheckpointError, match="holds more than tensors and plain values, and was not run"):
+        with pytest.raises(
+            CheckpointError, match="holds more than tensors and plain values, and was not run"
+        ):
             read(path)
     assert not evidence.exists()
 
@@ -201,7 +220,9 @@ def test_a_tensor_that_reaches_beyond_its_storage(tmp_path: Path) -> None:
         for member in old.namelist():
             # BININT1 77 (0x4d), the storage's size, and BININT1 7 and 11, the shape, are single bytes of the pickle.
             data = old.read(member)
-            new.writestr(member, data.replace(b"K\x07K\x0b", b"K\x47K\x4b") if member.endswith("data.pkl") else data)
+            new.writestr(
+                member, data.replace(b"K\x07K\x0b", b"K\x47K\x4b") if member.endswith("data.pkl") else data
+            )
     forged.write_bytes(buffer.getvalue())
     with pytest.raises(CheckpointError, match="reaches beyond its storage"):
         checkpoint.read(forged)

@@ -13,7 +13,6 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch.utils.data import DataLoader
 
 from flash.core.errors import DataError, FlashError
@@ -353,9 +352,6 @@ def test_a_model_may_make_its_own_training_batches() -> None:
 def test_splits_that_are_not_there() -> None:
     data = TextClassificationData(label_set=LabelSet(("x",), True))
     assert data.val_dataloader() == []
-    assert not is_overridden("val_dataloader", data)  # Lightning does not validate, and does not warn
-    assert is_overridden("val_dataloader", TextClassificationData(val_dataset=TextDataset(pa.array(["a"]))))
-    assert pickle.loads(pickle.dumps(data)).val_dataloader() == []
     for split in ("train", "test", "predict"):
         message = refused(getattr(data, f"{split}_dataloader"))
         assert (

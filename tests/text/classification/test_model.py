@@ -19,7 +19,9 @@ from flash.text.classification.model import Batch
 from flash.text.classification.predictor import Predictor
 
 
-def test_it_learns_and_prints_the_table(make_data: Any, make_trainer: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_learns_and_prints_the_table(
+    make_data: Any, make_trainer: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     data = make_data()
     model = TextClassifier(labels=data.labels, multi_label=data.multi_label)
     make_trainer().finetune(model, datamodule=data)
@@ -27,7 +29,14 @@ def test_it_learns_and_prints_the_table(make_data: Any, make_trainer: Any, capsy
     assert model.evaluation.micro_f1 == 1.0
     assert model.evaluation.rows == 60
     printed = capsys.readouterr().out
-    for expected in ["Validation", "fruit", "animal", "tool", "threshold", "thresholds were chosen on these rows"]:
+    for expected in [
+        "Validation",
+        "fruit",
+        "animal",
+        "tool",
+        "threshold",
+        "thresholds were chosen on these rows",
+    ]:
         assert expected in printed
 
 
@@ -59,7 +68,9 @@ def test_what_is_wrong_with_the_arguments(keywords: dict[str, Any], words: str) 
 
 def test_the_model_refuses_anothers_columns(make_data: Any, make_trainer: Any) -> None:
     model = TextClassifier(labels=["tool", "animal", "fruit"], multi_label=True)
-    with pytest.raises(DataError, match="are not the model's 3 .tool, animal, fruit., or stand in another order"):
+    with pytest.raises(
+        DataError, match="are not the model's 3 .tool, animal, fruit., or stand in another order"
+    ):
         make_trainer().fit(model, datamodule=make_data())
 
 
@@ -104,7 +115,14 @@ def test_loggers_get_the_table_under_stable_names(make_data: Any, make_trainer: 
     )
     trainer = make_trainer(logger=CSVLogger(tmp_path), log_every_n_steps=1)
     trainer.fit(model, datamodule=data)
-    names = {"train_loss", "val_loss", "val_micro_f1", "val_macro_f1", "val_macro_average_precision", "val_macro_roc_auc"}
+    names = {
+        "train_loss",
+        "val_loss",
+        "val_micro_f1",
+        "val_macro_f1",
+        "val_macro_average_precision",
+        "val_macro_roc_auc",
+    }
     names |= {"val_subset_accuracy", "val_hamming_loss", "val_f1/fruit", "val_MultilabelAccuracy"}
     assert names <= set(trainer.logged_metrics)
     assert model.evaluation is not None
@@ -158,7 +176,12 @@ def test_validate_and_test_measure_at_the_thresholds_in_force(
     capsys.readouterr()
     texts, targets = ["a banana", "a zebra", "nothing"], [["fruit"], ["animal", "tool"], []]
     data = TextClassificationData.from_lists(
-        val_data=texts, val_targets=targets, test_data=texts, test_targets=targets, labels=model.labels, multi_label=True
+        val_data=texts,
+        val_targets=targets,
+        test_data=texts,
+        test_targets=targets,
+        labels=model.labels,
+        multi_label=True,
     )
     for stage in ("validate", "test"):
         numbers = getattr(make_trainer(), stage)(model, datamodule=data)[0]
@@ -174,7 +197,9 @@ def test_validate_and_test_measure_at_the_thresholds_in_force(
 
 def test_a_users_loss_function_is_reported(make_data: Any, make_trainer: Any) -> None:
     data = make_data()
-    model = TextClassifier(labels=data.labels, multi_label=True, loss_fn=lambda logits, targets: logits.sum() * 0 + 42.0)
+    model = TextClassifier(
+        labels=data.labels, multi_label=True, loss_fn=lambda logits, targets: logits.sum() * 0 + 42.0
+    )
     trainer = make_trainer()
     trainer.fit(model, datamodule=data)
     assert trainer.callback_metrics["val_loss"] == 42.0
@@ -226,7 +251,9 @@ def test_two_exclusive_classes_have_the_probability_of_their_regression() -> Non
     model = TextClassifier(labels=["no", "yes"])
     linear = model.backbone.linear
     linear.load_arrays({**linear.arrays(), "bias": np.array([-1.5, 1.5], np.float32)})
-    [[no, yes]] = Predictor(linear, model.labels, multi_label=False, thresholds=np.zeros(2)).probabilities(["x"])
+    [[no, yes]] = Predictor(linear, model.labels, multi_label=False, thresholds=np.zeros(2)).probabilities(
+        ["x"]
+    )
     assert yes == pytest.approx(1 / (1 + math.exp(-1.5)), rel=1e-6)
     assert no == pytest.approx(1 - yes, rel=1e-5)
 
@@ -253,7 +280,9 @@ def test_save_load_predict_agree_to_the_bit(trained: Any, make_trainer: Any, tmp
     assert torch.load(path, weights_only=True)["flash"]["labels"] == ["animal", "fruit", "tool"]
 
 
-def test_a_loaded_model_can_be_fitted_again(trained: Any, make_data: Any, make_trainer: Any, tmp_path: Path) -> None:
+def test_a_loaded_model_can_be_fitted_again(
+    trained: Any, make_data: Any, make_trainer: Any, tmp_path: Path
+) -> None:
     model, trainer, _ = trained
     trainer.save_checkpoint(tmp_path / "model.pt")
     loaded = TextClassifier.load_from_checkpoint(tmp_path / "model.pt")
@@ -273,7 +302,9 @@ class Stop(Callback):
             trainer.save_checkpoint(self.path)
 
 
-def test_resuming_ends_where_an_uninterrupted_run_does(make_data: Any, make_trainer: Any, tmp_path: Path) -> None:
+def test_resuming_ends_where_an_uninterrupted_run_does(
+    make_data: Any, make_trainer: Any, tmp_path: Path
+) -> None:
     data, path = make_data(), tmp_path / "stopped.ckpt"
     whole = TextClassifier(labels=data.labels, multi_label=True)
     make_trainer(callbacks=[Stop(2, path)]).fit(whole, datamodule=data)
@@ -287,7 +318,9 @@ def test_resuming_ends_where_an_uninterrupted_run_does(make_data: Any, make_trai
         assert torch.equal(tensor, resumed.state_dict()[name]), name
 
 
-def test_resuming_a_finished_run_keeps_the_model(trained: Any, make_data: Any, make_trainer: Any, tmp_path: Path) -> None:
+def test_resuming_a_finished_run_keeps_the_model(
+    trained: Any, make_data: Any, make_trainer: Any, tmp_path: Path
+) -> None:
     model, trainer, data = trained
     trainer.save_checkpoint(tmp_path / "done.ckpt")
     resumed = TextClassifier(labels=data.labels, multi_label=True)
@@ -301,7 +334,9 @@ def test_resuming_with_other_labels_is_refused(trained: Any, make_trainer: Any, 
     trainer.save_checkpoint(tmp_path / "model.ckpt")
     data = TextClassificationData.from_lists(train_data=["a", "b"], train_targets=[["x"], ["y"]])
     model = TextClassifier(labels=data.labels, multi_label=True)
-    with pytest.raises(FlashError, match="the checkpoint's labels .animal, fruit, tool. are not this model's .x, y."):
+    with pytest.raises(
+        FlashError, match="the checkpoint's labels .animal, fruit, tool. are not this model's .x, y."
+    ):
         make_trainer().fit(model, datamodule=data, ckpt_path=tmp_path / "model.ckpt")
 
 

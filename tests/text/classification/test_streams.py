@@ -359,6 +359,24 @@ def test_null_and_foreign_texts_of_parquet_are_counted(tmp_path: Path) -> None:
     assert not (tmp_path / "out.csv").exists()
 
 
+def test_a_damaged_parquet_file(tmp_path: Path) -> None:
+    path = write(tmp_path / "in.parquet", {"text": [f"{row:0100}" for row in range(1000)]})
+    content = bytearray(path.read_bytes())
+    content[100:5000] = bytes(4900)
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"in.parquet is damaged behind row 0: .*; copy it again"):
+        predict_file(make_predictor(), path, tmp_path / "out.csv")
+
+
+def test_several_files_are_not_one(tmp_path: Path) -> None:
+    for name in ("a.csv", "b.csv"):
+        write(tmp_path / name, {"text": ["a"]})
+    with pytest.raises(
+        DataError, match=r"2 files match, the first is .*a.csv; name one of them, or pipe them"
+    ):
+        predict_file(make_predictor(), tmp_path / "*.csv", tmp_path / "out.csv")
+
+
 def test_which_column(tmp_path: Path) -> None:
     write(tmp_path / "in.csv", {"id": ["1"], "body": ["a"]})
     with pytest.raises(

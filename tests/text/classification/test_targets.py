@@ -10,12 +10,11 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_array
 from sklearn.preprocessing import MultiLabelBinarizer
 
-from flash.core.errors import DataError, FlashError
+from flash.core.errors import DataError
 from flash.text.classification.readers import Source
 from flash.text.classification.targets import (
     LabelSet,
     TargetFormat,
-    check_unknown_labels,
     encode_targets,
     infer_format,
     natural_key,
@@ -561,9 +560,3 @@ def test_a_val_split_without_any_label_is_ordinary() -> None:
 def test_a_label_set_knows_its_columns() -> None:
     labels = LabelSet(("x", "y"), True)
     assert (len(labels), labels.index) == (2, {"x": 0, "y": 1})
-
-
-def test_unknown_labels_takes_two_words() -> None:
-    check_unknown_labels("ignore")
-    with pytest.raises(FlashError, match="unknown unknown_labels 'ignor'; did you mean 'ignore'"):
-        check_unknown_labels("ignor")

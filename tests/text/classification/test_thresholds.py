@@ -11,7 +11,8 @@ from sklearn.metrics import f1_score
 
 from flash.core.errors import FlashError
 from flash.text.classification import thresholds as module
-from flash.text.classification.thresholds import applies, check_arrays, resolve_thresholds, tune_threshold
+from flash.text.classification.outputs import applies
+from flash.text.classification.thresholds import check_arrays, resolve_thresholds, tune_threshold
 
 LABELS = ["toxic", "obscene", "threat"]
 TUNED = np.array([0.2, 0.3, 0.4], np.float32)

@@ -28,7 +28,7 @@ from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import urllib3
-from tqdm import tqdm  # type: ignore[import-untyped]
+from tqdm import tqdm
 
 from flash.core.data.archives import all_there, is_archive, unpack
 from flash.core.errors import DownloadError

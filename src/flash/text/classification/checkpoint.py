@@ -70,7 +70,9 @@ def save(content: dict[str, Any], path: str | Path) -> None:
         Path(temporary).chmod(0o666 & ~_umask())  # mkstemp's 0600 would lock out the server that loads it
         Path(temporary).replace(path)
     except OSError as error:
-        raise CheckpointError(f"{path} cannot be written: {error.strerror}; free space or choose another folder") from error
+        raise CheckpointError(
+            f"{path} cannot be written: {error.strerror}; free space or choose another folder"
+        ) from error
     finally:
         Path(temporary).unlink(missing_ok=True)
 
@@ -189,7 +191,11 @@ def _first_line(error: Exception) -> str:
 
 def _checked(content: Any, path: str | Path) -> dict[str, Any]:
     """Refuse what is no checkpoint of ours, and what a newer library wrote."""
-    if not isinstance(content, dict) or not isinstance(content.get("flash"), dict) or "state_dict" not in content:
+    if (
+        not isinstance(content, dict)
+        or not isinstance(content.get("flash"), dict)
+        or "state_dict" not in content
+    ):
         found = ", ".join(map(str, content)) if isinstance(content, dict) else type(content).__name__
         raise CheckpointError(
             f"{path} is a torch file but no checkpoint of this library (it holds: {found[:200]}); "
@@ -208,7 +214,16 @@ def _foreign_values(value: Any, where: str) -> Iterator[str]:
     """Where `value` holds something that `torch.load(weights_only=True)` would refuse, depth first."""
     import torch
 
-    if value is None or type(value) in (bool, int, float, complex, str, bytes, torch.Tensor, torch.nn.Parameter):
+    if value is None or type(value) in (
+        bool,
+        int,
+        float,
+        complex,
+        str,
+        bytes,
+        torch.Tensor,
+        torch.nn.Parameter,
+    ):
         return
     if type(value) in (dict, OrderedDict):
         for key, item in value.items():

@@ -5,6 +5,7 @@ readers, targets and splits; torch and Lightning, but nothing that trains.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast
@@ -32,7 +33,6 @@ from flash.text.classification.splits import stratified_split
 from flash.text.classification.targets import (
     LabelSet,
     TargetFormat,
-    check_unknown_labels,
     encode_targets,
     infer_format,
 )
@@ -47,6 +47,7 @@ SHOWN = 10  # labels that repr names
 HF_SPLITS = {"train": "train", "val": "validation", "test": "test", "predict": "test"}
 
 
+@dataclass(frozen=True, eq=False)
 class TextDataset(Dataset[Batch]):
     """Texts and targets as arrays; a batch is one gather, not a row at a time.
 
@@ -55,9 +56,8 @@ class TextDataset(Dataset[Batch]):
         targets: (N, L) float32, sparse; None where there are only texts.
     """
 
-    def __init__(self, texts: pa.LargeStringArray, targets: csr_array | None = None) -> None:
-        self.texts = texts
-        self.targets = targets
+    texts: pa.LargeStringArray
+    targets: csr_array | None = None
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -118,8 +118,6 @@ class TextClassificationData(LightningDataModule):
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.seed = seed
-        if val_dataset is None:
-            self.val_dataloader = _no_val_dataloader  # type: ignore[method-assign]
 
     @classmethod
     def from_csv(
@@ -471,11 +469,11 @@ class TextClassificationData(LightningDataModule):
             if value is not None:
                 targets = [] if name.startswith("predict") else fields
                 sources[name] = read(value, name, [input_field, *targets])
-        decisive = next((source for name, source in sources.items() if not name.startswith("predict")), None)
+        decisive = [source for name, source in sources.items() if not name.startswith("predict")]
         target_format = None
-        if decisive is not None:
+        if decisive:
             target_format = infer_format(
-                decisive,
+                decisive[0],
                 target_fields or fields,
                 multi_label=multi_label,
                 label_delimiter=label_delimiter,
@@ -488,9 +486,12 @@ class TextClassificationData(LightningDataModule):
             datasets[name.split("_")[0]] = dataset
         if val_split is not None:
             _split_train(datasets, val_split, seed)
+        label_set = target_format.label_set if target_format else None
+        if label_set is None and labels is not None:  # nothing but texts to predict
+            label_set = LabelSet(tuple(labels), multi_label is not False)
         return cls(
-            *(datasets.get(split) for split in ("train", "val", "test", "predict")),
-            label_set=target_format.label_set if target_format else _labels_alone(labels, multi_label),
+            *[datasets.get(split) for split in ("train", "val", "test", "predict")],
+            label_set=label_set,
             input_field=input_field,
             batch_size=batch_size,
             num_workers=num_workers,
@@ -522,7 +523,7 @@ class TextClassificationData(LightningDataModule):
 
     def val_dataloader(self) -> Any:
         """The validation rows in order; `[]` where there are none."""
-        return self._loader(self._split("val"))
+        return [] if self.val_dataset is None else self._loader(self.val_dataset)
 
     def test_dataloader(self) -> Any:
         """The test rows in order."""
@@ -568,15 +569,6 @@ class TextClassificationData(LightningDataModule):
         return "\n".join(lines)
 
 
-def _no_val_dataloader() -> list[Any]:
-    return []
-
-
-# Lightning takes this for the method of its base class, and so knows that there is nothing to validate on; an
-# empty loader would make it warn.
-_no_val_dataloader.__wrapped__ = LightningDataModule.val_dataloader  # type: ignore[attr-defined]
-
-
 def _as_it_is(batch: Batch) -> Batch:
     """`__getitems__` has made the batch already."""
     return batch
@@ -599,7 +591,8 @@ def _check_options(unknown: dict[str, Any], unknown_labels: str, batch_size: int
     if unknown:
         known = cast(Any, TextClassificationData.from_sources).__kwdefaults__
         raise FlashError(unknown_name("option", next(iter(unknown)), known))
-    check_unknown_labels(unknown_labels)
+    if unknown_labels not in ("error", "ignore"):
+        raise FlashError(unknown_name("unknown_labels", unknown_labels, ["error", "ignore"]))
     if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
         raise FlashError(
             f"batch_size={batch_size!r} is not a number of rows; pass a whole number of at least 1"
@@ -614,7 +607,7 @@ def _check_fields(inputs: dict[str, Any], input_field: str, target_fields: Field
     if not given:
         raise DataError(f"there is nothing to read; pass at least one of {', '.join(inputs)}")
     fields = [target_fields] if isinstance(target_fields, str) else list(target_fields or [])
-    if not fields and not all(name.startswith("predict") for name in given):
+    if not fields and [name for name in given if not name.startswith("predict")]:
         raise DataError(
             f"{given[0]} needs targets; pass target_fields= with the target column, or a list of 0/1 columns"
         )
@@ -642,11 +635,6 @@ def _dataset(
     if target_format is None or name.startswith("predict"):
         return TextDataset(texts)
     return TextDataset(texts, encode_targets(target_format, source, fields, unknown_labels=unknown_labels))
-
-
-def _labels_alone(labels: list[str] | None, multi_label: bool | None) -> LabelSet | None:
-    """Labels that the user gave with nothing but texts to predict."""
-    return None if labels is None else LabelSet(tuple(labels), multi_label is not False)
 
 
 def _split_train(datasets: dict[str, TextDataset], val_split: int | float, seed: int) -> None:

@@ -14,7 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csc_array
 
 from flash.core.errors import FlashError
-from flash.text.classification.thresholds import BLOCK_CELLS, applies, check_arrays, column_of_each
+from flash.text.classification.outputs import applies
+from flash.text.classification.thresholds import BLOCK_CELLS, check_arrays, column_of_each
 
 PER_LABEL = ("precision", "recall", "f1", "average_precision", "roc_auc")
 

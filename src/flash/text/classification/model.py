@@ -93,7 +93,8 @@ class TextClassifier(pl.LightningModule):
         self.evaluation: Evaluation | None = None
         self.automatic_optimization = False
         self._scores: list[tuple[np.ndarray, np.ndarray]] = []
-        self._output: tuple[Output, Thresholds] = ("preds", None)
+        self._output: Output = "preds"
+        self._thresholds: np.ndarray | None = None
 
     @property
     def num_classes(self) -> int:
@@ -107,14 +108,15 @@ class TextClassifier(pl.LightningModule):
 
     def forward(self, texts: Any) -> torch.Tensor:
         """(N, L) float32 logits of N strings."""
-        return cast(torch.Tensor, self.backbone(texts))
+        return torch.from_numpy(self.backbone.linear.logits(texts))
 
     # ---- training -------------------------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
         """Refuse a datamodule whose columns mean something else than this model's."""
-        found = getattr(getattr(self.trainer, "datamodule", None), "labels", None)
-        if found is not None and list(found) != self.labels:
+        label_set = getattr(getattr(self.trainer, "datamodule", None), "label_set", None)
+        found = self.labels if label_set is None else list(label_set.names)
+        if found != self.labels:
             raise DataError(
                 f"the datamodule's {len(found)} labels ({_some(found)}) are not the model's {len(self.labels)} "
                 f"({_some(self.labels)}), or stand in another order; pass labels=model.labels to the datamodule, "
@@ -128,7 +130,9 @@ class TextClassifier(pl.LightningModule):
     def train_batches(self, dataset: TextDataset, seed: int) -> Iterable[int]:
         """What an epoch iterates over: the passes of the exact solver over all rows, until the optimum."""
         if dataset.targets is None:
-            raise DataError("the training rows have no targets; pass target_fields=, or train_targets= for lists")
+            raise DataError(
+                "the training rows have no targets; pass target_fields=, or train_targets= for lists"
+            )
         optimizer = cast(Any, self.optimizers(use_pl_optimizer=False))
         return _Epoch(lambda: optimizer.begin(dataset.texts, dataset.targets, seed))
 
@@ -160,7 +164,7 @@ class TextClassifier(pl.LightningModule):
 
     def on_fit_end(self) -> None:
         """Print the table of the last validation."""
-        if self.trainer.fast_dev_run or not self.trainer.is_global_zero:
+        if getattr(self.trainer, "fast_dev_run", False) or not self.trainer.is_global_zero:
             return
         if self.evaluation is None:
             print("No validation rows: pass val_split=0.1 to choose thresholds and see how good it is.")  # noqa: T201
@@ -239,22 +243,24 @@ class TextClassifier(pl.LightningModule):
         """What `predict_step` answers inside this block; both are checked before any text is read."""
         if isinstance(output, str) and output not in OUTPUTS:
             raise FlashError(unknown_name("output", output, OUTPUTS))
-        resolve_thresholds(thresholds, self.labels, self.thresholds.cpu().numpy())
-        earlier, self._output = self._output, (output, thresholds)
+        in_force = None
+        if thresholds is not None:
+            in_force = resolve_thresholds(thresholds, self.labels, self.thresholds.cpu().numpy())
+        earlier = self._output, self._thresholds
+        self._output, self._thresholds = output, in_force
         try:
             yield
         finally:
-            self._output = earlier
+            self._output, self._thresholds = earlier
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Any:
         """One batch's outputs, as `Trainer.predict(output=...)` asks."""
-        output, thresholds = self._output
         return convert(
             self(batch["texts"]).numpy(),
-            output,
+            self._output,
             labels=self.labels,
             multi_label=self.multi_label,
-            thresholds=resolve_thresholds(thresholds, self.labels, self.thresholds.cpu().numpy()),
+            thresholds=self.thresholds.cpu().numpy() if self._thresholds is None else self._thresholds,
         )
 
     # ---- the checkpoint -------------------------------------------------------------------------------------
@@ -300,11 +306,15 @@ class TextClassifier(pl.LightningModule):
         content = load_checkpoint(checkpoint_path)
         settings = content["flash"]
         kept = ("labels", "multi_label", "backbone", "max_length", "learning_rate", "optimizer", "thresholds")
-        model = cls(**{**{name: settings[name] for name in kept}, **settings["backbone_options"], **overrides})
+        model = cls(
+            **{**{name: settings[name] for name in kept}, **settings["backbone_options"], **overrides}
+        )
         model.load_state_dict(content["state_dict"])
         if "thresholds" in overrides:
             saved = model.thresholds.numpy()
-            model.thresholds = torch.from_numpy(resolve_thresholds(overrides["thresholds"], model.labels, saved))
+            model.thresholds = torch.from_numpy(
+                resolve_thresholds(overrides["thresholds"], model.labels, saved)
+            )
         return model
 
 
@@ -324,17 +334,22 @@ def _label_names(labels: Sequence[str] | None, num_classes: int | None) -> list[
         raise FlashError("a classifier needs its labels; pass labels=datamodule.labels, or num_classes=")
     names = [str(index) for index in range(num_classes or 0)] if labels is None else list(labels)
     if isinstance(labels, str) or not names or not all(isinstance(name, str) for name in names):
-        raise FlashError(f"labels must be a list of one or more names; found {labels!r}, num_classes={num_classes}")
+        raise FlashError(
+            f"labels must be a list of one or more names; found {labels!r}, num_classes={num_classes}"
+        )
     if repeated := [name for name, count in Counter(names).items() if count > 1]:
         raise FlashError(f"labels repeat: {_some(repeated)}; each column needs a name of its own")
     if num_classes not in (None, len(names)):
-        raise FlashError(f"num_classes={num_classes} but there are {len(names)} labels; leave num_classes out")
+        raise FlashError(
+            f"num_classes={num_classes} but there are {len(names)} labels; leave num_classes out"
+        )
     return names
 
 
 def _as_collection(metrics: Metrics, stage: str) -> MetricCollection:
     """The user's metrics under the logger names `val_...` and `test_...`, with states of their own."""
-    collection = MetricCollection(metrics if isinstance(metrics, (Metric, Mapping)) else list(metrics or ()))
+    given: Any = dict(metrics) if isinstance(metrics, Mapping) else metrics
+    collection = MetricCollection(given if isinstance(given, Metric | dict) else list(given or ()))
     return collection.clone(prefix=f"{stage}_")
 
 

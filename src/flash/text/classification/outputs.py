@@ -1,6 +1,6 @@
 """What a prediction is given as: label names, class indices, probabilities or logits.
 
-Shared by the trainer, the predictor and the command line. Imports neither torch nor lightning.
+The rule is one line, `applies`, and predictions, metrics and tuning all follow it. Shared by the trainer, the predictor and the command line. Imports neither torch nor lightning.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,10 +11,18 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from flash.core.errors import FlashError, unknown_name
-from flash.text.classification.thresholds import applies
 
 Logits: TypeAlias = NDArray[np.float32]
 Output: TypeAlias = str | Callable[[NDArray[np.float32]], Any]
+
+
+def applies(probabilities: ArrayLike, thresholds: ArrayLike) -> NDArray[np.bool_]:
+    """Where a label applies: its probability is at least its threshold, both taken as float32.
+
+    The shapes follow numpy's broadcasting: (N, L) probabilities with (L,) thresholds give (N, L).
+    """
+    decided: NDArray[np.bool_] = np.asarray(probabilities, np.float32) >= np.asarray(thresholds, np.float32)
+    return decided
 
 
 def to_probabilities(logits: ArrayLike, multi_label: bool) -> NDArray[np.float32]:

@@ -81,10 +81,9 @@ class Predictor:
         >>> Predictor.load("text_classification_model.pt").predict(["You are wonderful", "You absolute turnip"])
         [[], ['toxic', 'insult']]
         """
+        in_force = self.thresholds
+        if thresholds is not None:
+            in_force = resolve_thresholds(thresholds, self.labels, in_force)
         return convert(
-            self.logits(texts),
-            output,
-            labels=self.labels,
-            multi_label=self.multi_label,
-            thresholds=resolve_thresholds(thresholds, self.labels, self.thresholds),
+            self.logits(texts), output, labels=self.labels, multi_label=self.multi_label, thresholds=in_force
         )

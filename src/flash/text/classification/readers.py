@@ -335,8 +335,8 @@ def _csv_table(
     start = bytes(buffer.slice(0, min(len(buffer), 4096)))
     buffer = buffer.slice(len(start) - len(start.removeprefix(UTF8_MARK).lstrip(b"\r\n")))
     names, delimiter = _csv_header(path, buffer, delimiter, quoting)
-    other = next((character for character in ";\t|" if len(names) == 1 and character in names[0]), None)
-    hint = f"; the header holds {other!r}: pass delimiter={other!r}" if other else ""
+    others = [character for character in ";\t|" if len(names) == 1 and character in names[0]]
+    hint = f"; the header holds {others[0]!r}: pass delimiter={others[0]!r}" if others else ""
     wanted = check_columns(names, columns, str(path), hint)
     if quoting:
         _check_quotes(path, buffer, delimiter)
@@ -409,10 +409,11 @@ def _csv_header(path: Path, buffer: pa.Buffer, delimiter: str | None, quoting: b
     )
     try:
         names = next(records)
+        "".join(names).encode()
+    except UnicodeEncodeError as error:
+        raise DataError(not_utf8(path, read_bytes(path))) from error
     except csv.Error as error:
         raise DataError(f"{path} has no header that can be read: {error}") from error
-    if any("\udc80" <= character <= "\udcff" for name in names for character in name):
-        raise DataError(not_utf8(path, read_bytes(path)))
     return names, delimiter
 
 

@@ -161,7 +161,11 @@ def read_blocks(path: str | Path, kind: str, *, encoding: str = "utf-8", rows: i
             )
         yield from READERS[kind](sys.stdin.buffer, "standard input", encoding, rows)
         return
-    path = find_files(str(path), "csv")[0]
+    path, *others = find_files(str(path), kind)
+    if others:
+        raise DataError(
+            f"{len(others) + 1} files match, the first is {path}; name one of them, or pipe them: cat"
+        )
     with pa.input_stream(str(path)) if path.suffix.lower() in PACKED else path.open("rb") as file:
         yield from READERS[kind](file, str(path), encoding, rows)
 
@@ -219,8 +223,8 @@ def _parse_csv(data: bytes, name: str, delimiter: str, names: list[str], first: 
         pa.csv.ParseOptions(
             delimiter=delimiter,
             newlines_in_values=True,
-            ignore_empty_lines=len(names)
-            > 1,  # as in readers: an empty line of a single column is an empty text
+            # As in readers: in a file of one column an empty line is an empty text.
+            ignore_empty_lines=len(names) > 1,
             invalid_row_handler=lambda row: ragged.append(row) or "skip",  # type: ignore[func-returns-value]
         ),
         pa.csv.ConvertOptions(
@@ -290,9 +294,13 @@ def _read_parquet(file: IO[bytes], name: str, encoding: str, rows: int) -> Itera
     size = sum(facts.row_group(group).total_byte_size for group in range(facts.num_row_groups))
     rows = max(1, min(rows, CHUNK * max(facts.num_rows, 1) // max(size, 1)))
     first = 1
-    for batch in parquet.iter_batches(rows, use_threads=False):
-        yield Block(first, pa.Table.from_batches([batch]))
-        first += batch.num_rows
+    try:
+        for batch in parquet.iter_batches(rows, use_threads=False):
+            yield Block(first, pa.Table.from_batches([batch]))
+            first += batch.num_rows
+    except (pa.ArrowInvalid, OSError) as error:
+        problem = str(error).splitlines()[0].rstrip(".")
+        raise DataError(f"{name} is damaged behind row {first - 1:,}: {problem}; copy it again") from error
     if first == 1:
         yield Block(first, parquet.schema_arrow.empty_table())
 

@@ -42,7 +42,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from scipy.sparse import coo_array, csr_array
 
-from flash.core.errors import DataError, FlashError, unknown_name
+from flash.core.errors import DataError, unknown_name
 from flash.text.classification.mistakes import SHOWN, count_rows, first_of
 from flash.text.classification.readers import Source, is_list, is_text, plain_column
 
@@ -178,24 +178,9 @@ def infer_format(
             f"{source.name}: column {field!r} holds lists of class indices, and how many classes there are "
             "is not known; pass labels=[...] or num_classes="
         )
-    names = _found_labels(source, field, values) if not (given and integers) else given
-    if given and set(names) <= set(given):
-        names = given  # num_classes= counts the classes that no row has, too
-    if given and len(names) != len(given):
-        raise DataError(
-            f"{source.name}: column {field!r} has {len(names):,} labels, but num_classes={num_classes}"
-        )
-    if (
-        multi_label
-        and label_delimiter is None
-        and kind != "lists"
-        and set(names) <= {"0", "1", "false", "true"}
-    ):
-        raise DataError(
-            f"{source.name}: column {field!r} holds nothing but {' and '.join(names)}; pass "
-            f"target_fields=[{field!r}] if it says whether one label applies, or labels={list(names)} if "
-            "these are names"
-        )
+    names = given if given and integers else _found_labels(source, field, values, given)
+    if multi_label and label_delimiter is None and kind != "lists":
+        _not_zero_one(source, field, names)
     return TargetFormat(kind, LabelSet(names, multi), delimiter)
 
 
@@ -374,13 +359,32 @@ def _column_labels(fields: list[str], given: tuple[str, ...] | None) -> tuple[st
     raise DataError(f"{name}; with several target columns labels= may only put their names in another order")
 
 
-def _found_labels(source: Source, field: str, values: pa.Array) -> tuple[str, ...]:
+def _found_labels(
+    source: Source, field: str, values: pa.Array, numbered: tuple[str, ...] | None
+) -> tuple[str, ...]:
+    """The names in the column; with num_classes=, the `numbered` ones where they cover these."""
     names = pc.unique(values.cast(pa.large_string())).to_pylist()
     if not names:
         raise DataError(
             f"{source.name}: no row has a label in column {field!r}; pass labels=[...] or another column"
         )
+    if numbered and set(names) <= set(numbered):
+        return numbered  # it counts the classes that no row has, too
+    if numbered and len(names) != len(numbered):
+        raise DataError(
+            f"{source.name}: column {field!r} has {len(names):,} labels, but num_classes={len(numbered)}"
+        )
     return tuple(sorted(names, key=natural_key))
+
+
+def _not_zero_one(source: Source, field: str, names: tuple[str, ...]) -> None:
+    """A column of one label's 0 and 1, named as if it held names, would become two labels."""
+    if set(names) <= {"0", "1", "false", "true"}:
+        raise DataError(
+            f"{source.name}: column {field!r} holds nothing but {' and '.join(names)}; pass "
+            f"target_fields=[{field!r}] if it says whether one label applies, or labels={list(names)} if "
+            "these are names"
+        )
 
 
 # ----------------------------------------------------------------------------------------- the cells
@@ -679,9 +683,3 @@ def _have(count: int) -> str:
 
 def _all_match(values: pa.Array, pattern: str) -> bool:
     return bool(pc.all(pc.match_substring_regex(values, pattern)).as_py())
-
-
-def check_unknown_labels(choice: str) -> None:
-    """Refuse anything but the two choices."""
-    if choice not in ("error", "ignore"):
-        raise FlashError(unknown_name("unknown_labels", choice, ["error", "ignore"]))

@@ -1,7 +1,7 @@
-"""From probabilities to decisions: the rule, the tuned threshold, and the user's own ones.
+"""Thresholds: the tuned one, and the user's own ones.
 
-The rule is one line, `applies`, and predictions, metrics and tuning all follow it: a label applies where
-its probability reaches its threshold, compared as float32. Imports neither torch nor lightning.
+They are made for the one rule, `outputs.applies`: a label applies where its probability reaches its threshold,
+compared as float32. Imports neither torch nor lightning.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,20 +20,11 @@ BLOCK_CELLS = 2**22  # cells worked on at a time: 16 MB of float32, whatever the
 EXPECTED = "expected a number in [0, 1], a list with one per label, a dict by label, or 'auto'"
 
 
-def applies(probabilities: ArrayLike, thresholds: ArrayLike) -> NDArray[np.bool_]:
-    """Where a label applies: its probability is at least its threshold, both taken as float32.
-
-    The shapes follow numpy's broadcasting: (N, L) probabilities with (L,) thresholds give (N, L).
-    """
-    decided: NDArray[np.bool_] = np.asarray(probabilities, np.float32) >= np.asarray(thresholds, np.float32)
-    return decided
-
-
 def tune_threshold(probabilities: ArrayLike, targets: Any) -> float:
     """The one threshold for all labels with the best micro-averaged F1 over these rows.
 
     Exact: every cut between two distinct scores counts, pooled over rows and labels. The answer is the
-    midpoint of the best cut, a float32 value in (0, 1), so that `applies` reproduces that F1; among equally
+    midpoint of the best cut, a float32 value in (0, 1), so that `outputs.applies` reproduces that F1; among equally
     good cuts it is the one closest to 0.5, then the lower. Without a positive above probability 0 it is 0.5.
 
     Args:

@@ -28,10 +28,6 @@ class LinearModule(nn.Module):
         self.solver: LinearSolver | None = None
         self._show_arrays()
 
-    def forward(self, texts: pa.Array) -> torch.Tensor:
-        """(N, L) float32 logits."""
-        return torch.from_numpy(self.linear.logits(texts))
-
     def start(self, texts: pa.Array, targets: csr_array, seed: int) -> LinearSolver:
         """Begin an exact fit to these rows; the solver's steps change this module's weights."""
         self.solver = LinearSolver(self.linear, texts, targets, seed=seed)
@@ -85,7 +81,7 @@ class SolverOptimizer(torch.optim.Optimizer):
             solver.load_state({key: _to_numpy(value) for key, value in self.resumed["solver"].items()})
         return _passes(solver)
 
-    def state_dict(self) -> dict[str, Any]:  # type: ignore[override]
+    def state_dict(self) -> dict[str, Any]:
         """The dual variables, or only that the fit is done: a finished model needs none."""
         solver = self.module.solver
         if solver is None or solver.converged:
