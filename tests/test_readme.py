@@ -1,0 +1,89 @@
+"""The README's code runs as it stands there, and every command and option it names exists."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pyarrow.csv
+import pytest
+
+from flash.__main__ import VERBS, main
+from flash.cli import text_classification
+from flash.text.classification.sample import LABELS, sample_table
+
+REPOSITORY = Path(__file__).parent.parent
+README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+JIGSAW = Path("data/jigsaw_toxic_comments/train.csv")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
+
+
+def printed_score(name: str, table: str) -> float:
+    [score] = re.findall(rf"{name} +([0-9.]+)", table)
+    return float(score)
+
+
+@pytest.fixture
+def a_folder_with_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Synthetic comments in the shape of the toxic comments' file, at the path that the README names."""
+    monkeypatch.chdir(tmp_path)
+    JIGSAW.parent.mkdir(parents=True)
+    pyarrow.csv.write_csv(sample_table(600), JIGSAW)
+    return tmp_path
+
+
+@pytest.mark.filterwarnings("ignore:Trainer.gpus=0. is deprecated:DeprecationWarning")
+def test_the_python_code_runs_as_written(a_folder_with_the_data: Path) -> None:
+    names: dict[str, object] = {}
+    for code in blocks("python"):
+        exec(compile(code, "README.md", "exec"), names)
+    [batch] = names["predictions"]  # type: ignore[misc]
+    assert len(batch) == 3
+    assert all(label in LABELS for text in batch for label in text)
+    assert names["labels"] == [batch[0]]
+    assert names["probabilities"].shape == (1, 6)  # type: ignore[attr-defined]
+    assert set(names["strict"][0]) <= set(batch[0])  # type: ignore[index]
+
+
+@pytest.mark.filterwarnings("ignore:Trainer.gpus=0. is deprecated:DeprecationWarning")
+def test_the_python_code_runs_on_the_genuine_comments(
+    shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("data").symlink_to(shared_data)
+    names: dict[str, object] = {}
+    exec(compile(blocks("python")[0], "README.md", "exec"), names)
+    table = capsys.readouterr().out
+    assert "Validation: 1,600 rows, 6 labels" in table
+    assert printed_score("macro ROC AUC", table) >= 0.955
+    assert printed_score(r"macro average precision \(mAP\)", table) >= 0.58
+    assert "toxic" in names["predictions"][0][1]  # type: ignore[index]
+
+
+def test_the_commands_run_as_written(a_folder_with_the_data: Path) -> None:
+    for name in ("train.csv", "comments.csv", "test.csv"):
+        pyarrow.csv.write_csv(sample_table(300, seed=len(name)), name)
+    for line in blocks("sh")[0].splitlines():
+        command, *words = shlex.split(line)
+        assert command == "flash"
+        assert main(words) == 0
+    assert Path("predictions.csv").read_text().startswith('"comment_text"')
+
+
+def test_the_first_two_commands_are_what_ci_runs() -> None:
+    first, second = blocks("bash")
+    assert "flash text_classification from_sample" in first
+    assert second.rstrip().endswith("-m pytest")
+    assert all(
+        "-c constraints.txt" in command and command.startswith("python3 -m venv")
+        for command in (first, second)
+    )
+
+
+def test_every_verb_and_source_is_documented() -> None:
+    for verb in VERBS:
+        assert f"flash {verb}" in README
+    for source in text_classification.SOURCES:
+        assert source in README
