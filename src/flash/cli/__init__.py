@@ -4,10 +4,16 @@ Here is what the verbs share: how options are read. Imports only the standard li
 """
 
 import argparse
+import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
 from flash.core.errors import FlashError, unknown_name
+
+
+def note(sentence: str) -> None:
+    """Tell the user something that is no part of the output."""
+    sys.stderr.write(f"flash: note: {sentence}\n")
 
 
 class Parser(argparse.ArgumentParser):

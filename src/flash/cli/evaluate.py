@@ -4,8 +4,9 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from flash.cli import Parser, parse_thresholds
+from flash.cli import Parser, note, parse_thresholds
 from flash.core.errors import DataError
+from flash.text.classification.backbones.kernels import announced_compilation
 from flash.text.classification.metrics import Evaluation, evaluate
 from flash.text.classification.predictor import Predictor
 from flash.text.classification.readers import (
@@ -73,15 +74,16 @@ def run(argv: list[str]) -> int:
     thresholds = parse_thresholds(options.thresholds)
     predictor = Predictor.load(options.model)
     source = READERS[find_format(options.file, None, "input_format")](options.file, options.encoding)
-    evaluation = evaluate_source(
-        predictor,
-        source,
-        input_field=options.input_field,
-        target_fields=options.target_fields,
-        label_delimiter=options.label_delimiter,
-        unknown_labels=options.unknown_labels,
-        thresholds=thresholds,
-    )
+    with announced_compilation(note):
+        evaluation = evaluate_source(
+            predictor,
+            source,
+            input_field=options.input_field,
+            target_fields=options.target_fields,
+            label_delimiter=options.label_delimiter,
+            unknown_labels=options.unknown_labels,
+            thresholds=thresholds,
+        )
     if options.json:
         print(json.dumps(evaluation.to_dict(), allow_nan=False, indent=2))
     else:

@@ -5,7 +5,8 @@ import sys
 
 from tqdm import tqdm
 
-from flash.cli import Parser, parse_thresholds
+from flash.cli import Parser, note, parse_thresholds
+from flash.text.classification.backbones.kernels import announced_compilation
 from flash.text.classification.predictor import Predictor
 from flash.text.classification.streams import READERS, ROWS, predict_file
 from flash.text.classification.thresholds import Thresholds
@@ -69,9 +70,10 @@ def build_parser() -> Parser:
 def run(argv: list[str]) -> int:
     """Predict; returns the exit code."""
     options = build_parser().parse(argv)
-    rows = _predict(options, parse_thresholds(options.thresholds), Predictor.load(options.model))
+    with announced_compilation(note):
+        rows = _predict(options, parse_thresholds(options.thresholds), Predictor.load(options.model))
     if rows == 0:
-        print(f"flash: note: {options.input} has no rows, and so has the output", file=sys.stderr)
+        note(f"{options.input} has no rows, and so has the output")
     return 0
 
 

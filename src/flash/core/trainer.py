@@ -8,10 +8,12 @@ from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.utilities import rank_zero_info
 
 from flash.core.errors import FlashError
 from flash.core.finetuning import FinetuningStrategy, parse_strategy
 from flash.text.classification import checkpoint
+from flash.text.classification.backbones.kernels import announced_compilation
 from flash.text.classification.outputs import Output
 from flash.text.classification.thresholds import Thresholds
 
@@ -126,7 +128,7 @@ class Trainer(pl.Trainer):
 
     def fit(self, *args: Any, **kwargs: Any) -> None:
         """Train, choose thresholds on the validation rows, and print the table; takes what Lightning's `fit` takes."""
-        with _without_wrong_advice():
+        with _without_wrong_advice(), announced_compilation(rank_zero_info):
             super().fit(*args, **kwargs)
 
     def validate(self, *args: Any, **kwargs: Any) -> list[Mapping[str, float]]:

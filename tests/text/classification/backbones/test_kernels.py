@@ -1,7 +1,11 @@
 """The compiled loops beside their plain references, on hostile Unicode."""
 
+import os
+import subprocess
+import sys
 import unicodedata
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -237,3 +241,27 @@ def test_a_pass_equals_the_reference(seed: int, labels: int, cost: float, bias: 
     np.testing.assert_allclose(duals, expected_duals.T, atol=2e-4)
     np.testing.assert_allclose(weight, expected_weight[:, :-1].T, atol=2e-3 * max(cost, 1) ** 0.5)
     np.testing.assert_allclose(biases, expected_weight[:, -1], atol=2e-3 * max(cost, 1) ** 0.5)
+
+
+COMPILED_ANEW = """
+import pyarrow as pa
+from flash.text.classification.backbones.kernels import announced_compilation
+from flash.text.classification.backbones.linear import Linear
+for _ in range(2):
+    with announced_compilation(print):
+        Linear(1).logits(pa.array(["a text"]))
+"""
+
+
+def test_compiling_is_said_once_and_not_when_the_loops_are_on_disk(tmp_path: Path) -> None:
+    said = [
+        subprocess.run(
+            [sys.executable, "-c", COMPILED_ANEW],
+            env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.splitlines()
+        for _ in range(2)
+    ]
+    assert said == [["Compiling the linear backbone, once on this machine: some seconds."], []]

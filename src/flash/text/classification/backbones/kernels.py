@@ -7,13 +7,15 @@ first call and keeps the result on disk.
 """
 
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
 from numba import njit
+from numba.core.event import Event, Listener, install_listener
 
 SPACE, WORD, SYMBOL, EXTENDS, IGNORED = range(5)  # what a character is to the tokeniser
 BOUNDARY = 0x20  # stands before and after each token; no token holds a space itself
@@ -39,6 +41,28 @@ def compiled(function: Kernel) -> Kernel:
         return cast(Kernel, njit(cache=True, **options)(function))
     except RuntimeError:  # neither the package's folder nor the user's cache folder can be written
         return cast(Kernel, njit(**options)(function))
+
+
+class _Announcement(Listener):  # type: ignore[misc]
+    """Says once that loops of this library are being compiled, which is silent and takes seconds."""
+
+    def __init__(self, say: Callable[[str], object]) -> None:
+        self.say: Callable[[str], object] | None = say
+
+    def on_start(self, event: Event) -> None:
+        if self.say is not None and event.data["dispatcher"].py_func.__module__.startswith("flash."):
+            self.say("Compiling the linear backbone, once on this machine: some seconds.")
+            self.say = None
+
+    def on_end(self, event: Event) -> None:
+        """Nothing: what follows shows that it is done."""
+
+
+@contextmanager
+def announced_compilation(say: Callable[[str], object]) -> Iterator[None]:
+    """Give `say` a sentence if a kernel has to be compiled inside this block; nothing if all are on disk."""
+    with install_listener("numba:compile", _Announcement(say)):
+        yield
 
 
 @cache
