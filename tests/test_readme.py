@@ -3,6 +3,7 @@
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pyarrow.csv
 import pytest
@@ -36,15 +37,15 @@ def a_folder_with_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
 
 @pytest.mark.filterwarnings("ignore:Trainer.gpus=0. is deprecated:DeprecationWarning")
 def test_the_python_code_runs_as_written(a_folder_with_the_data: Path) -> None:
-    names: dict[str, object] = {}
+    names: dict[str, Any] = {}
     for code in blocks("python"):
         exec(compile(code, "README.md", "exec"), names)
-    [batch] = names["predictions"]  # type: ignore[misc]
+    [batch] = names["predictions"]
     assert len(batch) == 3
     assert all(label in LABELS for text in batch for label in text)
     assert names["labels"] == [batch[0]]
-    assert names["probabilities"].shape == (1, 6)  # type: ignore[attr-defined]
-    assert set(names["strict"][0]) <= set(batch[0])  # type: ignore[index]
+    assert names["probabilities"].shape == (1, 6)
+    assert set(names["strict"][0]) <= set(batch[0])
 
 
 @pytest.mark.filterwarnings("ignore:Trainer.gpus=0. is deprecated:DeprecationWarning")
@@ -53,13 +54,13 @@ def test_the_python_code_runs_on_the_genuine_comments(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("data").symlink_to(shared_data)
-    names: dict[str, object] = {}
+    names: dict[str, Any] = {}
     exec(compile(blocks("python")[0], "README.md", "exec"), names)
     table = capsys.readouterr().out
     assert "Validation: 1,600 rows, 6 labels" in table
     assert printed_score("macro ROC AUC", table) >= 0.955
     assert printed_score(r"macro average precision \(mAP\)", table) >= 0.58
-    assert "toxic" in names["predictions"][0][1]  # type: ignore[index]
+    assert "toxic" in names["predictions"][0][1]
 
 
 def test_the_commands_run_as_written(a_folder_with_the_data: Path) -> None:

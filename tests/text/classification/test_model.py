@@ -145,16 +145,26 @@ def test_callbacks_see_the_passes_and_the_fit_ends_at_the_optimum(make_data: Any
     trainer = make_trainer(max_epochs=50, callbacks=[watching])
     trainer.fit(model, datamodule=data)
     assert trainer.current_epoch == 1
-    assert model.backbone.solver is not None
-    assert watching.steps == trainer.global_step >= model.backbone.solver.passes > 2
+    assert watching.steps == trainer.global_step == trainer.optimizers[0].passes > 2  # type: ignore[attr-defined]
 
 
 def test_fast_dev_run_makes_one_pass(make_data: Any, make_trainer: Any) -> None:
     data = make_data()
     model = TextClassifier(labels=data.labels, multi_label=True)
-    make_trainer(fast_dev_run=True).fit(model, datamodule=data)
-    assert model.backbone.solver is not None
-    assert model.backbone.solver.passes == 1
+    trainer = make_trainer(fast_dev_run=True)
+    trainer.fit(model, datamodule=data)
+    assert trainer.global_step == 1
+
+
+def test_limited_epochs_go_on_where_the_last_one_stopped(make_data: Any, make_trainer: Any) -> None:
+    data, states = make_data(), []
+    for limits in ({}, {"limit_train_batches": 2, "max_epochs": 50}, {"min_epochs": 3, "max_epochs": 3}):
+        model = TextClassifier(labels=data.labels, multi_label=True)
+        make_trainer(**limits).fit(model, datamodule=data)
+        states.append(model.state_dict())
+    for other in states[1:]:
+        for name, tensor in states[0].items():
+            assert torch.equal(tensor, other[name]), name
 
 
 def test_same_seed_same_data_same_model(make_data: Any, make_trainer: Any) -> None:
@@ -307,13 +317,11 @@ def test_resuming_ends_where_an_uninterrupted_run_does(
 ) -> None:
     data, path = make_data(), tmp_path / "stopped.ckpt"
     whole = TextClassifier(labels=data.labels, multi_label=True)
-    make_trainer(callbacks=[Stop(2, path)]).fit(whole, datamodule=data)
-    assert whole.backbone.solver is not None
-    assert whole.backbone.solver.passes > 2
-    resumed = TextClassifier(labels=data.labels, multi_label=True)
-    make_trainer().fit(resumed, datamodule=data, ckpt_path=path)
-    assert resumed.backbone.solver is not None
-    assert resumed.backbone.solver.passes == whole.backbone.solver.passes
+    uninterrupted = make_trainer(callbacks=[Stop(2, path)])
+    uninterrupted.fit(whole, datamodule=data)
+    resumed, trainer = TextClassifier(labels=data.labels, multi_label=True), make_trainer()
+    trainer.fit(resumed, datamodule=data, ckpt_path=path)
+    assert trainer.global_step == uninterrupted.global_step > 2
     for name, tensor in whole.state_dict().items():
         assert torch.equal(tensor, resumed.state_dict()[name]), name
 
@@ -354,7 +362,9 @@ def test_checkpoints_of_lightnings_callback_load(make_data: Any, make_trainer: A
 def test_a_finished_model_file_holds_no_dual_variables(trained: Any, tmp_path: Path) -> None:
     _, trainer, _ = trained
     trainer.save_checkpoint(tmp_path / "model.pt")
-    assert checkpoint.load(tmp_path / "model.pt")["optimizer_states"] == [{"converged": True}]
+    assert checkpoint.load(tmp_path / "model.pt")["optimizer_states"] == [
+        {"converged": True, "passes": trainer.global_step}
+    ]
 
 
 def test_foreign_file(tmp_path: Path) -> None:

@@ -133,8 +133,8 @@ class TextClassifier(pl.LightningModule):
             raise DataError(
                 "the training rows have no targets; pass target_fields=, or train_targets= for lists"
             )
-        optimizer = cast(Any, self.optimizers(use_pl_optimizer=False))
-        return _Epoch(lambda: optimizer.begin(dataset.texts, dataset.targets, seed))
+        texts, targets = dataset.texts, dataset.targets
+        return _Epoch(lambda: self._solver.remaining_passes(texts, targets, seed))
 
     def on_fit_start(self) -> None:
         """Say once which of the user's settings the linear backbone has no use for."""
@@ -154,16 +154,21 @@ class TextClassifier(pl.LightningModule):
 
     def training_step(self, batch: int, batch_idx: int) -> None:
         """One pass of the solver over all rows."""
-        loss = cast(Any, self.optimizers()).step()
+        loss = cast(Any, self.optimizers()).step()  # Lightning's wrapper, which counts the step
         self.log("train_loss", loss, prog_bar=True, on_step=True, on_epoch=False, batch_size=1)
+
+    @property
+    def _solver(self) -> SolverOptimizer:
+        return cast(SolverOptimizer, self.optimizers(use_pl_optimizer=False))
 
     def on_train_epoch_end(self) -> None:
         """Stop at the optimum: further epochs would change nothing."""
-        if self.backbone.solver is None or self.backbone.solver.converged:
+        if self._solver.converged:
             self.trainer.should_stop = True
 
     def on_fit_end(self) -> None:
         """Print the table of the last validation."""
+        self._solver.release()
         if getattr(self.trainer, "fast_dev_run", False) or not self.trainer.is_global_zero:
             return
         if self.evaluation is None:

@@ -43,7 +43,7 @@ def compiled(function: Kernel) -> Kernel:
         return cast(Kernel, njit(**options)(function))
 
 
-class _Announcement(Listener):  # type: ignore[misc]
+class _Announcement(Listener):
     """Says once that loops of this library are being compiled, which is silent and takes seconds."""
 
     def __init__(self, say: Callable[[str], object]) -> None:

@@ -25,24 +25,9 @@ class LinearModule(nn.Module):
     def __init__(self, linear: Linear) -> None:
         super().__init__()
         self.linear = linear
-        self.solver: LinearSolver | None = None
-        self._show_arrays()
+        self.show_arrays()
 
-    def start(self, texts: pa.Array, targets: csr_array, seed: int) -> LinearSolver:
-        """Begin an exact fit to these rows; the solver's steps change this module's weights."""
-        self.solver = LinearSolver(self.linear, texts, targets, seed=seed)
-        self._show_arrays()
-        return self.solver
-
-    def step(self) -> float:
-        """One pass of the solver over all rows; returns the mean loss per row and label, in nats."""
-        if self.solver is None:
-            raise RuntimeError("the solver has not been given its rows: call start first")
-        loss = self.solver.step()
-        self._show_arrays()
-        return loss
-
-    def _show_arrays(self) -> None:
+    def show_arrays(self) -> None:
         """Point the buffers at the arrays as they are now; no copy."""
         for name, array in self.linear.arrays().items():
             writable = array if array.flags.writeable else array.copy()  # torch has no read-only tensors
@@ -54,51 +39,62 @@ class LinearModule(nn.Module):
         """Take the arrays as they come: their sizes are the saved model's, not this empty one's."""
         arrays = {key[len(prefix) :]: state_dict[key] for key in state_dict if key.startswith(prefix)}
         self.linear.load_arrays({name: tensor.cpu().numpy() for name, tensor in arrays.items()})
-        self._show_arrays()
+        self.show_arrays()
 
 
 class SolverOptimizer(torch.optim.Optimizer):
-    """One `step` is one pass of the exact solver, whose dual variables are this optimiser's state."""
+    """One `step` is one pass of the exact solver, whose dual variables are this optimiser's state.
+
+    Attributes:
+        converged: whether the optimum is reached, so that further passes would change nothing.
+        passes: how many were made, those before a resume included.
+    """
 
     def __init__(self, module: LinearModule) -> None:
         super().__init__(
             [nn.Parameter(torch.empty(0))], defaults={}
         )  # torch wants one parameter; this has none
         self.module = module
-        self.resumed: dict[str, Any] | None = None
+        self.solver: LinearSolver | None = None
+        self.converged, self.passes = False, 0
+        self._resumed: dict[str, Any] | None = None
+
+    def remaining_passes(self, texts: pa.Array, targets: csr_array, seed: int) -> Iterator[int]:
+        """The numbers of the passes to the optimum, from where the last epoch or a resumed run stood."""
+        if self.solver is None and not self.converged:
+            self.solver = LinearSolver(self.module.linear, texts, targets, seed=seed)
+            if self._resumed is not None:
+                self.solver.load_state({key: _to_numpy(value) for key, value in self._resumed.items()})
+            self.module.show_arrays()
+        while not self.converged:
+            yield self.passes
 
     def step(self, closure: Callable[[], float] | None = None) -> float:  # type: ignore[override]
-        """Improve the weights by one pass; returns the mean loss per row and label."""
-        del closure  # exact: the solver computes its own gradients
-        return self.module.step()
+        """Improve the weights by one pass; returns the mean loss per row and label, in nats."""
+        del closure  # the solver needs no gradients of others
+        if self.solver is None:
+            raise RuntimeError("the solver has not been given its rows: iterate over remaining_passes first")
+        loss = self.solver.step()
+        self.converged, self.passes = self.solver.converged, self.solver.passes
+        self.module.show_arrays()
+        return loss
 
-    def begin(self, texts: pa.Array, targets: csr_array, seed: int) -> Iterator[int]:
-        """Passes until the optimum is reached, from where a resumed run stood."""
-        if self.resumed is not None and self.resumed["converged"]:
-            return iter(())
-        solver = self.module.start(texts, targets, seed)
-        if self.resumed is not None:
-            solver.load_state({key: _to_numpy(value) for key, value in self.resumed["solver"].items()})
-        return _passes(solver)
+    def release(self) -> None:
+        """Give back the training rows of a finished fit."""
+        if self.converged:
+            self.solver = None
 
     def state_dict(self) -> dict[str, Any]:
         """The dual variables, or only that the fit is done: a finished model needs none."""
-        solver = self.module.solver
-        if solver is None or solver.converged:
-            return {"converged": solver is not None}
-        return {
-            "converged": False,
-            "solver": {key: _to_torch(value) for key, value in solver.state().items()},
-        }
+        state = {"converged": self.converged, "passes": self.passes}
+        if self.solver is None or self.converged:
+            return state
+        return {**state, "solver": {key: _to_torch(value) for key, value in self.solver.state().items()}}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Keep the state until `begin` brings the rows that it belongs to."""
-        self.resumed = state_dict if state_dict["converged"] or "solver" in state_dict else None
-
-
-def _passes(solver: LinearSolver) -> Iterator[int]:
-    while not solver.converged:
-        yield solver.passes
+        """Keep the state until `remaining_passes` brings the rows that it belongs to."""
+        self.converged, self.passes = state_dict["converged"], state_dict["passes"]
+        self._resumed = state_dict.get("solver")
 
 
 def _to_torch(value: Any) -> Any:
