@@ -7,19 +7,19 @@ from typing import Any
 from flash.cli import Parser, note, parse_thresholds
 from flash.core.errors import DataError
 from flash.text.classification.backbones.kernels import announced_compilation
+from flash.text.classification.encoding import encode_targets
 from flash.text.classification.metrics import Evaluation, evaluate
+from flash.text.classification.other_readers import read_json, read_parquet
 from flash.text.classification.predictor import Predictor
 from flash.text.classification.readers import (
     Source,
     check_columns,
     read_csv,
-    read_json,
-    read_parquet,
     text_column,
 )
 from flash.text.classification.report import format_table
 from flash.text.classification.streams import find_format
-from flash.text.classification.targets import encode_targets, infer_format
+from flash.text.classification.targets import infer_format
 from flash.text.classification.thresholds import Thresholds, resolve_thresholds
 
 DESCRIPTION = "Print how good a model is on a file with targets."

@@ -7,8 +7,9 @@ from tqdm import tqdm
 
 from flash.cli import Parser, note, parse_thresholds
 from flash.text.classification.backbones.kernels import announced_compilation
+from flash.text.classification.blocks import READERS, ROWS
 from flash.text.classification.predictor import Predictor
-from flash.text.classification.streams import READERS, ROWS, predict_file
+from flash.text.classification.streams import predict_file
 from flash.text.classification.thresholds import Thresholds
 from flash.text.classification.writers import WRITERS
 

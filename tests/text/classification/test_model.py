@@ -145,7 +145,7 @@ def test_callbacks_see_the_passes_and_the_fit_ends_at_the_optimum(make_data: Any
     trainer = make_trainer(max_epochs=50, callbacks=[watching])
     trainer.fit(model, datamodule=data)
     assert trainer.current_epoch == 1
-    assert watching.steps == trainer.global_step == trainer.optimizers[0].passes > 2  # type: ignore[attr-defined]
+    assert watching.steps == trainer.global_step == trainer.optimizers[0].passes > 2
 
 
 def test_fast_dev_run_makes_one_pass(make_data: Any, make_trainer: Any) -> None:

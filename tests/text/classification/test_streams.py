@@ -1,12 +1,10 @@
 import csv
-import gzip
 import io
 import json
 import os
 import sys
 import threading
 import tracemalloc
-from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,15 +15,16 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from flash.core.errors import DataError, FlashError
-from flash.text.classification import streams, writers
+from flash.text.classification import blocks, streams, writers
+from flash.text.classification.encoding import encode_targets
 from flash.text.classification.predictor import Predictor
 from flash.text.classification.readers import read_csv
-from flash.text.classification.streams import find_format, predict_file, read_blocks
-from flash.text.classification.targets import encode_targets, infer_format
+from flash.text.classification.streams import predict_file
+from flash.text.classification.targets import infer_format
 
 LABELS = ("long", "a, b", 'say "hi"')
 TEXTS = st.text(
@@ -182,7 +181,7 @@ def test_hostile_texts_survive_every_format(tmp_path: Path, texts: list[str], ro
     names = ["a.csv", "b.tsv", "c.jsonl", "d.parquet", "e.jsonl", "f.csv"]
     write(tmp_path / names[0], {"text": texts, 't,\n"': texts})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(streams, "CHUNK", chunk)
+        patch.setattr(blocks, "CHUNK", chunk)
         for step, (source, target) in enumerate(pairwise(names)):
             done = predict_file(
                 predictor,
@@ -197,46 +196,9 @@ def test_hostile_texts_survive_every_format(tmp_path: Path, texts: list[str], ro
     assert read(tmp_path / names[-1])['t,\n"'] == texts
 
 
-@SLOW_IS_FINE
-@given(content=st.text('"\n\rab ', max_size=30), chunk=st.integers(1, 9))
-def test_chunks_cut_rows_where_arrow_does(tmp_path: Path, content: str, chunk: int) -> None:
-    (tmp_path / "in.csv").write_bytes(b"text\n" + content.encode())
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(streams, "CHUNK", chunk)
-        blocks = []
-        with suppress(DataError):  # a quote that is never closed, the one mistake that these characters allow
-            blocks = list(read_blocks(tmp_path / "in.csv", "csv", rows=3))
-    assume(blocks)
-    whole = pa.csv.read_csv(
-        tmp_path / "in.csv",
-        parse_options=pa.csv.ParseOptions(newlines_in_values=True, ignore_empty_lines=False),
-        convert_options=pa.csv.ConvertOptions(
-            column_types={"text": pa.large_string()}, strings_can_be_null=False
-        ),
-    )
-    assert (
-        pa.concat_tables([block.table for block in blocks])["text"].to_pylist() == whole["text"].to_pylist()
-    )
-    assert [block.first for block in blocks] == np.cumsum([1, *map(len, (b.table for b in blocks))])[
-        :-1
-    ].tolist()
-
-
-def test_text_files_by_header_and_packed_ones(tmp_path: Path) -> None:
-    (tmp_path / "tabs.txt").write_bytes(b"\xef\xbb\xbfid\ttext\r\n1\ta,b\r\n")
-    (tmp_path / "commas.txt").write_bytes(b'id,text\n1,"a,b"')
-    (tmp_path / "packed.csv.gz").write_bytes(gzip.compress(b'id,text\n1,"a,b"\n'))
-    for name in ("tabs.txt", "commas.txt", "packed.csv.gz"):
-        blocks = read_blocks(tmp_path / name, find_format(tmp_path / name, None, "input_format"))
-        assert pa.concat_tables([block.table for block in blocks]).to_pydict() == {
-            "id": ["1"],
-            "text": ["a,b"],
-        }
-
-
 @pytest.mark.parametrize("encoding", ["cp1252", "utf-16", "utf-8-sig"])
 def test_other_encodings(tmp_path: Path, encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streams, "CHUNK", 3)
+    monkeypatch.setattr(blocks, "CHUNK", 3)
     (tmp_path / "in.csv").write_bytes("text\nça\nœuf".encode(encoding))
     predict_file(make_predictor(), tmp_path / "in.csv", tmp_path / "out.csv", encoding=encoding)
     assert read(tmp_path / "out.csv")["text"] == ["ça", "œuf"]
@@ -269,7 +231,7 @@ def test_one_row_of_a_megabyte_and_many_labels(tmp_path: Path) -> None:
 
 
 def test_memory_does_not_grow_with_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streams, "CHUNK", 2**14)
+    monkeypatch.setattr(blocks, "CHUNK", 2**14)
     monkeypatch.setattr(writers, "ROW_GROUP", 500)
     (tmp_path / "small.csv").write_text("text\nabc\n")
     predict_file(
@@ -279,11 +241,11 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path, monkeypatch: pytest.
     (tmp_path / "in.csv").write_text("text,n\n" + line * (100 * 2**14 // len(line)))
     peaks: dict[str, int] = {}
     for target in ("out.csv", "out.jsonl", "out.parquet"):
-        blocks: list[int] = []
+        sizes: list[int] = []
         arrow: list[int] = []
 
-        def record(rows: int, blocks: list[int] = blocks, arrow: list[int] = arrow) -> None:
-            blocks.append(rows)
+        def record(rows: int, sizes: list[int] = sizes, arrow: list[int] = arrow) -> None:
+            sizes.append(rows)
             arrow.append(pa.total_allocated_bytes())
 
         before = pa.total_allocated_bytes()
@@ -293,7 +255,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path, monkeypatch: pytest.
         )
         peaks[target] = tracemalloc.get_traced_memory()[1] + max(arrow) - before
         tracemalloc.stop()
-        assert len(blocks) >= 50
+        assert len(sizes) >= 50
     size = (tmp_path / "in.csv").stat().st_size
     assert max(peaks.values()) < size / 2, (peaks, size)
 
@@ -334,7 +296,7 @@ def test_unreadable_files(
     monkeypatch.chdir(tmp_path)
     Path(name).write_bytes(content)
     Path("out.csv").write_text("earlier")
-    monkeypatch.setattr(streams, "CHUNK", max(chunk, len(content)) if "(2 such" in words else chunk)
+    monkeypatch.setattr(blocks, "CHUNK", max(chunk, len(content)) if "(2 such" in words else chunk)
     with pytest.raises(DataError) as caught:
         predict_file(make_predictor(), name, "out.csv", input_field="text")
     assert words in str(caught.value)
@@ -408,8 +370,8 @@ def test_half_a_surrogate_pair_in_another_column(tmp_path: Path) -> None:
 
 
 def test_a_row_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streams, "LONGEST_ROW", 1000)
-    monkeypatch.setattr(streams, "CHUNK", 100)
+    monkeypatch.setattr(blocks, "LONGEST_ROW", 1000)
+    monkeypatch.setattr(blocks, "CHUNK", 100)
     (tmp_path / "in.csv").write_text('text\n"' + "a\n" * 2000)
     with pytest.raises(DataError, match="a row is longer than 1,000 bytes"):
         predict_file(make_predictor(), tmp_path / "in.csv", tmp_path / "out.csv")
@@ -545,5 +507,5 @@ def test_rows_of_a_slow_pipe_come_through_one_by_one(monkeypatch: pytest.MonkeyP
 
 
 def test_unknown_formats_have_neither_reader_nor_writer() -> None:
-    assert list(streams.READERS) == list(writers.WRITERS)
-    assert set(streams.ENDINGS.values()) == set(streams.READERS)
+    assert list(blocks.READERS) == list(writers.WRITERS)
+    assert set(streams.ENDINGS.values()) == set(blocks.READERS)

@@ -1,5 +1,4 @@
 import random
-import warnings
 from typing import Any
 
 import numpy as np
@@ -8,18 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_array
-from sklearn.preprocessing import MultiLabelBinarizer
 
 from flash.core.errors import DataError
+from flash.text.classification.encoding import encode_targets
+from flash.text.classification.labels import LabelSet
 from flash.text.classification.readers import Source
-from flash.text.classification.targets import (
-    LabelSet,
-    TargetFormat,
-    encode_targets,
-    infer_format,
-    natural_key,
-    split_cell,
-)
+from flash.text.classification.targets import TargetFormat, infer_format
 
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=5).map(str.strip).filter(bool)
 LABEL_ROWS = st.lists(st.lists(NAMES, max_size=4, unique=True), min_size=1, max_size=10).filter(any)
@@ -44,14 +37,6 @@ def refused(*arguments: Any, **keywords: Any) -> str:
     with pytest.raises(DataError) as caught:
         encode(*arguments, **keywords)
     return str(caught.value)
-
-
-def decode(target_format: TargetFormat, targets: csr_array) -> list[list[str]]:
-    names = target_format.label_set.names
-    return [
-        [names[j] for j in targets.indices[a:b]]
-        for a, b in zip(targets.indptr, targets.indptr[1:], strict=False)
-    ]
 
 
 def quoted(name: str) -> str:
@@ -182,41 +167,7 @@ def test_class_names_of_the_source() -> None:
     )
 
 
-# ---- round trips, with scikit-learn as the oracle
-
-
-@settings(deadline=None)
-@given(rows=LABEL_ROWS)
-def test_lists_round_trip(rows: list[list[str]]) -> None:
-    data = source(pa.array(rows, pa.list_(pa.string())))
-    target_format = infer_format(data, "y")
-    targets = encode_targets(target_format, data, "y")
-    assert [sorted(row) for row in decode(target_format, targets)] == [sorted(row) for row in rows]
-    binarizer = MultiLabelBinarizer(classes=list(target_format.label_set.names))
-    np.testing.assert_array_equal(targets.toarray(), binarizer.fit_transform(rows))
-
-
-@settings(deadline=None)
-@given(rows=LABEL_ROWS, delimiter=st.sampled_from([",", ";", "|", "::", "\t", " "]), spaces=st.booleans())
-def test_delimited_round_trip(rows: list[list[str]], delimiter: str, spaces: bool) -> None:
-    glue = f" {delimiter} " if spaces else delimiter
-    data = source(pa.array([glue.join(map(quoted, row)) for row in rows]))
-    target_format = infer_format(data, "y", label_delimiter=delimiter)
-    decoded = decode(target_format, encode_targets(target_format, data, "y"))
-    assert [sorted(row) for row in decoded] == [sorted(row) for row in rows]
-
-
-@settings(deadline=None)
-@given(
-    matrix=st.lists(
-        st.lists(st.sampled_from([0.0, 0.25, 1.0]), min_size=3, max_size=3), min_size=1, max_size=8
-    )
-)
-def test_vectors_and_columns_round_trip(matrix: list[list[float]]) -> None:
-    assert encode(matrix)[1] == matrix
-    columns = {name: pa.array([str(row[j]) for row in matrix]) for j, name in enumerate("abc")}
-    data = Source(pa.table(columns), (("train.csv", len(matrix)),))
-    assert encode(data, ["a", "b", "c"])[1] == matrix
+# ---- what never flips a format
 
 
 @settings(deadline=None)
@@ -231,45 +182,6 @@ def test_rows_of_one_label_never_flip_the_format(rows: list[list[str]], seed: in
         cells = source(pa.array([",".join(map(quoted, row)) for row in label_rows]))
         target_format = infer_format(cells, "y", label_delimiter=",")
         assert (target_format.kind, target_format.label_set.multi_label) == ("delimited", True)
-
-
-@given(names=st.lists(NAMES, min_size=1, max_size=5))
-def test_split_cell_undoes_quoting(names: list[str]) -> None:
-    assert split_cell(",".join(map(quoted, names)), ",") == names
-
-
-@pytest.mark.parametrize(
-    ("cell", "names"),
-    [
-        ('"a, b",c', ["a, b", "c"]),
-        ('a, "b ""c"" d"', ["a", 'b "c" d']),
-        ('5" pipe, x', ['5" pipe', "x"]),
-        ('"unclosed, x', ['"unclosed', "x"]),
-        ('"a" b, c', ['"a" b', "c"]),
-        (',"",', ["", ""]),
-    ],
-)
-def test_cells_with_quotes(cell: str, names: list[str]) -> None:
-    assert split_cell(cell, ",") == names
-
-
-def test_natural_order() -> None:
-    names = ["label10", "label2", "b", "10", "9", "a1b10", "a1b9", "007", "7", "B", "9" * 5000, "", "é"]
-    assert sorted(names, key=natural_key) == [
-        "",
-        "007",
-        "7",
-        "9",
-        "10",
-        "9" * 5000,
-        "B",
-        "a1b9",
-        "a1b10",
-        "b",
-        "label2",
-        "label10",
-        "é",
-    ]
 
 
 # ---- mistakes, by their words
@@ -501,62 +413,3 @@ def test_columns_and_labels_that_do_not_match() -> None:
     assert refused(data, ["y", "b"], labels=["y", "bb"]) == (
         f"unknown label 'bb'; did you mean 'b'? Known: y, b{tail}"
     )
-
-
-def test_bad_cells_of_several_columns_come_in_the_order_of_rows() -> None:
-    data = source(["1", "x"], b=pa.array(["?", ""]))
-    assert refused(data, ["y", "b"]) == (
-        "train.csv: 2 targets are not 0, 1, true, false or a number between 0 and 1 (train.csv, row 1, "
-        "column 'b': '?'; train.csv, row 2, column 'y': 'x'); write 0 or 1; 1 target is null or empty "
-        "(train.csv, row 2, column 'b'); write 0 where a label does not apply"
-    )
-
-
-# ---- val and test follow train
-
-
-def test_unknown_labels_are_counted_and_named() -> None:
-    target_format = infer_format(source(["a,b"]), "y")
-    val = source(["a,new", "new", "b,other", "", "third,fourth"], "val.csv")
-    with pytest.raises(DataError) as caught:
-        encode_targets(target_format, val, "y")
-    assert str(caught.value) == (
-        "val.csv: 4 values in column 'y' are none of the 2 labels: 'new' (2 rows, the first val.csv, row "
-        "1); 'fourth' (1 row, the first val.csv, row 5); 'other' (1 row, the first val.csv, row 3); and 1 "
-        "more; add them to labels=[...], or pass unknown_labels='ignore' to leave them out"
-    )
-    with pytest.warns(UserWarning, match="are none of the 2 labels: 'new' .2 rows, .*left out of these rows"):
-        targets = encode_targets(target_format, val, "y", unknown_labels="ignore")
-    assert targets.toarray().tolist() == [[1, 0], [0, 0], [0, 1], [0, 0], [0, 0]]
-
-
-def test_a_single_label_format_hints_at_delimiters() -> None:
-    target_format = infer_format(source(["a", "b"]), "y")
-    with pytest.raises(DataError, match="pass label_delimiter=',' if commas separate labels"):
-        encode_targets(target_format, source(["a,b"], "val.csv"), "y")
-
-
-def test_known_labels_warn_of_nothing() -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        encode_targets(infer_format(source(["a,b"]), "y"), source(["b"]), "y", unknown_labels="ignore")
-
-
-def test_val_has_the_structure_of_train() -> None:
-    names = infer_format(source([["a"]]), "y")
-    words = "column 'y' holds text .val.csv, row 1: 'a'., but the training rows hold lists; give every split"
-    with pytest.raises(DataError, match=words):
-        encode_targets(names, source(["a"], "val.csv"), "y")
-    single = infer_format(source(["a", "b"]), "y")
-    with pytest.raises(DataError, match="but the training rows hold single values"):
-        encode_targets(single, source([["a"]], "val.csv"), "y")
-
-
-def test_a_val_split_without_any_label_is_ordinary() -> None:
-    target_format = infer_format(source([["a"], ["b"]]), "y")
-    assert encode_targets(target_format, source([[], []]), "y").toarray().tolist() == [[0, 0], [0, 0]]
-
-
-def test_a_label_set_knows_its_columns() -> None:
-    labels = LabelSet(("x", "y"), True)
-    assert (len(labels), labels.index) == (2, {"x": 0, "y": 1})

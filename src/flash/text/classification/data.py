@@ -18,24 +18,19 @@ from scipy.sparse import csr_array
 from torch.utils.data import DataLoader, Dataset
 
 from flash.core.errors import DataError, FlashError, unknown_name
+from flash.text.classification.encoding import encode_targets
+from flash.text.classification.labels import LabelSet
 from flash.text.classification.labelstudio import read_labelstudio
-from flash.text.classification.readers import (
-    Source,
-    read_csv,
+from flash.text.classification.other_readers import (
     read_data_frame,
     read_hf_dataset,
     read_json,
     read_lists,
     read_parquet,
-    text_column,
 )
+from flash.text.classification.readers import Source, read_csv, text_column
 from flash.text.classification.splits import stratified_split
-from flash.text.classification.targets import (
-    LabelSet,
-    TargetFormat,
-    encode_targets,
-    infer_format,
-)
+from flash.text.classification.targets import TargetFormat, infer_format
 
 # The types are simple ones, because the command line makes its options of them.
 Files: TypeAlias = str | Path | list[str] | None
@@ -44,6 +39,7 @@ Batch: TypeAlias = dict[str, Any]
 Read: TypeAlias = Callable[[Any, str, list[str]], Source]
 
 SHOWN = 10  # labels that repr names
+SPLITS = ("train", "val", "test", "predict")
 HF_SPLITS = {"train": "train", "val": "validation", "test": "test", "predict": "test"}
 
 
@@ -143,7 +139,7 @@ class TextClassificationData(LightningDataModule):
             val_file: the same, for validation.
             test_file: the same, for testing.
             predict_file: the same; only the texts are read.
-            delimiter: between cells; unless given, a tab in .tsv and .txt whose header has one, else a comma.
+            delimiter: between cells; unless given, a tab in .tsv, and in .txt whose header has one, else a comma.
             encoding: of the files, such as cp1252.
             quoting: whether cells may stand in double quotes.
             **options: see `from_sources`.
@@ -154,12 +150,8 @@ class TextClassificationData(LightningDataModule):
         read = partial(read_csv, delimiter=delimiter, encoding=encoding, quoting=quoting)
         return cls.from_sources(
             lambda files, _, columns: read(files, columns=columns),
-            {
-                "train_file": train_file,
-                "val_file": val_file,
-                "test_file": test_file,
-                "predict_file": predict_file,
-            },
+            "file",
+            (train_file, val_file, test_file, predict_file),
             input_field,
             target_fields,
             **options,
@@ -195,12 +187,8 @@ class TextClassificationData(LightningDataModule):
         """
         return cls.from_sources(
             lambda files, _, columns: read_json(files, columns=columns, field=field),
-            {
-                "train_file": train_file,
-                "val_file": val_file,
-                "test_file": test_file,
-                "predict_file": predict_file,
-            },
+            "file",
+            (train_file, val_file, test_file, predict_file),
             input_field,
             target_fields,
             **options,
@@ -233,12 +221,8 @@ class TextClassificationData(LightningDataModule):
         """
         return cls.from_sources(
             lambda files, _, columns: read_parquet(files, columns=columns),
-            {
-                "train_file": train_file,
-                "val_file": val_file,
-                "test_file": test_file,
-                "predict_file": predict_file,
-            },
+            "file",
+            (train_file, val_file, test_file, predict_file),
             input_field,
             target_fields,
             **options,
@@ -271,12 +255,8 @@ class TextClassificationData(LightningDataModule):
         """
         return cls.from_sources(
             lambda frame, name, columns: read_data_frame(frame, name, columns=columns),
-            {
-                "train_data_frame": train_data_frame,
-                "val_data_frame": val_data_frame,
-                "test_data_frame": test_data_frame,
-                "predict_data_frame": predict_data_frame,
-            },
+            "data_frame",
+            (train_data_frame, val_data_frame, test_data_frame, predict_data_frame),
             input_field,
             target_fields,
             **options,
@@ -313,12 +293,8 @@ class TextClassificationData(LightningDataModule):
             lambda dataset, name, columns: read_hf_dataset(
                 dataset, name, columns=columns, split=HF_SPLITS[name.split("_")[0]]
             ),
-            {
-                "train_hf_dataset": train_hf_dataset,
-                "val_hf_dataset": val_hf_dataset,
-                "test_hf_dataset": test_hf_dataset,
-                "predict_hf_dataset": predict_hf_dataset,
-            },
+            "hf_dataset",
+            (train_hf_dataset, val_hf_dataset, test_hf_dataset, predict_hf_dataset),
             input_field,
             target_fields,
             **options,
@@ -351,24 +327,19 @@ class TextClassificationData(LightningDataModule):
         Raises:
             DataError: texts or targets that cannot be read as asked.
         """
-        pairs = {
-            "train_data": (train_data, train_targets),
-            "val_data": (val_data, val_targets),
-            "test_data": (test_data, test_targets),
-        }
-        for name, (texts, targets) in pairs.items():
-            other = name.replace("data", "targets")
+        pairs = [(train_data, train_targets), (val_data, val_targets), (test_data, test_targets)]
+        for split, (texts, targets) in zip(SPLITS, pairs, strict=False):
             if (texts is None) != (targets is None):
-                given, missing = (other, name) if texts is None else (name, other)
+                given, missing = ("targets", "data") if texts is None else ("data", "targets")
                 raise DataError(
-                    f"{given} is given without {missing}; pass both, or predict_data for texts alone"
+                    f"{split}_{given} is given without {split}_{missing}; pass both, or predict_data for texts "
+                    "alone"
                 )
+        pairs.append((predict_data, None))
         return cls.from_sources(
             lambda pair, name, _: read_lists(pair[0], pair[1], name),
-            {
-                **{name: None if pair[0] is None else pair for name, pair in pairs.items()},
-                "predict_data": None if predict_data is None else (predict_data, None),
-            },
+            "data",
+            [None if pair[0] is None else pair for pair in pairs],
             "text",
             "targets",
             **options,
@@ -410,12 +381,13 @@ class TextClassificationData(LightningDataModule):
             lambda files, _, columns: read_labelstudio(
                 files, input_field=input_field, target_field=target_field, annotated="labels" in columns
             ),
-            {
-                "train_export_json": export_json if train_export_json is None else train_export_json,
-                "val_export_json": val_export_json,
-                "test_export_json": test_export_json,
-                "predict_export_json": predict_export_json,
-            },
+            "export_json",
+            (
+                export_json if train_export_json is None else train_export_json,
+                val_export_json,
+                test_export_json,
+                predict_export_json,
+            ),
             "text",
             "labels",
             **options,
@@ -425,7 +397,8 @@ class TextClassificationData(LightningDataModule):
     def from_sources(
         cls,
         read: Read,
-        inputs: dict[str, Any],
+        kind: str,
+        given: Sequence[Any],
         input_field: str,
         target_fields: Fields = None,
         *,
@@ -444,7 +417,8 @@ class TextClassificationData(LightningDataModule):
 
         Args:
             read: reads one input: (value, name of the input, columns needed) -> Source.
-            inputs: what was given under each name, in the order train, val, test, predict; None for nothing.
+            kind: the rest of the arguments' names, such as `file` of `train_file`.
+            given: what was given for train, val, test and predict; None for nothing.
             input_field: the column of texts.
             target_fields: the target column, or the list of 0/1 columns.
             label_delimiter: between the names in one cell; a comma unless given.
@@ -463,9 +437,10 @@ class TextClassificationData(LightningDataModule):
             DataError: anything that cannot be read as asked.
         """
         _check_options(unknown, unknown_labels, batch_size, num_workers)
+        inputs = {f"{split}_{kind}": value for split, value in zip(SPLITS, given, strict=True)}
         fields = _check_fields(inputs, input_field, target_fields)
         sources = {}
-        for name, value in inputs.items():  # no comprehensions here: a warning counts the frames to the user
+        for name, value in inputs.items():  # no comprehension here: a warning counts the frames to the user
             if value is not None:
                 targets = [] if name.startswith("predict") else fields
                 sources[name] = read(value, name, [input_field, *targets])
@@ -490,7 +465,7 @@ class TextClassificationData(LightningDataModule):
         if label_set is None and labels is not None:  # nothing but texts to predict
             label_set = LabelSet(tuple(labels), multi_label is not False)
         return cls(
-            *[datasets.get(split) for split in ("train", "val", "test", "predict")],
+            *[datasets.get(split) for split in SPLITS],
             label_set=label_set,
             input_field=input_field,
             batch_size=batch_size,
@@ -562,7 +537,7 @@ class TextClassificationData(LightningDataModule):
         if self.label_set is not None:
             kind += ", multi-label" if self.multi_label else ", single-label"
         lines = [f"TextClassificationData: {kind}, batch_size={self.batch_size}"]
-        for split in ("train", "val", "test", "predict"):
+        for split in SPLITS:
             dataset = getattr(self, f"{split}_dataset")
             if dataset is not None:
                 lines.extend(_describe(split, dataset, self.labels or []))

@@ -10,8 +10,9 @@ import numpy as np
 import pyarrow as pa
 
 from flash.core.errors import DataError, unknown_name
-from flash.text.classification.mistakes import SHOWN, count_rows, first_of
-from flash.text.classification.readers import Files, Source, find_files, read_bytes, read_json_array, to_array
+from flash.text.classification.mistakes import SHOWN, count_rows, first_of, some_of
+from flash.text.classification.other_readers import read_json_array
+from flash.text.classification.readers import Files, Source, find_files, read_bytes, to_array
 
 # What JSON_MIN writes beside the task's data and the choices.
 NOT_DATA = {
@@ -48,11 +49,7 @@ def read_labelstudio(
             f"{path}, row {number}" for number, task in enumerate(tasks, 1) if not isinstance(task, dict)
         ]
         if wrong or not tasks:
-            found = (
-                f"{count_rows(len(wrong))} not a task ({first_of(wrong[:SHOWN], len(wrong))})"
-                if tasks
-                else "no tasks"
-            )
+            found = f"{count_rows(len(wrong))} not a task ({some_of(wrong)})" if tasks else "no tasks"
             raise DataError(f"{path}: {found}; export the project from Label Studio as JSON or JSON-MIN")
         key = _text_key(tasks, input_field, str(path))
         chosen = [_choices(task, key, target_field) for task in tasks] if annotated else [[] for _ in tasks]

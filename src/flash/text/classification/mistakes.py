@@ -7,7 +7,9 @@ import codecs
 import csv
 import io
 import json
+from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +28,19 @@ _QUOTE_HELP = (
 
 
 def count_rows(count: int, word: str = "row is") -> str:
-    """`1 row is`, `12 rows are`, or without the verb."""
-    plural = {"row is": "rows are", "row": "rows"}[word]
+    """`1 row is`, `12 rows are`; `row has` likewise, or `row` without a verb."""
+    plural = {"row is": "rows are", "row has": "rows have", "row": "rows"}[word]
     return f"1 {word}" if count == 1 else f"{count:,} {plural}"
 
 
 def first_of(places: list[str], count: int) -> str:
     """The places, and how many more of `count` there are."""
     return "; ".join(places) + (f"; and {count - len(places):,} more" if count > len(places) else "")
+
+
+def some_of(places: list[str]) -> str:
+    """The first few places, and how many more there are."""
+    return first_of(places[:SHOWN], len(places))
 
 
 def missing_file(entry: str, path: Path) -> str:
@@ -50,25 +57,41 @@ def missing_file(entry: str, path: Path) -> str:
     )
 
 
-def not_utf8(path: Path, buffer: pa.Buffer) -> str:
-    """Where the first bytes that are not UTF-8 stand, and which encoding to try."""
-    start, step = 0, 1 << 24
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    while start < len(buffer):
-        chunk = buffer.slice(start, min(step, len(buffer) - start)).to_pybytes()
+def decoded(
+    chunks: Iterable[bytes], name: str, encoding: str, advice: str = "pass encoding={!r}"
+) -> Iterator[tuple[bytes, str]]:
+    """Each chunk, cut anywhere, with its text; the characters in between come with the later one.
+
+    Raises:
+        DataError: where the first byte stands that is not in the encoding, and which one to try.
+    """
+    decoder = codecs.getincrementaldecoder(encoding)()
+    position = 0
+    for chunk in chain(chunks, [b""]):
         pending = len(decoder.getstate()[0])
         try:
-            decoder.decode(chunk, final=start + step >= len(buffer))
+            text = decoder.decode(chunk, final=not chunk)
         except UnicodeDecodeError as error:
-            offset = start - pending + error.start
-            mark = buffer.slice(0, 2).to_pybytes()
-            guess = "utf-16" if mark in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "cp1252"
-            value = error.object[error.start]
-            return (
-                f"{path} is not UTF-8: byte 0x{value:02x} at offset {offset:,}; pass encoding={guess!r}, or "
-                "the one it was saved in"
-            )
-        start += step
+            value, offset = error.object[error.start], position - pending + error.start
+            marked = not offset and error.object.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+            raise DataError(
+                f"{name} is not {encoding.upper()}: byte 0x{value:02x} at offset {offset:,}; "
+                f"{advice.format('utf-16' if marked else 'cp1252')}, or the one it was saved in"
+            ) from error
+        yield chunk, text
+        position += len(chunk)
+
+
+def not_utf8(path: Path, buffer: pa.Buffer) -> str:
+    """Where the first bytes that are not UTF-8 stand, and which encoding to try."""
+    step = 1 << 24
+    starts = range(0, len(buffer), step)
+    chunks = (buffer.slice(start, min(step, len(buffer) - start)).to_pybytes() for start in starts)
+    try:
+        for _ in decoded(chunks, str(path), "utf-8"):
+            continue
+    except DataError as error:
+        return str(error)
     return f"{path} is not UTF-8; pass encoding='cp1252', or the one it was saved in"
 
 
@@ -137,7 +160,7 @@ def read_json_lines(path: Path, buffer: pa.Buffer) -> list[Any]:
             wrong.append(f"row {number}: {error.msg} at column {error.colno}")
     if wrong:
         raise DataError(
-            f"{path}: {count_rows(len(wrong))} not JSON ({first_of(wrong[:SHOWN], len(wrong))}); write one "
+            f"{path}: {count_rows(len(wrong))} not JSON ({some_of(wrong)}); write one "
             "object a line, or one array of objects"
         )
     return rows
@@ -153,15 +176,12 @@ def mixture(values: list[Any], name: str, error: Exception) -> str:
     if halves:
         return (
             f"holds half of a surrogate pair, which is no text, in {count_rows(len(halves), 'row')} "
-            f"({first_of(halves[:SHOWN], len(halves))}); repair it: text.encode('utf-8', 'replace').decode()"
+            f"({some_of(halves)}); repair it: text.encode('utf-8', 'replace').decode()"
         )
     if len(kinds) == 1:
         return f"cannot be read: {error}"
     (usual, often), *others = sorted(kinds.items(), key=lambda item: -len(item[1]))
-    found = ", ".join(
-        f"{kind} in {count_rows(len(rows), 'row')} ({first_of(rows[:SHOWN], len(rows))})"
-        for kind, rows in others
-    )
+    found = ", ".join(f"{kind} in {count_rows(len(rows), 'row')} ({some_of(rows)})" for kind, rows in others)
     return (
         f"mixes types: {usual} in {count_rows(len(often), 'row')}, but {found}; give every row the same type"
     )

@@ -1,22 +1,21 @@
-"""A source becomes a table: files, frames, data sets and lists, read by Arrow.
+"""A source becomes a table: `Source`, its columns, and the reader of CSV; `other_readers` has the others.
 
 `Source` is an Arrow table that still knows which file and row each of its rows came from, so that every
 message can say so. One rule for rows: row 1 is the first data row of its file; headers and blank lines are
 not counted.
 
-Imports nothing of the project but errors, the door of the optional extras, and the wording of mistakes;
-neither torch nor lightning.
+Imports nothing of the project but errors and the wording of mistakes; neither torch nor lightning.
 """
 
 import codecs
 import csv
 import glob
 import io
-import json
+import re
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -25,11 +24,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
-import pyarrow.json
-import pyarrow.parquet
 
 from flash.core.errors import DataError, unknown_name
-from flash.core.extras import require
 from flash.text.classification.mistakes import (
     SHOWN,
     UTF8_MARK,
@@ -39,11 +35,11 @@ from flash.text.classification.mistakes import (
     mixture,
     not_utf8,
     raise_for_quotes,
-    read_json_lines,
 )
 
 Files: TypeAlias = str | Path | Sequence[str | Path]
 
+PACKED = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}  # file endings that are unpacked while reading
 QUOTE, NEWLINES = ord('"'), (ord("\n"), ord("\r"))
 BLOCK = 1 << 22  # bytes parsed at once; 4 MiB measured as quick as larger ones, with less memory
 LARGEST_BLOCK = 2**31 - 1  # Arrow's own limit
@@ -94,12 +90,12 @@ def text_column(source: Source, name: str) -> pa.LargeStringArray:
     nulls = column.null_count if not pa.types.is_null(column.type) else len(column)
     if nulls:
         places = source.places(np.flatnonzero(pc.is_null(column)))
-        rows = "1 row has" if nulls == 1 else f"{nulls:,} rows have"
+        rows = count_rows(nulls, "row has")
         raise DataError(
             f"{source.name}: {rows} no text in column {name!r} ({places}); fill these cells or remove these "
             "rows"
         )
-    if not (is_text(column.type) or len(column) == 0):
+    if not (pa.types.is_large_string(column.type) or len(column) == 0):
         raise DataError(
             f"{source.name}: column {name!r} holds {column.type}, not text ({source.where(0)}: "
             f"{column[0].as_py()!r}); name the column of texts, or turn its values into text"
@@ -123,6 +119,42 @@ def text_array(texts: Any, name: str) -> pa.LargeStringArray:
     return text_column(Source(table, ((name, table.num_rows),)), "text")
 
 
+def plain_column(source: Source, name: str) -> pa.Array:
+    """A column as one array, texts of any kind as large strings; dictionary-encoded values are decoded."""
+    column = source.table[name]
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if pa.types.is_string(column.type) or pa.types.is_string_view(column.type):
+        column = column.cast(pa.large_string())  # one array may pass 2 GB
+    return column.combine_chunks()
+
+
+def to_array(values: Any, column: str, name: str) -> pa.Array | pa.ChunkedArray:
+    """Python values as an Arrow array; values that do not go together are counted by kind."""
+    if isinstance(values, pa.Array | pa.ChunkedArray):
+        return values
+    if getattr(values, "ndim", 1) == 2:
+        matrix = np.ascontiguousarray(values.toarray() if hasattr(values, "toarray") else values)
+        if not matrix.shape[1]:
+            raise DataError(
+                f"{name}: column {column!r} is an array of shape {matrix.shape}; pass (N, L), L >= 1"
+            )
+        return pa.FixedSizeListArray.from_arrays(pa.array(matrix.ravel()), matrix.shape[1])
+    try:
+        return pa.array(np.asarray(values) if hasattr(values, "detach") else values, from_pandas=True)
+    except (
+        pa.ArrowInvalid,
+        pa.ArrowTypeError,
+        pa.ArrowNotImplementedError,
+        UnicodeEncodeError,
+        OverflowError,
+    ) as error:
+        raise DataError(f"{name}: column {column!r} {mixture(list(values), name, error)}") from error
+
+
+# ---------------------------------------------------------------------------------------------- CSV
+
+
 def read_csv(
     files: Files,
     *,
@@ -137,7 +169,7 @@ def read_csv(
         files: a file, a list of files, or a glob such as `"data/*.csv"`; .gz, .bz2 and .zst are unpacked.
         columns: the columns needed; None for all. Others are not materialised.
         encoding: the text encoding; a byte-order mark is fine.
-        delimiter: None for a tab in `.tsv` and `.txt` whose header holds one, otherwise a comma.
+        delimiter: None for a tab in `.tsv`, and in `.txt` whose header holds one; otherwise a comma.
         quoting: whether a cell may stand in double quotes. False for files in which a quote is an ordinary
             character; no cell can then hold the delimiter or a newline.
 
@@ -150,182 +182,7 @@ def read_csv(
             f"delimiter={delimiter!r} is not one character of ASCII; pass one such as ';' or '\\t'"
         )
     wanted = None if columns is None else list(columns)
-    return _read_each(files, "csv", lambda path: _csv_table(path, wanted, encoding, delimiter, quoting))
-
-
-def read_json(files: Files, *, columns: Iterable[str] | None = None, field: str | None = None) -> Source:
-    """JSON lines, an array of objects, or the array that an object has under `field`.
-
-    JSON lines are Arrow's and quick; an array passes through Python's json, at a third of the speed and with
-    several times the memory.
-
-    Args:
-        files: as in `read_csv`.
-        columns: as in `read_csv`; a key that a row lacks is a null.
-        field: the key of the array in a file that is one object.
-
-    Raises:
-        DataError: no such file, column or field, rows that are not objects, a column of mixed types.
-    """
-    wanted = None if columns is None else list(columns)
-    return _read_each(files, "json", lambda path: _json_table(path, wanted, field))
-
-
-def read_parquet(files: Files, *, columns: Iterable[str] | None = None) -> Source:
-    """Parquet files; arguments and errors as in `read_csv`."""
-    wanted = None if columns is None else list(columns)
-    return _read_each(files, "parquet", lambda path: _parquet_table(path, wanted))
-
-
-def read_data_frame(frame: Any, name: str, *, columns: Iterable[str] | None = None) -> Source:
-    """A pandas DataFrame, called `name` in messages.
-
-    Raises:
-        DataError: not a DataFrame, no such column, duplicate columns, no rows, a column of mixed types.
-    """
-    if not (hasattr(frame, "columns") and hasattr(frame, "iloc")):
-        raise DataError(
-            f"{name} is a {type(frame).__name__}, not a pandas DataFrame; pass one, or use from_lists"
-        )
-    known = [str(column) for column in frame.columns]
-    wanted = check_columns(known, columns, name)
-    table = {column: to_array(frame.iloc[:, known.index(column)], column, name) for column in wanted}
-    return _whole(pa.table(table), name)
-
-
-def read_hf_dataset(
-    dataset: Any, name: str, *, columns: Iterable[str] | None = None, split: str = "train"
-) -> Source:
-    """A Hugging Face `datasets.Dataset`, called `name` in messages; `ClassLabel` names come along.
-
-    Args:
-        dataset: a Dataset, or a text: the folder of one saved with `save_to_disk`, or a name on the hub.
-        name: what messages call it.
-        columns: the columns needed; None for all.
-        split: the split taken where `dataset` is a text.
-
-    Raises:
-        DataError: not one Dataset (a DatasetDict, a stream), no such column, no rows.
-        MissingExtraError: the package `datasets` is not installed.
-    """
-    datasets = require("datasets", "datasets")
-    if isinstance(dataset, str):
-        dataset = _load_hf_dataset(datasets, dataset, split)
-    if isinstance(dataset, datasets.DatasetDict):
-        raise DataError(
-            f"{name} holds several splits; pass one of them: dataset[{next(iter(dataset), 'train')!r}]"
-        )
-    if not isinstance(dataset, datasets.Dataset):
-        raise DataError(
-            f"{name} is a {type(dataset).__name__}, not a datasets.Dataset; load it without streaming"
-        )
-    wanted = check_columns(dataset.column_names, columns, name)
-    dataset = dataset.select_columns(wanted)
-    features = {key: getattr(feature, "feature", feature) for key, feature in dataset.features.items()}
-    class_names = {key: tuple(value.names) for key, value in features.items() if hasattr(value, "names")}
-    return replace(_whole(dataset.with_format("arrow")[:], name), class_names=class_names)
-
-
-def read_lists(texts: Any, targets: Any | None, name: str) -> Source:
-    """Texts, and targets of the same length, as a table of the columns `text` and `targets`.
-
-    Args:
-        texts: a sequence of N texts: list, tuple, numpy or Arrow array, pandas Series.
-        targets: a sequence of N targets or an (N, L) array; None for texts alone.
-        name: what messages call the texts, such as `train_data`.
-
-    Raises:
-        DataError: one text instead of a list, lengths that differ, no texts, mixed types, half a surrogate
-            pair.
-    """
-    if isinstance(texts, str | bytes) or not hasattr(texts, "__len__"):
-        raise DataError(
-            f"{name} is a {type(texts).__name__}, not a list of texts; pass a list such as ['a text', ...]"
-        )
-    table = {"text": to_array(texts, "text", name)}
-    if targets is not None:
-        if isinstance(targets, str) or not hasattr(targets, "__len__"):
-            raise DataError(
-                f"the targets of {name} are a {type(targets).__name__}; pass a list, one target a text"
-            )
-        count = targets.shape[0] if hasattr(targets, "shape") else len(targets)
-        if count != len(texts):
-            raise DataError(
-                f"{name} holds {len(texts):,} texts, and there are {count:,} targets; pass one a text"
-            )
-        table["targets"] = to_array(targets, "targets", name)
-    return _whole(pa.table(table), name)
-
-
-def check_columns(
-    known: Sequence[str], wanted: Iterable[str] | None, place: str, hint: str = ""
-) -> list[str]:
-    """The wanted columns, or all; says which are unknown or there twice."""
-    wanted = list(known) if wanted is None else list(dict.fromkeys(wanted))
-    missing = [unknown_name("column", name, known) for name in wanted if name not in known]
-    if missing:
-        raise DataError(
-            f"{place}: {missing[0]}{f' (and {len(missing) - 1} more unknown)' * (len(missing) > 1)}{hint}"
-        )
-    # Columns without a name are what a spreadsheet leaves at the right edge; nobody asks for one by mistake.
-    twice = [
-        f"{name!r} ({count} times)"
-        for name, count in Counter(known).items()
-        if count > 1 and (name or "" in wanted)
-    ]
-    if twice:
-        raise DataError(
-            f"{place}: the same column name is there more than once: {', '.join(twice)}; rename all but one"
-        )
-    return wanted
-
-
-def find_files(files: Files, kind: str) -> list[Path]:
-    """The files that a path, a glob or a list of them names, in order; the files of one glob are sorted."""
-    found: list[Path] = []
-    for entry in [files] if isinstance(files, str | Path) else list(files):
-        path = Path(entry).expanduser()
-        if path.is_dir():
-            raise DataError(
-                f"{entry} is a folder, not a file; for every file in it pass '{path / f'*.{kind}'}'"
-            )
-        if path.exists():
-            found.append(path)
-            continue
-        matches = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207  (pathlib's: no absolute one)
-        if not matches:
-            raise DataError(missing_file(str(entry), path))
-        found.extend(Path(match) for match in matches if not Path(match).is_dir())
-    if not found:
-        raise DataError(f"no file given; pass a path such as 'train.{kind}', a list of paths, or a glob")
-    return found
-
-
-def _read_each(files: Files, kind: str, read: Callable[[Path], pa.Table]) -> Source:
-    tables, parts = [], []
-    for path in find_files(files, kind):
-        try:
-            table = read(path)
-        except OSError as error:
-            raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
-        if not table.num_rows:
-            header = ", only column names" if table.num_columns else ""
-            raise DataError(f"{path} has no rows{header}; is it the right file?")
-        tables.append(table)
-        parts.append((str(path), table.num_rows))
-    try:
-        return Source(pa.concat_tables(tables, promote_options="permissive"), tuple(parts))
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise DataError(f"{parts[0][0]} and the other files differ in a column's type: {error}") from error
-
-
-def _whole(table: pa.Table, name: str) -> Source:
-    if not table.num_rows:
-        raise DataError(f"{name} has no rows; pass at least one")
-    return Source(table, ((name, table.num_rows),))
-
-
-# ---------------------------------------------------------------------------------------------- CSV
+    return read_each(files, "csv", lambda path: _csv_table(path, wanted, encoding, delimiter, quoting))
 
 
 def _csv_table(
@@ -334,8 +191,17 @@ def _csv_table(
     buffer = _utf8(path, encoding)
     start = bytes(buffer.slice(0, min(len(buffer), 4096)))
     buffer = buffer.slice(len(start) - len(start.removeprefix(UTF8_MARK).lstrip(b"\r\n")))
-    names, delimiter = _csv_header(path, buffer, delimiter, quoting)
-    others = [character for character in ";\t|" if len(names) == 1 and character in names[0]]
+    text = bytes(buffer.slice(0, min(len(buffer), BLOCK))).decode(errors="surrogateescape")
+    if not text.strip():
+        raise DataError(f"{path} is empty; is it the right file?")
+    if delimiter is None:
+        kind, first = ending(path), re.split("[\r\n]", text, maxsplit=1)[0]
+        delimiter = "\t" if kind == ".tsv" or (kind == ".txt" and "\t" in first) else ","
+    names = csv_header(str(path), text, delimiter, quoting)
+    # Bytes that are not UTF-8 were decoded as surrogates; elsewhere than in the header Arrow finds them.
+    if any("\udc80" <= character <= "\udcff" for character in "".join(names)):
+        raise DataError(not_utf8(path, read_bytes(path)))
+    others = [other for other in ";\t|," if len(names) == 1 and other in names[0] and other != delimiter]
     hint = f"; the header holds {others[0]!r}: pass delimiter={others[0]!r}" if others else ""
     wanted = check_columns(names, columns, str(path), hint)
     if quoting:
@@ -393,28 +259,17 @@ def _parse_csv(
                 raise DataError(f"{path} cannot be read as CSV: {message}") from error
 
 
-def _csv_header(path: Path, buffer: pa.Buffer, delimiter: str | None, quoting: bool) -> tuple[list[str], str]:
-    """The column names and the delimiter; only the first record is parsed here."""
-    text = bytes(buffer.slice(0, min(len(buffer), BLOCK))).decode(errors="surrogateescape")
-    if not text.strip():
-        raise DataError(f"{path} is empty; is it the right file?")
-    first = text[: text.find("\n")] if "\n" in text else text
-    if delimiter is None:
-        tabbed = {".tsv", ".txt"} & set(path.suffixes) and "\t" in first
-        delimiter = "\t" if tabbed else ","
+def csv_header(name: str, text: str, delimiter: str, quoting: bool = True) -> list[str]:
+    """The column names in the first record of `text`, the start of what messages call `name`."""
     records = csv.reader(
         io.StringIO(text, newline=""),
         delimiter=delimiter,
         quoting=csv.QUOTE_MINIMAL if quoting else csv.QUOTE_NONE,
     )
     try:
-        names = next(records)
-        "".join(names).encode()
-    except UnicodeEncodeError as error:
-        raise DataError(not_utf8(path, read_bytes(path))) from error
+        return next(records)
     except csv.Error as error:
-        raise DataError(f"{path} has no header that can be read: {error}") from error
-    return names, delimiter
+        raise DataError(f"{name} has no header that can be read: {error}") from error
 
 
 def _check_quotes(path: Path, buffer: pa.Buffer, delimiter: str) -> None:
@@ -454,10 +309,76 @@ def _utf8(path: Path, encoding: str) -> pa.Buffer:
         raise DataError(f"{path} is not in encoding={encoding!r}: {error}; pass another one") from error
 
 
+# --------------------------------------------------------------------------------- for every reader
+
+
+def read_each(files: Files, kind: str, read: Callable[[Path], pa.Table]) -> Source:
+    """The tables of all the files that `files` names, one below the other."""
+    tables, parts = [], []
+    for path in find_files(files, kind):
+        try:
+            table = read(path)
+        except OSError as error:
+            raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+        if not table.num_rows:
+            header = ", only column names" if table.num_columns else ""
+            raise DataError(f"{path} has no rows{header}; is it the right file?")
+        tables.append(table)
+        parts.append((str(path), table.num_rows))
+    try:
+        return Source(pa.concat_tables(tables, promote_options="permissive"), tuple(parts))
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise DataError(f"{parts[0][0]} and the other files differ in a column's type: {error}") from error
+
+
+def check_columns(
+    known: Sequence[str], wanted: Iterable[str] | None, place: str, hint: str = ""
+) -> list[str]:
+    """The wanted columns, or all; says which are unknown or there twice."""
+    wanted = list(known) if wanted is None else list(dict.fromkeys(wanted))
+    missing = [unknown_name("column", name, known) for name in wanted if name not in known]
+    if missing:
+        raise DataError(
+            f"{place}: {missing[0]}{f' (and {len(missing) - 1} more unknown)' * (len(missing) > 1)}{hint}"
+        )
+    # Columns without a name are what a spreadsheet leaves at the right edge; nobody asks for one by mistake.
+    twice = [
+        f"{name!r} ({count} times)"
+        for name, count in Counter(known).items()
+        if count > 1 and (name or "" in wanted)
+    ]
+    if twice:
+        raise DataError(
+            f"{place}: the same column name is there more than once: {', '.join(twice)}; rename all but one"
+        )
+    return wanted
+
+
+def find_files(files: Files, kind: str) -> list[Path]:
+    """The files that a path, a glob or a list of them names, in order; the files of one glob are sorted."""
+    found: list[Path] = []
+    for entry in [files] if isinstance(files, str | Path) else list(files):
+        path = Path(entry).expanduser()
+        if path.is_dir():
+            raise DataError(
+                f"{entry} is a folder, not a file; for every file in it pass '{path / f'*.{kind}'}'"
+            )
+        if path.exists():
+            found.append(path)
+            continue
+        matches = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207  (pathlib's: no absolute one)
+        if not matches:
+            raise DataError(missing_file(str(entry), path))
+        found.extend(Path(match) for match in matches if not Path(match).is_dir())
+    if not found:
+        raise DataError(f"no file given; pass a path such as 'train.{kind}', a list of paths, or a glob")
+    return found
+
+
 def read_bytes(path: Path) -> pa.Buffer:
     """The bytes of a file, mapped where it is an ordinary one."""
-    if path.suffix in (".gz", ".bz2", ".zst"):
-        with pa.input_stream(str(path), compression="detect") as stream:
+    if path.suffix.lower() in PACKED:
+        with open_packed(path) as stream:
             return stream.read_buffer()
     if path.is_file() and path.stat().st_size:
         with pa.memory_map(str(path)) as mapped:
@@ -465,156 +386,12 @@ def read_bytes(path: Path) -> pa.Buffer:
     return pa.py_buffer(path.read_bytes())
 
 
-# ------------------------------------------------------------------------------- JSON and Parquet
+def open_packed(path: Path) -> pa.NativeFile:
+    """The unpacked bytes of a file whose ending is in `PACKED`."""
+    return pa.input_stream(str(path), compression=PACKED[path.suffix.lower()])
 
 
-def _json_table(path: Path, columns: list[str] | None, field: str | None) -> pa.Table:
-    buffer = read_bytes(path)
-    start = bytes(buffer.slice(0, min(len(buffer), 4096))).removeprefix(UTF8_MARK).lstrip()
-    if not start:
-        raise DataError(f"{path} is empty; is it the right file?")
-    if field is not None or start.startswith(b"["):
-        return _objects_table(path, read_json_array(path, buffer, field), columns)
-    try:
-        table = _parse_json(path, buffer, None)
-        dates = [column for column in table.schema if pa.types.is_temporal(_value_type(column.type))]
-        if dates:  # Arrow takes texts that all look like dates for dates
-            texts = [pa.field(date.name, _as_text(date.type)) for date in dates]
-            table = _parse_json(path, buffer, pa.schema(texts))
-        table.validate(full=True)  # Arrow's parser lets bytes through that are not UTF-8
-    except (pa.ArrowInvalid, UnicodeDecodeError):  # Python's json, slower, can say which rows
-        return _objects_table(path, read_json_lines(path, buffer), columns)
-    hint = "; if the rows stand under one of these, pass field=" if table.num_rows == 1 else ""
-    return table.select(check_columns(table.column_names, columns, str(path), hint))
-
-
-def _parse_json(path: Path, buffer: pa.Buffer, schema: pa.Schema | None) -> pa.Table:
-    parse = pa.json.ParseOptions(newlines_in_values=True, explicit_schema=schema)
-    block = BLOCK
-    while True:
-        try:
-            return pa.json.read_json(pa.BufferReader(buffer), pa.json.ReadOptions(block_size=block), parse)
-        except pa.ArrowInvalid as error:
-            if "straddl" not in str(error) or block >= min(len(buffer), LARGEST_BLOCK):
-                raise
-            block = min(block * 16, LARGEST_BLOCK)
-
-
-def read_json_array(path: Path, buffer: pa.Buffer, field: str | None) -> list[Any]:
-    """The array in a JSON file, or under `field` of the object in it."""
-    try:
-        value = json.loads(bytes(buffer).removeprefix(UTF8_MARK))
-    except UnicodeDecodeError as error:
-        raise DataError(not_utf8(path, buffer)) from error
-    except json.JSONDecodeError as error:
-        raise DataError(
-            f"{path} is not JSON: {error.msg} at line {error.lineno}, column {error.colno}"
-        ) from error
-    if field is not None:
-        if not isinstance(value, dict):
-            raise DataError(
-                f"{path} is a JSON {type(value).__name__}, not an object; leave field={field!r} out"
-            )
-        if field not in value:
-            raise DataError(f"{path}: {unknown_name('field', field, value)}")
-        value = value[field]
-    if not isinstance(value, list):
-        raise DataError(
-            f"{path}: expected an array of objects, found {type(value).__name__}; pass another field="
-        )
-    return value
-
-
-def _objects_table(path: Path, rows: list[Any], columns: list[str] | None) -> pa.Table:
-    wrong = [f"row {number}" for number, row in enumerate(rows, 1) if not isinstance(row, dict)]
-    if wrong:
-        raise DataError(
-            f"{path}: {count_rows(len(wrong))} not an object ({first_of(wrong[:SHOWN], len(wrong))}); write "
-            f"{{...}}"
-        )
-    wanted = (
-        check_columns(list(dict.fromkeys(key for row in rows for key in row)), columns, str(path))
-        if rows
-        else []
-    )
-    return pa.table({name: to_array([row.get(name) for row in rows], name, str(path)) for name in wanted})
-
-
-def _parquet_table(path: Path, columns: list[str] | None) -> pa.Table:
-    try:
-        with pa.parquet.ParquetFile(path, memory_map=True) as file:
-            table = file.read(columns=check_columns(file.schema_arrow.names, columns, str(path)))
-            table.validate(full=True)  # a text column may hold any bytes
-            return table
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        empty = not path.stat().st_size
-        reason = "it is empty" if empty else str(error).rstrip(".")
-        raise DataError(f"{path} cannot be read as Parquet: {reason}; is it the right file?") from error
-
-
-# ------------------------------------------------------------------------------------ frames, lists
-
-
-def _load_hf_dataset(datasets: Any, name: str, split: str) -> Any:
-    try:
-        if not Path(name).is_dir():
-            return datasets.load_dataset(name, split=split)
-        loaded = datasets.load_from_disk(name)
-        return loaded[split] if isinstance(loaded, datasets.DatasetDict) and split in loaded else loaded
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"the data set {name!r}, split {split!r}, cannot be loaded: {reason}") from error
-
-
-def to_array(values: Any, column: str, name: str) -> pa.Array | pa.ChunkedArray:
-    """Python values as an Arrow array; values that do not go together are counted by kind."""
-    if isinstance(values, pa.Array | pa.ChunkedArray):
-        return values
-    if getattr(values, "ndim", 1) == 2:
-        matrix = np.ascontiguousarray(values.toarray() if hasattr(values, "toarray") else values)
-        if not matrix.shape[1]:
-            raise DataError(
-                f"{name}: column {column!r} is an array of shape {matrix.shape}; pass (N, L), L >= 1"
-            )
-        return pa.FixedSizeListArray.from_arrays(pa.array(matrix.ravel()), matrix.shape[1])
-    try:
-        return pa.array(np.asarray(values) if hasattr(values, "detach") else values, from_pandas=True)
-    except (
-        pa.ArrowInvalid,
-        pa.ArrowTypeError,
-        pa.ArrowNotImplementedError,
-        UnicodeEncodeError,
-        OverflowError,
-    ) as error:
-        raise DataError(f"{name}: column {column!r} {mixture(list(values), name, error)}") from error
-
-
-# ------------------------------------------------------------------------------------------- shared
-
-
-def plain_column(source: Source, name: str) -> pa.Array:
-    """A column as one array; dictionary-encoded values are decoded."""
-    column = source.table[name]
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
-    if pa.types.is_string(column.type):
-        column = column.cast(pa.large_string())  # one array may pass 2 GB
-    return column.combine_chunks()
-
-
-def is_text(kind: pa.DataType) -> bool:
-    """Whether an Arrow type is one of the text types."""
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
-
-
-def is_list(kind: pa.DataType) -> bool:
-    """Whether an Arrow type is one of the list types."""
-    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
-
-
-def _value_type(kind: pa.DataType) -> pa.DataType:
-    return kind.value_type if pa.types.is_list(kind) else kind
-
-
-def _as_text(kind: pa.DataType) -> pa.DataType:
-    return pa.list_(pa.large_string()) if pa.types.is_list(kind) else pa.large_string()
+def ending(path: str | Path) -> str:
+    """The ending that tells a file's format, in lower case: `.csv` of `a.CSV` and of `a.csv.gz`."""
+    path = Path(path)
+    return (Path(path.stem) if path.suffix.lower() in PACKED else path).suffix.lower()
