@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.plugins.io import CheckpointIO as AnyCheckpointIO
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_info
 
@@ -14,12 +16,14 @@ from flash.core.errors import FlashError
 from flash.core.finetuning import FinetuningStrategy, parse_strategy
 from flash.text.classification import checkpoint
 from flash.text.classification.backbones.kernels import announced_compilation
+from flash.text.classification.model import TextClassifier, dataset_of
 from flash.text.classification.outputs import Output
 from flash.text.classification.thresholds import Thresholds
 
 WRONG_ADVICE = (
     r".*does not have many workers which may be a bottleneck",  # batches are slices of one Arrow array
     r"Total length of `list` across ranks is zero",  # no validation rows: the model says so itself
+    r"Using ModelCheckpoint with manual optimization and every_n_train_steps",  # no gradients to save before
     r"You defined a `validation_step` but have no `val_dataloader`",  # the same
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # between Lightning and torch, nothing of the user's
 )
@@ -53,6 +57,9 @@ class Trainer(pl.Trainer):
     Args:
         gpus: Flash's old spelling of `accelerator` and `devices`: 0 for the CPU, a number of GPUs, -1 for all of
             them, or a list of their indices. Deprecated.
+
+    Unlike Lightning's, it logs to CSV files unless given another `logger`, and prints no summary of the modules unless
+    `enable_model_summary=True`.
     """
 
     def __init__(self, *args: Any, gpus: int | str | list[int] | None = None, **kwargs: Any) -> None:
@@ -67,8 +74,11 @@ class Trainer(pl.Trainer):
             kwargs = {**translated, **kwargs}
         plugins = kwargs.pop("plugins", None) or []
         plugins = list(plugins) if isinstance(plugins, (list, tuple)) else [plugins]
-        if not any(isinstance(plugin, TorchCheckpointIO) for plugin in plugins):
+        if not any(isinstance(plugin, AnyCheckpointIO) for plugin in plugins):
             plugins.append(CheckpointIO())
+        kwargs["enable_model_summary"] = bool(kwargs.get("enable_model_summary"))
+        if kwargs.get("logger") in (None, True):
+            kwargs["logger"] = CSVLogger(kwargs.get("default_root_dir") or Path.cwd())
         super().__init__(*args, plugins=plugins, **kwargs)
         self.finetuning: FinetuningStrategy = parse_strategy("no_freeze")
 
@@ -85,8 +95,8 @@ class Trainer(pl.Trainer):
 
         Args:
             model: a `TextClassifier`.
-            train_dataloader: batches to train on, where there is no `datamodule`.
-            val_dataloaders: batches to choose thresholds and measure on, where there is no `datamodule`.
+            train_dataloader: a loader of a datamodule, where there is no `datamodule`.
+            val_dataloaders: the same, for validation.
             datamodule: a `TextClassificationData`.
             strategy: `"no_freeze"`, `"freeze"`, `("freeze_unfreeze", epoch)` or
                 `("unfreeze_milestones", ((first, second), layers))`. The linear backbone has no layers to freeze.
@@ -126,10 +136,31 @@ class Trainer(pl.Trainer):
         with model.predicting(output or "preds", thresholds), _without_wrong_advice():  # type: ignore[operator]
             return super().predict(model, dataloaders, datamodule, **kwargs)
 
-    def fit(self, *args: Any, **kwargs: Any) -> None:
-        """Train, choose thresholds on the validation rows, and print the table; takes what Lightning's `fit` takes."""
+    def fit(
+        self,
+        model: pl.LightningModule,
+        train_dataloaders: Any = None,
+        val_dataloaders: Any = None,
+        datamodule: pl.LightningDataModule | None = None,
+        ckpt_path: str | Path | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Train, choose thresholds on the validation rows, and print the table.
+
+        Args:
+            model: a `TextClassifier`.
+            train_dataloaders: a loader of a datamodule, where there is no `datamodule`.
+            val_dataloaders: the same, for validation.
+            datamodule: a `TextClassificationData`.
+            ckpt_path: a checkpoint to resume from.
+            kwargs: as for Lightning's `fit`.
+        """
+        if isinstance(model, TextClassifier):
+            model.before_fit(self)
+            if train_dataloaders is not None:
+                train_dataloaders = model.train_batches(dataset_of(train_dataloaders), seed=0)
         with _without_wrong_advice(), announced_compilation(rank_zero_info):
-            super().fit(*args, **kwargs)
+            super().fit(model, train_dataloaders, val_dataloaders, datamodule, ckpt_path, **kwargs)
 
     def validate(self, *args: Any, **kwargs: Any) -> list[Mapping[str, float]]:
         """Measure on the validation rows and print the table; `verbose=True` adds Lightning's own."""

@@ -1,5 +1,6 @@
 """TextClassifier under Lightning's trainer: it learns, measures, saves, resumes, and says what is wrong."""
 
+import functools
 import math
 from pathlib import Path
 from typing import Any
@@ -7,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from sklearn.metrics import f1_score
-from torchmetrics.classification import MultilabelAccuracy
+from torchmetrics.classification import MultilabelAccuracy, MultilabelF1Score
 
 from flash.core.errors import CheckpointError, DataError, FlashError
 from flash.text import TextClassificationData, TextClassifier
@@ -35,7 +36,7 @@ def test_it_learns_and_prints_the_table(
         "animal",
         "tool",
         "threshold",
-        "thresholds were chosen on these rows",
+        "One threshold for all labels, chosen on these rows",
     ]:
         assert expected in printed
 
@@ -90,11 +91,19 @@ def test_settings_without_use_for_the_linear_backbone_are_said_once(
     data = make_data()
     model = TextClassifier(labels=data.labels, multi_label=True, learning_rate=0.1, optimizer="AdamW")
     with caplog.at_level("INFO"):
-        make_trainer().finetune(model, datamodule=data, strategy="freeze")
+        trainer = make_trainer(
+            accumulate_grad_batches=2,
+            gradient_clip_val=1.0,
+            check_val_every_n_epoch=2,
+            val_check_interval=0.5,
+        )
+        trainer.finetune(model, datamodule=data, strategy="freeze")
+    assert model.evaluation is not None
     said = [record.message for record in caplog.records if "linear backbone" in record.message]
     assert said == [
-        "The linear backbone is solved exactly and has no layers to freeze: "
-        "strategy='freeze', optimizer='AdamW', learning_rate=0.1 change nothing."
+        "The linear backbone is solved exactly, in one epoch, and has no layers to freeze: strategy='freeze', "
+        "optimizer='AdamW', learning_rate=0.1, accumulate_grad_batches=2, gradient_clip_val=1.0, "
+        "check_val_every_n_epoch=2, val_check_interval=0.5 change nothing."
     ]
 
 
@@ -104,7 +113,7 @@ def test_without_validation_rows_it_says_how_to_have_some(
     data = make_data(val_split=None)
     model = TextClassifier(labels=data.labels, multi_label=True)
     make_trainer().fit(model, datamodule=data)
-    assert "No validation rows: pass val_split=0.1" in capsys.readouterr().out
+    assert "Nothing was validated: pass val_split=0.1" in capsys.readouterr().out
     np.testing.assert_array_equal(model.thresholds.numpy(), [0.5, 0.5, 0.5])
 
 
@@ -145,7 +154,16 @@ def test_callbacks_see_the_passes_and_the_fit_ends_at_the_optimum(make_data: Any
     trainer = make_trainer(max_epochs=50, callbacks=[watching])
     trainer.fit(model, datamodule=data)
     assert trainer.current_epoch == 1
-    assert watching.steps == trainer.global_step == trainer.optimizers[0].passes > 2
+    passes = trainer.optimizers[0].passes  # type: ignore[attr-defined]
+    assert watching.steps == trainer.global_step == passes + 1 > 3  # a loader looks one batch ahead
+
+
+def test_the_most_passes_are_kept_to(make_data: Any, make_trainer: Any) -> None:
+    data = make_data()
+    model = TextClassifier(labels=data.labels, multi_label=True, max_passes=3, tolerance=1e-9)
+    trainer = make_trainer()
+    trainer.fit(model, datamodule=data)
+    assert trainer.optimizers[0].passes == 3  # type: ignore[attr-defined]
 
 
 def test_fast_dev_run_makes_one_pass(make_data: Any, make_trainer: Any) -> None:
@@ -362,8 +380,9 @@ def test_checkpoints_of_lightnings_callback_load(make_data: Any, make_trainer: A
 def test_a_finished_model_file_holds_no_dual_variables(trained: Any, tmp_path: Path) -> None:
     _, trainer, _ = trained
     trainer.save_checkpoint(tmp_path / "model.pt")
+    passes = trainer.optimizers[0].passes
     assert checkpoint.load(tmp_path / "model.pt")["optimizer_states"] == [
-        {"converged": True, "passes": trainer.global_step}
+        {"converged": True, "passes": passes}
     ]
 
 
@@ -371,6 +390,204 @@ def test_foreign_file(tmp_path: Path) -> None:
     (tmp_path / "model.pt").write_text("id,text\n")
     with pytest.raises(CheckpointError, match="is not a checkpoint of this library"):
         TextClassifier.load_from_checkpoint(tmp_path / "model.pt")
+
+
+def test_resuming_after_the_last_pass_validates_and_keeps_the_threshold(
+    make_data: Any, make_trainer: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = make_data()
+    keeper = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=1, save_top_k=-1)
+    whole = TextClassifier(labels=data.labels, multi_label=True)
+    trainer = make_trainer(enable_checkpointing=True, callbacks=[keeper])
+    trainer.fit(whole, datamodule=data)
+    for step in range(1, trainer.global_step + 1):
+        resumed = TextClassifier(labels=data.labels, multi_label=True)
+        capsys.readouterr()
+        make_trainer().fit(resumed, datamodule=data, ckpt_path=tmp_path / f"step={step}.ckpt")
+        assert "Validation: 60 rows" in capsys.readouterr().out
+        for name, tensor in whole.state_dict().items():
+            assert torch.equal(tensor, resumed.state_dict()[name]), (step, name)
+
+
+def test_limited_runs_resume_as_if_uninterrupted(make_data: Any, make_trainer: Any, tmp_path: Path) -> None:
+    data, limits = make_data(), {"limit_train_batches": 2}
+    whole = TextClassifier(labels=data.labels, multi_label=True, tolerance=1e-9)
+    make_trainer(max_epochs=3, **limits).fit(whole, datamodule=data)
+    first = TextClassifier(labels=data.labels, multi_label=True, tolerance=1e-9)
+    trainer = make_trainer(max_epochs=2, **limits)
+    trainer.fit(first, datamodule=data)
+    trainer.save_checkpoint(tmp_path / "two.ckpt")
+    resumed = TextClassifier(labels=data.labels, multi_label=True, tolerance=1e-9)
+    make_trainer(max_epochs=3, **limits).fit(resumed, datamodule=data, ckpt_path=tmp_path / "two.ckpt")
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, resumed.state_dict()[name]), name
+
+
+def test_thresholds_of_the_user_outlive_a_resume_and_a_checkpoint_of_predict(
+    trained: Any, make_data: Any, make_trainer: Any, tmp_path: Path
+) -> None:
+    _, trainer, data = trained
+    trainer.save_checkpoint(tmp_path / "done.ckpt")
+    model = TextClassifier(labels=data.labels, multi_label=True, thresholds=0.7)
+    make_trainer().fit(model, datamodule=data, ckpt_path=tmp_path / "done.ckpt")
+    np.testing.assert_allclose(model.thresholds.numpy(), [0.7] * 3, rtol=1e-6)
+    fresh = TextClassifier(labels=data.labels, multi_label=True)
+    texts = TextClassificationData.from_lists(predict_data=["a banana and a zebra"])
+    path = tmp_path / "done.ckpt"
+    chosen = make_trainer().predict(
+        fresh, datamodule=texts, output="labels", thresholds={"fruit": 1.0}, ckpt_path=path
+    )
+    assert chosen == [[["animal"]]]
+
+
+def test_a_second_fit_forgets_the_first(
+    trained: Any, make_data: Any, make_trainer: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, _, _ = trained
+    assert model.thresholds[0] != 0.5
+    capsys.readouterr()
+    make_trainer().fit(model, datamodule=make_data(val_split=None))
+    assert model.evaluation is None
+    np.testing.assert_array_equal(model.thresholds.numpy(), [0.5] * 3)
+    assert "Validation:" not in capsys.readouterr().out
+
+
+def test_a_single_label_model_refuses_multi_label_data(make_data: Any, make_trainer: Any) -> None:
+    data = make_data()
+    with pytest.raises(
+        DataError, match="the datamodule is multi-label and the model single-label; pass multi_label="
+    ):
+        make_trainer().fit(TextClassifier(labels=data.labels), datamodule=data)
+
+
+@pytest.mark.parametrize(
+    "override", [{"multi_label": False}, {"labels": ["c", "b", "a"]}, {"buckets": 64}, {"exclusive": True}]
+)
+def test_what_the_weights_were_trained_with_cannot_be_overridden(
+    trained: Any, tmp_path: Path, override: dict[str, Any]
+) -> None:
+    _, trainer, _ = trained
+    trainer.save_checkpoint(tmp_path / "model.pt")
+    with pytest.raises(
+        FlashError, match=f"{next(iter(override))} cannot be changed: the weights of .* were trained with it"
+    ):
+        TextClassifier.load_from_checkpoint(tmp_path / "model.pt", **override)
+
+
+def test_lightnings_keywords_of_load_from_checkpoint(trained: Any, tmp_path: Path) -> None:
+    model, trainer, _ = trained
+    trainer.save_checkpoint(tmp_path / "model.pt")
+    loaded = TextClassifier.load_from_checkpoint(
+        tmp_path / "model.pt", map_location="cpu", strict=True, hparams_file=None
+    )
+    assert loaded.labels == model.labels
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"learning_rate": np.float64(0.1)},
+        {"optimizer": functools.partial(torch.optim.Adam, lr=1.0)},
+        {"optimizer": torch.optim.SGD},
+        {"thresholds": np.full(3, 0.25, np.float32)},
+        {"thresholds": (0.25, 0.25, 0.25)},
+    ],
+)
+def test_settings_of_any_type_are_saved(
+    make_data: Any, make_trainer: Any, tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    data = make_data()
+    model = TextClassifier(labels=data.labels, multi_label=True, **settings)
+    trainer = make_trainer()
+    trainer.fit(model, datamodule=data)
+    trainer.save_checkpoint(tmp_path / "model.pt")
+    loaded = TextClassifier.load_from_checkpoint(tmp_path / "model.pt")
+    assert torch.equal(loaded.thresholds, model.thresholds)
+
+
+@pytest.mark.parametrize("precision", ["64-true", "bf16-true", "bf16-mixed"])
+def test_any_precision_of_the_trainer_saves_a_model_that_loads(
+    make_data: Any, make_trainer: Any, tmp_path: Path, precision: str
+) -> None:
+    data = make_data()
+    model = TextClassifier(labels=data.labels, multi_label=True)
+    trainer = make_trainer(precision=precision)
+    trainer.fit(model, datamodule=data)
+    trainer.validate(model, datamodule=data)
+    trainer.save_checkpoint(tmp_path / "model.pt")
+    assert Predictor.load(tmp_path / "model.pt").predict(["a banana"]) == [["fruit"]]
+
+
+def test_targets_on_another_device_are_measured_all_the_same(make_data: Any) -> None:
+    """Lightning moves a batch to its device; the linear backbone answers on the CPU."""
+
+    class Elsewhere(torch.Tensor):
+        """A tensor that refuses to meet others until it is brought back."""
+
+        def cpu(self) -> torch.Tensor:  # type: ignore[override]
+            return self.as_subclass(torch.Tensor)
+
+        @classmethod
+        def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if func.__name__ not in ("as_subclass", "__get__", "size", "shape"):
+                raise RuntimeError(f"{func.__name__} of tensors of two devices")
+            return super().__torch_function__(func, types, args, kwargs or {})
+
+    data = make_data()
+    model = TextClassifier(labels=data.labels, multi_label=True)
+    batch: Batch = next(iter(data.val_dataloader()))
+    batch["targets"] = batch["targets"].as_subclass(Elsewhere)
+    model.log = lambda *_, **__: None  # type: ignore[method-assign, assignment]
+    model._keep(batch, "val", 0)
+    assert len(model._scores) == 1
+
+
+def test_several_devices_are_refused(
+    make_data: Any, make_trainer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = make_data()
+    model, trainer = TextClassifier(labels=data.labels, multi_label=True), make_trainer()
+    monkeypatch.setattr(type(trainer.strategy), "world_size", property(lambda _: 2), raising=False)
+    monkeypatch.setattr(type(trainer), "world_size", property(lambda _: 2))
+    with pytest.raises(FlashError, match="works on one device, and the trainer has 2; pass devices=1"):
+        trainer.fit(model, datamodule=data)
+
+
+def test_loaders_in_place_of_a_datamodule(make_data: Any, make_trainer: Any) -> None:
+    data = make_data()
+    whole, by_loaders = (TextClassifier(labels=data.labels, multi_label=True) for _ in range(2))
+    make_trainer().finetune(whole, datamodule=data)
+    make_trainer().finetune(by_loaders, data.train_dataloader(), data.val_dataloader())
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, by_loaders.state_dict()[name]), name
+    with pytest.raises(FlashError, match=r"cannot be trained on a list; pass datamodule="):
+        make_trainer().finetune(whole, [1, 2])
+
+
+def test_several_sets_of_validation_rows(make_data: Any, make_trainer: Any) -> None:
+    data = make_data()
+    model = TextClassifier(labels=data.labels, multi_label=True)
+    with pytest.raises(DataError, match="there are several sets of val rows; join them"):
+        make_trainer().validate(model, dataloaders=[data.val_dataloader(), data.val_dataloader()])
+
+
+def test_metrics_of_a_number_a_label(make_data: Any, make_trainer: Any) -> None:
+    data = make_data()
+    model = TextClassifier(
+        labels=data.labels, multi_label=True, metrics={"f1": MultilabelF1Score(num_labels=3, average=None)}
+    )
+    trainer = make_trainer(
+        callbacks=[LearningRateMonitor()], logger=CSVLogger(trainer_root := make_trainer().default_root_dir)
+    )
+    trainer.fit(model, datamodule=data)
+    assert trainer_root
+    assert {f"val_f1/{label}" for label in data.labels} <= set(trainer.callback_metrics)
+    assert "val_f1_2" not in trainer.callback_metrics
+
+
+def test_forward_takes_strings(trained: Any) -> None:
+    model, _, _ = trained
+    assert model(["a banana", ""]).shape == (2, 3)
 
 
 def test_predict_step_outside_a_trainer_gives_logits(trained: Any) -> None:

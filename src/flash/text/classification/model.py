@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import lightning.pytorch as pl
 import numpy as np
+import pyarrow as pa
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
@@ -27,6 +28,7 @@ from flash.text.classification.checkpoint import load as load_checkpoint
 from flash.text.classification.data import TextDataset
 from flash.text.classification.metrics import Evaluation, evaluate
 from flash.text.classification.outputs import OUTPUTS, Output, convert, to_probabilities
+from flash.text.classification.readers import text_array
 from flash.text.classification.report.table import format_table
 from flash.text.classification.thresholds import Thresholds, resolve_thresholds, tune_threshold
 
@@ -79,11 +81,12 @@ class TextClassifier(pl.LightningModule):
         self.labels = _label_names(labels, num_classes)
         self.multi_label = bool(multi_label)
         self.backbone_name = backbone
-        self.max_length, self.learning_rate = max_length, learning_rate
+        self.max_length = int(max_length)
+        self.learning_rate = None if learning_rate is None else float(learning_rate)
         self.optimizer, self.lr_scheduler, self.loss_fn = optimizer, lr_scheduler, loss_fn
-        options = backbone_kwargs if self.multi_label else {"exclusive": True, **backbone_kwargs}
+        options = {**backbone_kwargs, "exclusive": not self.multi_label}
         self.backbone = LinearModule(load_backbone(backbone, len(self.labels), options))
-        self.thresholds_option = thresholds
+        self.thresholds_option = _plain(thresholds)
         in_force = resolve_thresholds(thresholds, self.labels, np.full(len(self.labels), 0.5, np.float32))
         self.thresholds: torch.Tensor
         self.register_buffer("thresholds", torch.from_numpy(in_force))
@@ -94,7 +97,7 @@ class TextClassifier(pl.LightningModule):
         self.automatic_optimization = False
         self._scores: list[tuple[np.ndarray, np.ndarray]] = []
         self._output: Output = "preds"
-        self._thresholds: np.ndarray | None = None
+        self._thresholds: Thresholds = None
 
     @property
     def num_classes(self) -> int:
@@ -108,12 +111,18 @@ class TextClassifier(pl.LightningModule):
 
     def forward(self, texts: Any) -> torch.Tensor:
         """(N, L) float32 logits of N strings."""
-        return torch.from_numpy(self.backbone.linear.logits(texts))
+        array = texts if isinstance(texts, pa.Array | pa.ChunkedArray) else text_array(texts, "texts")
+        return torch.from_numpy(self.backbone.linear.logits(array))
 
     # ---- training -------------------------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
-        """Refuse a datamodule whose columns mean something else than this model's."""
+        """Refuse what this model cannot be trained, measured or used on."""
+        if self.trainer.world_size > 1:
+            raise FlashError(
+                f"the linear backbone works on one device, and the trainer has {self.trainer.world_size}; "
+                "pass devices=1 to the trainer"
+            )
         label_set = getattr(getattr(self.trainer, "datamodule", None), "label_set", None)
         found = self.labels if label_set is None else list(label_set.names)
         if found != self.labels:
@@ -121,6 +130,11 @@ class TextClassifier(pl.LightningModule):
                 f"the datamodule's {len(found)} labels ({_some(found)}) are not the model's {len(self.labels)} "
                 f"({_some(self.labels)}), or stand in another order; pass labels=model.labels to the datamodule, "
                 "or labels=datamodule.labels to the model"
+            )
+        if label_set is not None and label_set.multi_label != self.multi_label:
+            raise DataError(
+                f"the datamodule is {_kind(label_set.multi_label)} and the model {_kind(self.multi_label)}; "
+                "pass multi_label=datamodule.multi_label to the model"
             )
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -134,23 +148,46 @@ class TextClassifier(pl.LightningModule):
                 "the training rows have no targets; pass target_fields=, or train_targets= for lists"
             )
         texts, targets = dataset.texts, dataset.targets
-        return _Epoch(lambda: self._solver.remaining_passes(texts, targets, seed))
+        return _Epoch(dataset, lambda: self._solver.remaining_passes(texts, targets, seed))
+
+    def before_fit(self, trainer: pl.Trainer) -> None:
+        """Take back, and say once, which of the user's settings the linear backbone has no use for."""
+        settings: list[tuple[str, Any, Any, Any]] = [
+            (
+                "strategy",
+                None,
+                getattr(getattr(trainer, "finetuning", None), "name", "no_freeze"),
+                "no_freeze",
+            ),
+            ("optimizer", None, self.optimizer, "Adam"),
+            ("lr_scheduler", None, self.lr_scheduler, None),
+            ("learning_rate", None, self.learning_rate, None),
+            ("accumulate_grad_batches", trainer, trainer.accumulate_grad_batches, 1),
+            ("gradient_clip_val", trainer, trainer.gradient_clip_val, None),
+            ("check_val_every_n_epoch", trainer, trainer.check_val_every_n_epoch, 1),
+            ("val_check_interval", trainer, trainer.val_check_interval, 1.0),
+        ]
+        given = [setting for setting in settings if setting[2] != setting[3]]
+        for name, holder, _, usual in given:
+            if (
+                holder is not None
+            ):  # Lightning refuses some of these, and others would skip the one validation
+                setattr(holder, name, usual)
+        unused = [f"{name}={value!r}" for name, _, value, _ in given]
+        if self.loss_fn is not None:
+            unused.append("loss_fn (but for the reported losses)")
+        if unused:
+            rank_zero_info(
+                "The linear backbone is solved exactly, in one epoch, and has no layers to freeze: "
+                f"{', '.join(unused)} {'changes' if len(unused) == 1 else 'change'} nothing."
+            )
 
     def on_fit_start(self) -> None:
-        """Say once which of the user's settings the linear backbone has no use for."""
-        strategy = getattr(getattr(self.trainer, "finetuning", None), "name", "no_freeze")
-        unused = {
-            f"strategy={strategy!r}": strategy != "no_freeze",
-            f"optimizer={self.optimizer!r}": self.optimizer != "Adam",
-            f"lr_scheduler={self.lr_scheduler!r}": self.lr_scheduler is not None,
-            f"learning_rate={self.learning_rate}": self.learning_rate is not None,
-            "loss_fn (but for the reported losses)": self.loss_fn is not None,
-        }
-        if given := [name for name, is_given in unused.items() if is_given]:
-            rank_zero_info(
-                "The linear backbone is solved exactly and has no layers to freeze: "
-                f"{', '.join(given)} {'changes' if len(given) == 1 else 'change'} nothing."
-            )
+        """Forget what an earlier fit or test measured and, unless this resumes one, the thresholds it chose."""
+        self.evaluation = None
+        self._scores.clear()
+        if self.thresholds_option == "auto" and self.trainer.ckpt_path is None:
+            self.thresholds.fill_(0.5)
 
     def training_step(self, batch: int, batch_idx: int) -> None:
         """One pass of the solver over all rows."""
@@ -172,20 +209,22 @@ class TextClassifier(pl.LightningModule):
         if getattr(self.trainer, "fast_dev_run", False) or not self.trainer.is_global_zero:
             return
         if self.evaluation is None:
-            print("No validation rows: pass val_split=0.1 to choose thresholds and see how good it is.")  # noqa: T201
+            print("Nothing was validated: pass val_split=0.1 to choose a threshold and see how good it is.")  # noqa: T201
+        elif self.thresholds_option == "auto" and self.multi_label:
+            chosen = "One threshold for all labels, chosen on these rows: only rows of a test file give an unbiased F1."
+            self._print_table("Validation", [chosen])
         else:
-            chosen = "The thresholds were chosen on these rows; rows of a test file give the unbiased F1."
-            self._print_table("Validation", [chosen] if self.thresholds_option == "auto" else [])
+            self._print_table("Validation")
 
     # ---- measuring ------------------------------------------------------------------------------------------
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Keep one batch's logits and targets."""
-        self._keep(batch, "val")
+        self._keep(batch, "val", dataloader_idx)
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
+    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Keep one batch's logits and targets."""
-        self._keep(batch, "test")
+        self._keep(batch, "test", dataloader_idx)
 
     def on_validation_epoch_end(self) -> None:
         """Choose thresholds if this is a fit, measure at the thresholds in force, log."""
@@ -202,17 +241,26 @@ class TextClassifier(pl.LightningModule):
         self._measure("test", tune=False)
         self._print_table("Test")
 
-    def _keep(self, batch: Batch, stage: str) -> None:
+    def _keep(self, batch: Batch, stage: str, dataloader_idx: int) -> None:
+        if dataloader_idx:
+            raise DataError(
+                f"there are several sets of {stage} rows; join them, or measure one after the other"
+            )
         if "targets" not in batch:
             raise DataError(f"the {stage} rows have no targets to compare with; pass target_fields=")
-        logits, targets = self(batch["texts"]), batch["targets"]
+        logits, targets = self(batch["texts"]), batch["targets"].cpu().float()  # as the logits are
+        if logits.shape != targets.shape:
+            raise DataError(
+                f"the {stage} rows have {targets.shape[1]} labels and the model {len(self.labels)}"
+            )
         self.log(f"{stage}_loss", self._loss(logits, targets), on_epoch=True, batch_size=len(targets))
         self._scores.append((logits.numpy(), targets.numpy()))
         if stage in self.metrics:
-            collection = cast(MetricCollection, self.metrics[stage])
             expected = (targets >= 0.5).int() if self.multi_label else targets.argmax(dim=1)
-            collection.update(torch.from_numpy(to_probabilities(logits.numpy(), self.multi_label)), expected)
-            self.log_dict(collection, on_epoch=True, batch_size=len(targets))
+            probabilities = torch.from_numpy(to_probabilities(logits.numpy(), self.multi_label))
+            cast(MetricCollection, self.metrics[stage]).update(
+                probabilities.to(self.device), expected.to(self.device)
+            )
 
     def _loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """The mean loss a row and label (multi-label) or a row, in nats."""
@@ -232,10 +280,24 @@ class TextClassifier(pl.LightningModule):
             probabilities,
             targets,
             labels=self.labels,
-            thresholds=self.thresholds.cpu().numpy(),
+            thresholds=self.thresholds.float().cpu().numpy(),
             multi_label=self.multi_label,
         )
-        self.log_dict(self.evaluation.scalars(stage), batch_size=len(logits))
+        self.log_dict({**self.evaluation.scalars(stage), **self._users_scores(stage)}, batch_size=len(logits))
+
+    def _users_scores(self, stage: str) -> dict[str, torch.Tensor]:
+        """What the user's metrics found, a number a label where they give L of them."""
+        if stage not in self.metrics:
+            return {}
+        collection = cast(MetricCollection, self.metrics[stage])
+        scores = {}
+        for name, value in collection.compute().items():
+            if value.ndim == 0:
+                scores[name] = value
+            else:
+                scores |= {f"{name}/{label}": score for label, score in zip(self.labels, value, strict=True)}
+        collection.reset()
+        return scores
 
     def _print_table(self, title: str, notes: Sequence[str] = ()) -> None:
         if self.evaluation is not None and self.trainer.is_global_zero:
@@ -248,24 +310,26 @@ class TextClassifier(pl.LightningModule):
         """What `predict_step` answers inside this block; both are checked before any text is read."""
         if isinstance(output, str) and output not in OUTPUTS:
             raise FlashError(unknown_name("output", output, OUTPUTS))
-        in_force = None
         if thresholds is not None:
-            in_force = resolve_thresholds(thresholds, self.labels, self.thresholds.cpu().numpy())
+            resolve_thresholds(thresholds, self.labels, self.thresholds.float().cpu().numpy())
         earlier = self._output, self._thresholds
-        self._output, self._thresholds = output, in_force
+        self._output, self._thresholds = output, thresholds
         try:
             yield
         finally:
             self._output, self._thresholds = earlier
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> Any:
+    def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Any:
         """One batch's outputs, as `Trainer.predict(output=...)` asks."""
+        in_force = self.thresholds.float().cpu().numpy()
+        if self._thresholds is not None:  # only now: `ckpt_path=` may have brought other thresholds
+            in_force = resolve_thresholds(self._thresholds, self.labels, in_force)
         return convert(
             self(batch["texts"]).numpy(),
             self._output,
             labels=self.labels,
             multi_label=self.multi_label,
-            thresholds=self.thresholds.cpu().numpy() if self._thresholds is None else self._thresholds,
+            thresholds=in_force,
         )
 
     # ---- the checkpoint -------------------------------------------------------------------------------------
@@ -283,8 +347,9 @@ class TextClassifier(pl.LightningModule):
             "backbone_options": asdict(self.backbone.linear.config),
             "max_length": self.max_length,
             "learning_rate": self.learning_rate,
-            "optimizer": self.optimizer if isinstance(self.optimizer, str) else self.optimizer.__name__,
+            "optimizer": self.optimizer if isinstance(self.optimizer, str) else _name(self.optimizer),
         }
+        checkpoint["state_dict"]["thresholds"] = self.thresholds.float()  # whatever the trainer's precision
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse to resume with another model's labels."""
@@ -294,39 +359,60 @@ class TextClassifier(pl.LightningModule):
                 f"the checkpoint's labels ({_some(saved)}) are not this model's ({_some(self.labels)}); "
                 "build the model with the same labels, in the same order"
             )
+        if self.thresholds_option != "auto":
+            state = checkpoint["state_dict"]
+            kept = resolve_thresholds(self.thresholds_option, self.labels, state["thresholds"].numpy())
+            state["thresholds"] = torch.from_numpy(kept)
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]
-        cls, checkpoint_path: str | Path, **overrides: Any
+        cls,
+        checkpoint_path: str | Path,
+        map_location: Any = None,
+        hparams_file: Any = None,
+        strict: bool | None = None,
+        weights_only: bool | None = None,
+        **overrides: Any,
     ) -> "TextClassifier":
         """The model of a file that `save_checkpoint` wrote; needs no other file and no network.
 
         Args:
             checkpoint_path: a path, or a URL, which is downloaded to a temporary folder.
-            overrides: arguments of `TextClassifier` in place of the saved ones, such as `metrics=` or `thresholds=`.
+            map_location: Lightning's; the linear backbone stays on the CPU.
+            hparams_file: Lightning's; the file needs no other.
+            strict: Lightning's; the weights always have to fit.
+            weights_only: Lightning's; no code of a file is ever run.
+            overrides: arguments of `TextClassifier` in place of the saved ones, such as `metrics=` or `thresholds=`,
+                but for those that the weights were trained with.
 
         Raises:
             CheckpointError: the file is missing, truncated, foreign or of a newer format.
+            FlashError: an override that would change what the weights mean.
         """
         content = load_checkpoint(checkpoint_path)
         settings = content["flash"]
-        kept = ("labels", "multi_label", "backbone", "max_length", "learning_rate", "optimizer", "thresholds")
-        model = cls(
-            **{**{name: settings[name] for name in kept}, **settings["backbone_options"], **overrides}
-        )
-        model.load_state_dict(content["state_dict"])
-        if "thresholds" in overrides:
-            saved = model.thresholds.numpy()
-            model.thresholds = torch.from_numpy(
-                resolve_thresholds(overrides["thresholds"], model.labels, saved)
+        trained = {name: settings[name] for name in ("labels", "multi_label", "backbone")}
+        options = {name: value for name, value in settings["backbone_options"].items() if name != "exclusive"}
+        if fixed := [name for name in overrides if name in (*trained, *options, "num_classes", "exclusive")]:
+            raise FlashError(
+                f"{', '.join(fixed)} cannot be changed: the weights of {checkpoint_path} were trained with it"
             )
+        kept = {name: settings[name] for name in ("max_length", "learning_rate", "optimizer", "thresholds")}
+        model = cls(**{**trained, **options, **kept, **overrides})
+        state = dict(content["state_dict"])
+        saved = state["thresholds"].float()
+        state["thresholds"] = torch.from_numpy(
+            resolve_thresholds(overrides.get("thresholds"), model.labels, saved.numpy())
+        )
+        model.load_state_dict(state)
         return model
 
 
 class _Epoch:
     """Starts the same passes anew each time a loop iterates over it, as a loader does."""
 
-    def __init__(self, begin: Callable[[], Iterator[int]]) -> None:
+    def __init__(self, dataset: TextDataset, begin: Callable[[], Iterator[int]]) -> None:
+        self.dataset = dataset
         self.begin = begin
 
     def __iter__(self) -> Iterator[int]:
@@ -362,3 +448,35 @@ def _some(names: Sequence[str]) -> str:
     """The first names, and how many more there are."""
     more = f", and {len(names) - 6} more" if len(names) > 6 else ""
     return ", ".join(names[:6]) + more
+
+
+def _kind(multi_label: bool) -> str:
+    return "multi-label" if multi_label else "single-label"
+
+
+def _plain(thresholds: Any) -> Thresholds:
+    """The user's thresholds as values that a checkpoint can hold."""
+    if isinstance(thresholds, Mapping):
+        return {str(label): float(value) for label, value in thresholds.items()}
+    plain: Thresholds = thresholds.tolist() if hasattr(thresholds, "tolist") else thresholds
+    return list(plain) if isinstance(plain, tuple) else plain
+
+
+def _name(optimizer: Any) -> str:
+    """The name of an optimiser's class, also inside a partial."""
+    return str(getattr(getattr(optimizer, "func", optimizer), "__name__", type(optimizer).__name__))
+
+
+def dataset_of(loader: Any) -> TextDataset:
+    """The rows of a loader that a datamodule made: the linear backbone is fitted to all of them at once.
+
+    Raises:
+        FlashError: the loader is of something else.
+    """
+    dataset = getattr(loader, "dataset", None)
+    if not isinstance(dataset, TextDataset):
+        raise FlashError(
+            f"the linear backbone cannot be trained on a {type(loader).__name__}; "
+            "pass datamodule=, or a datamodule's train_dataloader()"
+        )
+    return dataset

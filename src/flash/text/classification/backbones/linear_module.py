@@ -33,6 +33,10 @@ class LinearModule(nn.Module):
             writable = array if array.flags.writeable else array.copy()  # torch has no read-only tensors
             self.register_buffer(name, torch.from_numpy(writable))
 
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> "LinearModule":
+        """Stay where and what it is: the arrays are NumPy's, on the CPU, whatever the device or precision."""
+        return self
+
     def _load_from_state_dict(
         self, state_dict: Mapping[str, Any], prefix: str, *_args: Any, **_kwargs: Any
     ) -> None:
@@ -51,33 +55,40 @@ class SolverOptimizer(torch.optim.Optimizer):
     """
 
     def __init__(self, module: LinearModule) -> None:
-        super().__init__(
-            [nn.Parameter(torch.empty(0))], defaults={}
-        )  # torch wants one parameter; this has none
+        # torch wants a parameter, and its monitors a learning rate; the solver has neither.
+        super().__init__([nn.Parameter(torch.empty(0))], defaults={"lr": 0.0})
         self.module = module
         self.solver: LinearSolver | None = None
         self.converged, self.passes = False, 0
         self._resumed: dict[str, Any] | None = None
+        self._loss = 0.0
 
     def remaining_passes(self, texts: pa.Array, targets: csr_array, seed: int) -> Iterator[int]:
-        """The numbers of the passes to the optimum, from where the last epoch or a resumed run stood."""
+        """The numbers of the passes to the optimum, from where the last epoch or a resumed run stood.
+
+        There is at least one, which changes nothing at the optimum: an epoch without a batch has no validation.
+        """
         if self.solver is None and not self.converged:
             self.solver = LinearSolver(self.module.linear, texts, targets, seed=seed)
             if self._resumed is not None:
                 self.solver.load_state({key: _to_numpy(value) for key, value in self._resumed.items()})
+                self._resumed = None
             self.module.show_arrays()
+        yield self.passes
         while not self.converged:
             yield self.passes
 
     def step(self, closure: Callable[[], float] | None = None) -> float:  # type: ignore[override]
         """Improve the weights by one pass; returns the mean loss per row and label, in nats."""
         del closure  # the solver needs no gradients of others
+        if self.converged:  # loaders look one batch ahead, so one more step is asked for
+            return self._loss
         if self.solver is None:
             raise RuntimeError("the solver has not been given its rows: iterate over remaining_passes first")
-        loss = self.solver.step()
+        self._loss = self.solver.step()
         self.converged, self.passes = self.solver.converged, self.solver.passes
         self.module.show_arrays()
-        return loss
+        return self._loss
 
     def release(self) -> None:
         """Give back the training rows of a finished fit."""
