@@ -4,6 +4,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -120,6 +121,51 @@ def test_broken_pipe_is_silent_and_141(verb: Callable[..., None], capfd: pytest.
     verb(fail(BrokenPipeError()))
     assert main(["predict"]) == 141
     assert capfd.readouterr() == ("", "")
+
+
+class MisconfigurationException(Exception):  # noqa: N818  (Lightning's own name)
+    pass
+
+
+@pytest.mark.parametrize(
+    ("message", "sentence"),
+    [
+        ("`accelerator='gpu'` is not there.\nTry another.\n", "`accelerator='gpu'` is not there"),
+        ("", "the trainer's options do not fit together"),
+    ],
+)
+def test_lightning_s_word_for_wrong_options_is_one_sentence_and_2(
+    verb: Callable[..., None], message: str, sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    verb(fail(MisconfigurationException(message)))
+    assert main(["predict"]) == 2
+    assert capsys.readouterr().err == f"flash: error: {sentence}\n"
+
+
+def test_a_real_mistake_in_the_trainer_s_options(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["--trainer.accelerator", "cpu", "--trainer.val_check_interval", "1.5"]
+    assert main(["text_classification", *words, "from_sample", "--rows", "1000"]) == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 1
+    assert errors[0].startswith("flash: error: ")
+    assert "val_check_interval" in errors[0]
+
+
+def test_keywords_are_shown_as_options(verb: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
+    def run(argv: list[str]) -> int:
+        warnings.simplefilter("always")
+        warnings.warn("left out, as unknown_labels='ignore' asks", UserWarning, stacklevel=1)
+        raise CheckpointError("a.csv is not UTF-8; pass encoding='cp1252'")
+
+    verb(run)
+    assert main(["predict"]) == 2
+    assert capsys.readouterr().err == (
+        "flash: warning: left out, as --unknown_labels ignore asks\n"
+        "flash: error: a.csv is not UTF-8; type --encoding cp1252\n"
+    )
 
 
 @pytest.mark.parametrize("error", [TypeError("a bug"), MemoryError(), SystemExit(3)])

@@ -1,6 +1,6 @@
 """The command `flash`: finds the verb, runs it, and turns what a user can mend into one sentence.
 
-Imports only the standard library and the project's errors; each verb is imported when it is called.
+Imports only the standard library, the project's errors and its wording; each verb is imported when it is called.
 """
 
 import io
@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TextIO
 
 from flash import __version__
+from flash.cli.wording import as_options
 from flash.core.errors import FlashError, unknown_name
 
 VERBS = {
@@ -76,10 +77,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _report("Interrupted; no half-written file is left behind", INTERRUPTED, debug)
     except FlashError as error:
-        return _report(f"flash: error: {error}", MISTAKE, debug)
+        return _report(f"flash: error: {as_options(str(error))}", MISTAKE, debug)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         return _report(f"flash: error: {where}{error.strerror or error}", MISTAKE, debug)
+    except Exception as error:
+        # Lightning's word for options of the trainer that cannot be; importing it here would take seconds.
+        if type(error).__name__ != "MisconfigurationException":
+            raise
+        first = str(error).strip().partition("\n")[0] or "the trainer's options do not fit together"
+        return _report(f"flash: error: {first.rstrip('.')}", MISTAKE, debug)
 
 
 def _run(words: list[str]) -> int:
@@ -106,7 +113,7 @@ def _show_warning(
     line: str | None = None,
 ) -> None:
     """A warning as a sentence: where in the code it arose says nothing to who typed a command."""
-    (file or sys.stderr).write(f"flash: warning: {message}\n")
+    (file or sys.stderr).write(f"flash: warning: {as_options(str(message))}\n")
 
 
 def _report(sentence: str, code: int, debug: bool) -> int:

@@ -52,10 +52,15 @@ def single_label_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def flash() -> Callable[..., "subprocess.Popen[bytes]"]:
-    """Starts the command in a process of its own."""
+    """Starts the command in a process of its own, which minds Ctrl-C even where the tests run in the background."""
+    program = (
+        "import signal, sys\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)  # nohup and scripts' & hand on 'ignore'\n"
+        "from flash.__main__ import main\nsys.exit(main())"
+    )
 
     def start(*words: str | Path) -> "subprocess.Popen[bytes]":
-        command = [sys.executable, "-m", "flash", *map(str, words)]
+        command = [sys.executable, "-c", program, *map(str, words)]
         return subprocess.Popen(command, bufsize=0, stdin=PIPE, stdout=PIPE, stderr=PIPE)
 
     return start

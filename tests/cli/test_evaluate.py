@@ -109,8 +109,125 @@ def test_the_output_of_predict_is_right_by_its_own_measure(
     write_csv(tmp_path / "in.csv", {"text": TEXTS})
     words = ["--input", str(tmp_path / "in.csv"), "--output", str(tmp_path / "out.csv")]
     assert main(["predict", str(model), *words]) == 0
-    assert main(["evaluate", str(model), str(tmp_path / "out.csv"), "--json"]) == 0
+    words = [str(model), str(tmp_path / "out.csv")]
+    assert main(["evaluate", *words]) == 2
+    assert capsys.readouterr().err == (
+        f"flash: error: {tmp_path / 'out.csv'}: this file holds predictions (its column 'labels' stands beside "
+        "columns named ..._probability); name the true targets: --target_fields and their columns\n"
+    )
+    assert main(["evaluate", *words, "--target_fields", "labels", "--json"]) == 0
     assert as_json(capsys)["subset_accuracy"] == 1.0
+
+
+def test_true_targets_beside_predictions_are_found(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    true = {"text": TEXTS, "label": [",".join(names) for names in NAMES]}
+    write_csv(tmp_path / "in.csv", true)
+    words = [
+        "--input",
+        str(tmp_path / "in.csv"),
+        "--output",
+        str(tmp_path / "out.csv"),
+        "--input_field",
+        "text",
+    ]
+    assert main(["predict", str(model), *words]) == 0
+    assert main(["evaluate", str(model), str(tmp_path / "out.csv"), "--json"]) == 0
+    shown = as_json(capsys)
+    assert shown["target_fields"] == ["label"]
+    check(shown, model)
+
+
+def test_what_was_compared_is_said(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_csv(tmp_path / "test.csv", {"id": range(5), **wide()})
+    assert main(["evaluate", str(model), str(path)]) == 0
+    assert "Texts: column 'comment_text'; targets: columns animal fruit tool." in capsys.readouterr().out
+    assert main(["evaluate", str(model), str(path), "--json"]) == 0
+    shown = as_json(capsys)
+    assert shown["files"] == [str(path)]
+    assert shown["input_field"] == "comment_text"
+    assert shown["target_fields"] == LABELS
+    assert shown["labels_left_out"] == []
+    path = write_csv(tmp_path / "names.csv", {"body": TEXTS, "label": [",".join(names) for names in NAMES]})
+    assert main(["evaluate", str(model), str(path)]) == 0
+    assert "Texts: column 'body'; targets: column 'label'." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", [[], ["--target_fields", "tool", "animal"]])
+def test_some_of_the_labels(
+    model: Path, tmp_path: Path, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    columns = wide()
+    if not words:
+        del columns["fruit"]
+    path = write_csv(tmp_path / "test.csv", columns)
+    words = [str(model), str(path), "--thresholds", "0.5", "0.5", "0.25", *words]
+    assert main(["evaluate", *words, "--json"]) == 0
+    shown = as_json(capsys)
+    probabilities = Predictor.load(model).probabilities(TEXTS)[:, [0, 2]]
+    assert [row["label"] for row in shown["labels"]] == ["animal", "tool"]
+    assert [row["threshold"] for row in shown["labels"]] == [0.5, 0.25]
+    assert shown["labels_left_out"] == ["fruit"]
+    assert shown["micro"]["f1"] == pytest.approx(
+        f1_score(TARGETS[:, [0, 2]], probabilities >= [0.5, 0.25], average="micro")
+    )
+    assert shown["macro"]["average_precision"] == pytest.approx(
+        average_precision_score(TARGETS[:, [0, 2]], probabilities, average="macro")
+    )
+    assert main(["evaluate", *words]) == 0
+    out = capsys.readouterr().out
+    assert "targets: columns animal tool." in out
+    assert "Left out, as no target column is theirs: fruit (1 of the model's 3 labels)." in out.replace(
+        "\n", " "
+    )
+
+
+def test_one_label_alone(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_csv(tmp_path / "test.csv", wide())
+    assert main(["evaluate", str(model), str(path), "--target_fields", "tool", "--json"]) == 0
+    shown = as_json(capsys)
+    assert [(row["label"], row["support"]) for row in shown["labels"]] == [("tool", 1)]
+
+
+def test_columns_of_a_single_label_model(
+    single_label_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one_hot = {"text": ["the zebra", "the banana"], "animal": [1, 0], "fruit": [0, 1]}
+    path = write_csv(tmp_path / "test.csv", one_hot)
+    for words in ([], ["--target_fields", "animal", "fruit"]):
+        assert main(["evaluate", str(single_label_model), str(path), *words]) == 2
+        assert "test.csv has " in (sentence := capsys.readouterr().err)
+        assert "this model gives each text exactly one of them all; name" in sentence or not words
+    path = write_csv(tmp_path / "test.csv", {**one_hot, "tool": [0, 0]})
+    assert main(["evaluate", str(single_label_model), str(path), "--thresholds", "0.5", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["subset_accuracy"] == 1.0
+    assert err == (
+        "flash: note: --thresholds changes nothing: this model gives each text its one most probable label\n"
+    )
+
+
+def test_delimiter_quoting_and_format(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "test.dat"
+    path.write_text('text;animal;fruit;tool\n"zebra;1;0;0\n5" banana;0;1;0\n')
+    words = [str(model), str(path)]
+    assert main(["evaluate", *words]) == 2
+    assert "; type --input_format csv, tsv, jsonl or parquet\n" in capsys.readouterr().err
+    words += ["--input_format", "csv"]
+    assert main(["evaluate", *words, "--quoting", "false"]) == 2
+    assert capsys.readouterr().err.endswith("; the header holds ';': type --delimiter ';'\n")
+    assert main(["evaluate", *words, "--quoting", "false", "--target_fields", "tool"]) == 2
+    assert capsys.readouterr().err.endswith("; the header holds ';': type --delimiter ';'\n")
+    words += ["--delimiter", ";"]
+    assert main(["evaluate", *words]) == 2
+    assert "--quoting false" in capsys.readouterr().err
+    assert main(["evaluate", *words, "--quoting", "false", "--json"]) == 0
+    shown = as_json(capsys)
+    assert shown["rows"] == 2
+    assert shown["subset_accuracy"] == 1.0
 
 
 def test_fields_thresholds_and_several_files(
@@ -165,10 +282,15 @@ def test_unknown_labels(model: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     ("columns", "words", "sentence"),
     [
         (
-            {"text": TEXTS, "animal": [0] * 5},
+            {"text": TEXTS, "animals": [0] * 5},
             [],
-            "test.csv has no column for 2 of the model's 3 labels (such as 'fruit') and none named "
-            "'labels' or 'label'; its columns are text, animal; type --target_fields and those of the",
+            "test.csv has no column for 3 of the model's 3 labels (such as 'animal') and none named "
+            "'labels' or 'label'; its columns are text, animals; type --target_fields and those of the",
+        ),
+        (
+            {"text": TEXTS, "animal": [0] * 5, "fungus": [0] * 5},
+            ["--target_fields", "animal", "fungus"],
+            "test.csv: the target column 'fungus' is no label of the model: unknown label 'fungus'",
         ),
         (
             {"a": TEXTS, "b": TEXTS, "labels": ["animal"] * 5},

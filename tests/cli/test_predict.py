@@ -4,6 +4,7 @@ import io
 import json
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -84,6 +85,88 @@ def test_formats_prefix_encoding_and_thresholds(model: Path, tmp_path: Path) -> 
     assert (row["text"], row["labels"], row["new_labels"]) == ("œuf and zebra", "x", ["fruit"])
 
 
+@pytest.mark.parametrize("ending", ["csv", "tsv"])
+def test_delimiter_and_quoting_as_in_training(model: Path, tmp_path: Path, ending: str) -> None:
+    source, target = tmp_path / f"in.{ending}", tmp_path / "out.jsonl"
+    source.write_text('id;text\n1;"a zebra, "and" a\n2;5" of banana\n')
+    words = ["--input", str(source), "--output", str(target), "--input_field", "text"]
+    assert main(["predict", str(model), *words, "--delimiter", ";", "--quoting", "false"]) == 0
+    rows = [json.loads(line) for line in target.read_text().splitlines()]
+    assert [row["text"] for row in rows] == ['"a zebra, "and" a', '5" of banana']
+    assert [row["labels"] for row in rows] == [["animal"], ["fruit"]]
+
+
+@pytest.mark.parametrize("tab", ["\t", r"\t"])
+def test_a_tab_may_be_typed(model: Path, tmp_path: Path, tab: str) -> None:
+    source, target = tmp_path / "in.csv", tmp_path / "out.jsonl"
+    source.write_text("id\ttext\n1\ta zebra, a banana\n")
+    words = ["--input", str(source), "--output", str(target), "--input_field", "text", "--delimiter", tab]
+    assert main(["predict", str(model), *words]) == 0
+    assert json.loads(target.read_text())["labels"] == ["animal", "fruit"]
+
+
+def test_another_delimiter_is_suggested(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "in.csv"
+    source.write_text("id;text\n1;a zebra\n")
+    assert main(["predict", str(model), "--input", str(source), "--input_field", "text"]) == 2
+    assert capsys.readouterr().err.endswith("Known: id;text; the header holds ';': type --delimiter ';'\n")
+    assert main(["predict", str(model), "--input", str(source)]) == 2
+    assert capsys.readouterr().err == (
+        f"flash: error: {source} has one column, 'id;text': the header holds ';': type --delimiter ';', or name "
+        "the column by --input_field if it is the one of texts\n"
+    )
+    assert main(["predict", str(model), "--input", str(source), "--input_field", "id;text"]) == 0
+    capsys.readouterr()
+    assert main(["predict", str(model), "--input", str(source), "--delimiter", ";;"]) == 2
+    assert "--delimiter ';;' is not one character of ASCII; pass one such as ';'" in capsys.readouterr().err
+    source.write_text('id,text\n1,"a zebra\n')
+    assert main(["predict", str(model), "--input", str(source), "--input_field", "text"]) == 2
+    assert 'twice (""), or type --quoting false if quotes are ordinary' in capsys.readouterr().err
+    source.write_text("id,text\n1\n")
+    assert main(["predict", str(model), "--input", str(source), "--input_field", "text"]) == 2
+    assert (
+        "put a cell that holds ',' in double quotes, or type another --delimiter" in capsys.readouterr().err
+    )
+
+
+def test_the_input_is_never_overwritten(
+    model: Path, comments: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = comments.read_bytes()
+    (comments.parent / "link.csv").symlink_to(comments)
+    for output in (
+        comments,
+        comments.parent / "link.csv",
+        comments.parent / ".." / comments.parent.name / comments.name,
+    ):
+        words = ["--input", str(comments), "--input_field", "comment_text", "--output", str(output)]
+        assert main(["predict", str(model), *words]) == 2
+        assert capsys.readouterr().err == (
+            f"flash: error: {output} is the input itself, which would be lost; name another file for the output\n"
+        )
+    assert comments.read_bytes() == before
+
+
+@pytest.mark.parametrize(("thresholds", "shown"), [("0.5", 1), ("auto", 0)])
+def test_thresholds_of_a_single_label_model(
+    single_label_model: Path, comments: Path, thresholds: str, shown: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--input", str(comments), "--input_field", "comment_text", "--thresholds", thresholds]
+    assert main(["predict", str(single_label_model), *words]) == 0
+    sentence = (
+        "flash: note: --thresholds changes nothing: this model gives each text its one most probable label\n"
+    )
+    assert capsys.readouterr().err == sentence * shown
+
+
+def test_an_unknown_ending(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "in.dat").write_text("text\na\n")
+    assert main(["predict", str(model), "--input", str(tmp_path / "in.dat")]) == 2
+    assert capsys.readouterr().err.endswith("; type --input_format csv, tsv, jsonl or parquet\n")
+
+
 def test_packed_json_lines(model: Path, tmp_path: Path) -> None:
     source, target = tmp_path / "in.jsonl.gz", tmp_path / "out.jsonl"
     source.write_bytes(gzip.compress(b"".join(json.dumps({"text": text}).encode() + b"\n" for text in TEXTS)))
@@ -108,9 +191,11 @@ def test_a_header_without_rows_gets_a_note(
     (tmp_path / "in.csv").write_text("text\n")
     words = ["--input", str(tmp_path / "in.csv"), "--output", str(tmp_path / "out.csv")]
     assert main(["predict", str(model), *words]) == 0
-    assert (
-        capsys.readouterr().err == f"flash: note: {tmp_path / 'in.csv'} has no rows, and so has the output\n"
-    )
+    note = "has no rows; neither has the output\n"
+    assert capsys.readouterr().err == f"flash: note: {tmp_path / 'in.csv'} {note}"
+    piped = [sys.executable, "-m", "flash", "predict", str(model), "--input", "-"]
+    done = subprocess.run(piped, input="text\n", capture_output=True, text=True, check=True)
+    assert done.stderr == f"flash: note: standard input {note}"
     assert (tmp_path / "out.csv").read_text().startswith('"text","labels","animal_probability"')
 
 

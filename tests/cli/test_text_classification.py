@@ -4,13 +4,13 @@ import csv
 import os
 import signal
 import subprocess
-import sys
-import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from flash.__main__ import main
+from flash.cli import options
 from flash.cli import text_classification as command
 from flash.core.errors import DownloadError
 from flash.text import TextClassifier
@@ -117,7 +117,8 @@ def test_print_config_trains_nothing(capsys: pytest.CaptureFixture[str]) -> None
 def test_from_toxic_reads_the_file_that_is_there(comments: Path, capsys: pytest.CaptureFixture[str]) -> None:
     header = "id,comment_text,toxic,severe_toxic,obscene,threat,insult,identity_hate\n"
     Path("data/jigsaw_toxic_comments").mkdir(parents=True)
-    rows = [f"{row},text number {row},{row % 2},0,0,0,{row % 3 == 0:d},0\n" for row in range(40)]
+    columns = {row: ",".join(str(int(row % n == 0)) for n in range(2, 8)) for row in range(40)}
+    rows = [f"{row},text number {row},{targets}\n" for row, targets in columns.items()]
     Path(command.TOXIC_FILE).write_text(header + "".join(rows))
     assert run("from_toxic", "--val_split", "10") == 0
     assert "Validation: 10 rows, 6 labels" in capsys.readouterr().out
@@ -139,6 +140,38 @@ def test_from_toxic_offline_says_what_to_put_where(
     assert len(sentence.splitlines()) == 1
 
 
+def test_all_rows_are_trained_on_if_asked(comments: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*CSV, "--val_split", "0") == 0
+    printed = capsys.readouterr().out
+    assert "train:         200 texts" in printed
+    assert "Nothing was validated" in printed
+
+
+def test_the_next_commands_name_the_model_and_the_column(
+    comments: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("--output", "mine.pt", *CSV) == 0
+    printed = capsys.readouterr().out
+    assert (
+        "predict mine.pt --input comments.csv --input_field comment_text --output predictions.csv" in printed
+    )
+    assert "evaluate mine.pt test.csv --input_field comment_text" in printed
+
+
+@pytest.mark.parametrize(
+    ("output", "config"),
+    [
+        ("a.pt", "a.yaml"),
+        ("a.ckpt", "a.yaml"),
+        ("a.v1", "a.v1.yaml"),
+        ("a", "a.yaml"),
+        ("x/a.b.pt", "x/a.b.yaml"),
+    ],
+)
+def test_the_options_are_saved_beside_the_model(output: str, config: str) -> None:
+    assert command.config_path(output) == Path(config)
+
+
 MISTAKES: list[tuple[list[str], str]] = [
     (["from_csvv"], "invalid choice: 'from_csvv'"),
     ([], 'expected "source" to be one of'),
@@ -152,6 +185,17 @@ MISTAKES: list[tuple[list[str], str]] = [
         "--trainer.max_epochs x is not understood; expected a whole number or null",
     ),
     (["--model.backbone", "lineer", *CSV], "unknown backbone 'lineer'; did you mean 'linear'"),
+    (
+        ["--output", "b.yaml", *CSV],
+        "--output b.yaml is the name of a file of options; name the model's, such as b.pt",
+    ),
+    (["--output", ".", *CSV], ". cannot be written"),
+    ([*CSV, "--model.thresholds", "0.5"], "--model.thresholds belongs before from_csv"),
+    (["--input_field", "x", *CSV], "--input_field belongs after from_csv"),
+    (
+        ["--model.thresholds", "x", *CSV],
+        """expected a number or null or a list or a dict such as '{"toxic": 0.3}'""",
+    ),
     (["--strategy", "frozen", *CSV], "unknown finetuning strategy 'frozen'"),
     ([*CSV[:-1], "nothing.csv"], "nothing.csv does not exist"),
     (["from_csv", "--input_field", "comment", *CSV[3:]], "did you mean 'comment_text'"),
@@ -179,52 +223,48 @@ def test_the_help_a_person_needs_comes_first(capsys: pytest.CaptureFixture[str])
 
 
 @pytest.mark.parametrize("source", list(command.SOURCES))
-def test_the_help_of_a_source_fits_two_screens(source: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_help_of_a_source_fits_two_screens(
+    source: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     with pytest.raises(SystemExit):
         main(["text_classification", source, "--help"])
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) <= 2 * 40
+    assert len(lines) <= 2 * 24
     shown = "\n".join(lines)
     for option in ("--val_split", "--batch_size", "--seed"):
         assert option in shown
 
 
 def test_every_option_that_is_shown_is_explained() -> None:
-    _, subparsers = command.build_parser()
+    _, subparsers = options.build_parser(command.SOURCES)
     assert list(subparsers) == list(command.SOURCES)
     for subparser in subparsers.values():
         actions = subparser._actions
         assert [action.dest for action in actions if not action.help] == []
 
 
-def test_ctrl_c_ends_with_130_one_sentence_and_no_half_written_file(tmp_path: Path) -> None:
+def test_ctrl_c_ends_with_130_one_sentence_and_no_half_written_file(
+    tmp_path: Path, flash: Callable[..., "subprocess.Popen[bytes]"]
+) -> None:
     words = ["--trainer.accelerator", "cpu", "--trainer.max_epochs", "1", "--model.tolerance", "1e-9"]
-    words += ["--model.max_passes", "1000000", "from_sample", "--rows", "2000"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "flash", "text_classification", *words],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        cwd=tmp_path,
-        text=True,
-    )
-    assert process.stdout is not None
-    seen = ""
-    while "train_loss" not in seen and process.poll() is None:
-        seen += os.read(process.stdout.fileno(), 1000).decode(errors="replace")
-    process.send_signal(signal.SIGINT)
-    reading_until = time.monotonic() + 60
-    while process.poll() is None and time.monotonic() < reading_until:
-        os.read(process.stdout.fileno(), 100_000)
-    _, errors = process.communicate(timeout=60)
+    words += ["--trainer.enable_progress_bar", "true", "--model.max_passes", "1000000"]
+    with flash("text_classification", *words, "from_sample", "--rows", "2000") as process:
+        assert process.stdout is not None
+        seen = b""
+        while b"train_loss" not in seen and process.poll() is None:
+            seen += os.read(process.stdout.fileno(), 1000)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
-    assert [line for line in errors.splitlines() if line] == [
+    assert [line for line in errors.decode().splitlines() if line] == [
         "Interrupted; no half-written file is left behind"
     ]
     assert list(tmp_path.iterdir()) == []
 
 
 def test_gathered_lists() -> None:
-    gather = command._gather_lists
+    gather = options._gather_lists
     assert gather(["--target_fields", "a", "b c", "--val_split", "1"]) == [
         "--target_fields",
         '["a", "b c"]',

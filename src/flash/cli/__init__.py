@@ -75,6 +75,28 @@ def parse_thresholds(words: Sequence[str] | None) -> float | list[float] | dict[
     return values if len(values) > 1 else values[0]
 
 
+def note_unused_thresholds(thresholds: object, multi_label: bool) -> None:
+    """Say that `--thresholds` decides nothing where each text has exactly one label."""
+    if thresholds is not None and not multi_label:
+        note("--thresholds changes nothing: this model gives each text its one most probable label")
+
+
+def add_csv_options(parser: argparse.ArgumentParser) -> None:
+    """Add what the reading of CSV takes, in the words of `flash text_classification from_csv`."""
+    parser.add_argument(
+        "--delimiter",
+        type=lambda word: word.replace("\\t", "\t"),
+        metavar="D",
+        help=r"what separates cells, such as ';' or '\t'; unless given, as the ending says: , or a tab",
+    )
+    parser.add_argument(
+        "--quoting",
+        choices=("true", "false"),
+        default="true",
+        help="false if a double quote is an ordinary character in CSV (default: true)",
+    )
+
+
 def _underscored(word: str) -> str:
     """An option's name as it is defined; its value stays as it is."""
     name, equals, value = word.partition("=")

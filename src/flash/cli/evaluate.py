@@ -1,24 +1,24 @@
 """`flash evaluate`: how good a model is on a file with targets. Imports neither torch nor lightning."""
 
+import argparse
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from flash.cli import Parser, note, parse_thresholds
-from flash.core.errors import DataError
+import numpy as np
+
+from flash.cli import Parser, add_csv_options, note, note_unused_thresholds, parse_thresholds
+from flash.core.errors import DataError, unknown_name
 from flash.text.classification.backbones.kernels import announced_compilation
 from flash.text.classification.encoding import encode_targets
 from flash.text.classification.metrics import Evaluation, evaluate
+from flash.text.classification.mistakes import some_of
 from flash.text.classification.other_readers import read_json, read_parquet
 from flash.text.classification.predictor import Predictor
-from flash.text.classification.readers import (
-    Source,
-    check_columns,
-    read_csv,
-    text_column,
-)
+from flash.text.classification.readers import Source, check_columns, read_csv, text_column
 from flash.text.classification.report import format_table
-from flash.text.classification.streams import find_format
+from flash.text.classification.streams import find_format, other_delimiter
 from flash.text.classification.targets import infer_format
 from flash.text.classification.thresholds import Thresholds, resolve_thresholds
 
@@ -26,9 +26,9 @@ DESCRIPTION = "Print how good a model is on a file with targets."
 EPILOG = """\
 FILE is CSV, TSV, JSON (lines or an array) or Parquet, told by its ending.
 Without --target_fields, targets are the 0/1 columns named as the model's
-labels, otherwise the column `labels` or `label`. Without --input_field, texts
-are the column `text` or `comment_text`, otherwise the only column that is no
-target.
+labels, otherwise the column `labels` or `label`, otherwise the 0/1 columns of
+some labels, which alone are then evaluated. Without --input_field, texts are
+the column `text` or `comment_text`, otherwise the only column that is no target.
 
   flash evaluate model.pt test.csv
   flash evaluate model.pt test.csv --target_fields tags --label_delimiter ";"
@@ -61,10 +61,12 @@ def build_parser() -> Parser:
         metavar="T",
         help="not the model's own (auto) but 0.5 for all labels, one a label, or toxic=0.3 insult=0.5",
     )
+    parser.add_argument("--input_format", choices=READERS, help="if not told by the ending")
     parser.add_argument("--json", action="store_true", help="one JSON document instead of the table")
     parser.add_argument(
         "--encoding", default="utf-8", help="of a CSV or TSV file, such as cp1252 (default: utf-8)"
     )
+    add_csv_options(parser)
     return parser
 
 
@@ -72,96 +74,222 @@ def run(argv: list[str]) -> int:
     """Print the table, or JSON; returns the exit code."""
     options = build_parser().parse(argv)
     thresholds = parse_thresholds(options.thresholds)
+    kind = find_format(options.file, options.input_format, "input_format")
     predictor = Predictor.load(options.model)
-    source = READERS[find_format(options.file, None, "input_format")](options.file, options.encoding)
+    note_unused_thresholds(thresholds, predictor.multi_label)
+    source = READERS[kind](options)
+    fields = choose_fields(
+        predictor,
+        source,
+        options.input_field,
+        options.target_fields,
+        other_delimiter(source.table.column_names, kind, options.delimiter),
+    )
     with announced_compilation(note):
         evaluation = evaluate_source(
             predictor,
             source,
-            input_field=options.input_field,
-            target_fields=options.target_fields,
+            fields,
             label_delimiter=options.label_delimiter,
             unknown_labels=options.unknown_labels,
             thresholds=thresholds,
         )
     if options.json:
-        print(json.dumps(evaluation.to_dict(), allow_nan=False, indent=2))
+        print(json.dumps({**_described(source, fields), **evaluation.to_dict()}, allow_nan=False, indent=2))
     else:
-        print(format_table(evaluation, title=source.name))
+        print(format_table(evaluation, title=source.name, notes=_notes(predictor, fields)))
     return 0
 
 
-READERS: dict[str, Callable[[str, str], Source]] = {
-    "csv": lambda file, encoding: read_csv(file, encoding=encoding),
-    "tsv": lambda file, encoding: read_csv(file, encoding=encoding, delimiter="\t"),
-    "jsonl": lambda file, encoding: read_json(file),
-    "parquet": lambda file, encoding: read_parquet(file),
+def _read_csv(options: argparse.Namespace, delimiter: str | None = None) -> Source:
+    return read_csv(
+        options.file,
+        encoding=options.encoding,
+        delimiter=options.delimiter or delimiter,
+        quoting=options.quoting == "true",
+    )
+
+
+READERS: dict[str, Callable[[argparse.Namespace], Source]] = {
+    "csv": _read_csv,
+    "tsv": lambda options: _read_csv(options, "\t"),
+    "jsonl": lambda options: read_json(options.file),
+    "parquet": lambda options: read_parquet(options.file),
 }
-"""Format to what reads a file of it and, where it has one, its encoding."""
+"""Format to what reads the file that the options name."""
+
+
+@dataclass(frozen=True)
+class Fields:
+    """The columns to compare.
+
+    Attributes:
+        texts: the column of texts.
+        targets: a list of 0/1 columns, one a label, or the one column that holds names.
+        labels: the labels that have targets, in the model's order.
+        left_out: the model's other labels.
+    """
+
+    texts: str
+    targets: str | list[str]
+    labels: tuple[str, ...]
+    left_out: tuple[str, ...]
+
+
+def choose_fields(
+    predictor: Predictor,
+    source: Source,
+    input_field: str | None = None,
+    target_fields: Sequence[str] | None = None,
+    other: str | None = None,
+) -> Fields:
+    """The fields asked for; those left out are found as `EPILOG` says.
+
+    Args:
+        predictor: whose labels the targets are.
+        source: the rows with their targets.
+        input_field: the column of texts.
+        target_fields: the columns of targets.
+        other: a delimiter that the file seems to have, for the hint in an error.
+
+    Raises:
+        DataError: no such column, none that can be meant, predictions instead of targets, 0/1 columns that
+            are no labels, or those of only some labels where the model gives exactly one.
+    """
+    columns = source.table.column_names
+    hint = f"; the header holds {other!r}: pass delimiter={other!r}" if other else ""
+    if target_fields is not None:
+        targets = _asked_targets(predictor, source, check_columns(columns, target_fields, source.name, hint))
+    else:
+        targets = _find_targets(predictor, source, input_field, hint)
+    labels = predictor.labels
+    if not isinstance(targets, str):
+        labels = tuple(label for label in predictor.labels if label in targets)
+    left_out = tuple(label for label in predictor.labels if label not in set(labels))
+    if left_out and not predictor.multi_label:
+        raise DataError(
+            f"{source.name} has a column for {len(labels)} of the model's {len(predictor.labels)} labels, but "
+            "this model gives each text exactly one of them all; name one column of names, or a column for "
+            f"each label (there is none for {some_of(list(left_out))}): --target_fields"
+        )
+    return Fields(_find_texts(source, input_field, targets, hint), targets, labels, left_out)
 
 
 def evaluate_source(
     predictor: Predictor,
     source: Source,
+    fields: Fields,
     *,
-    input_field: str | None = None,
-    target_fields: Sequence[str] | None = None,
     label_delimiter: str | None = None,
     unknown_labels: Any = "error",
     thresholds: Thresholds = None,
 ) -> Evaluation:
-    """Compare a model's predictions with the targets of a source; fields are found as `EPILOG` says.
+    """Compare a model's predictions with the targets of a source, for the labels that have targets.
 
     Raises:
-        DataError: no such column, none that can be meant, or a text or target that is none.
+        DataError: a text or target that is none.
     """
-    targets = _find_targets(predictor, source, target_fields)
-    texts = text_column(source, _find_texts(source, input_field, targets))
+    texts = text_column(source, fields.texts)
     target_format = infer_format(
         source,
-        targets,
+        fields.targets,
         multi_label=predictor.multi_label,
         label_delimiter=label_delimiter,
-        labels=predictor.labels,
+        labels=fields.labels,
     )
+    targets = encode_targets(target_format, source, fields.targets, unknown_labels=unknown_labels)
+    kept = np.array([predictor.labels.index(label) for label in fields.labels])
     return evaluate(
-        predictor.probabilities(texts),
-        encode_targets(target_format, source, targets, unknown_labels=unknown_labels),
-        labels=predictor.labels,
-        thresholds=resolve_thresholds(thresholds, predictor.labels, predictor.thresholds),
+        predictor.probabilities(texts)[:, kept],
+        targets,
+        labels=fields.labels,
+        thresholds=resolve_thresholds(thresholds, predictor.labels, predictor.thresholds)[kept],
         multi_label=predictor.multi_label,
     )
 
 
-def _find_targets(predictor: Predictor, source: Source, asked: Sequence[str] | None) -> str | list[str]:
+def _asked_targets(predictor: Predictor, source: Source, fields: list[str]) -> str | list[str]:
+    """One column of names, unless the column is named as a label: then its values say whether that applies."""
+    known = set(predictor.labels)
+    if len(fields) == 1 and not (predictor.multi_label and fields[0] in known):
+        return fields[0]
+    strangers = [name for name in fields if name not in known]
+    if strangers:
+        raise DataError(
+            f"{source.name}: the target column {strangers[0]!r} is no label of the model: "
+            f"{unknown_name('label', strangers[0], predictor.labels)}; name 0/1 columns after the labels, or "
+            "name one column that holds names"
+        )
+    return [label for label in predictor.labels if label in fields]
+
+
+def _find_targets(
+    predictor: Predictor, source: Source, input_field: str | None, hint: str
+) -> str | list[str]:
     """The target columns: a list of 0/1 columns, or the name of one that holds names."""
     columns = source.table.column_names
-    if asked is not None:
-        fields = check_columns(columns, asked, source.name)
-        return fields if len(fields) > 1 or tuple(fields) == predictor.labels else fields[0]
-    if set(predictor.labels) <= set(columns):
-        return list(predictor.labels)
-    found = next((name for name in TARGET_FIELDS if name in columns), None)
-    if found is None:
-        missing = [label for label in predictor.labels if label not in columns]
+    present = [label for label in predictor.labels if label in columns and label != input_field]
+    if len(present) == len(predictor.labels):
+        return present
+    predicted = any(f"{label}_probability" in columns for label in predictor.labels)
+    # What `flash predict` called `labels` is the model's own word; scored against itself it would be perfect.
+    found = [name for name in TARGET_FIELDS if name in columns and not (predicted and name == "labels")]
+    if found:
+        return found[0]
+    if present and predictor.multi_label:
+        return present
+    if predicted and "labels" in columns:
         raise DataError(
-            f"{source.name} has no column for {len(missing)} of the model's {len(predictor.labels)} labels "
-            f"(such as {missing[0]!r}) and none named 'labels' or 'label'; its columns are "
-            f"{', '.join(columns)}; type --target_fields and those of the targets"
+            f"{source.name}: this file holds predictions (its column 'labels' stands beside columns named "
+            "..._probability); name the true targets: --target_fields and their columns"
         )
-    return found
+    missing = [label for label in predictor.labels if label not in present]
+    raise DataError(
+        f"{source.name} has no column for {len(missing)} of the model's {len(predictor.labels)} labels "
+        f"(such as {missing[0]!r}) and none named 'labels' or 'label'; its columns are "
+        f"{', '.join(columns)}; type --target_fields and those of the targets{hint}"
+    )
 
 
-def _find_texts(source: Source, asked: str | None, targets: str | list[str]) -> str:
+def _find_texts(source: Source, asked: str | None, targets: str | list[str], hint: str) -> str:
     columns = source.table.column_names
     if asked is not None:
-        return check_columns(columns, [asked], source.name)[0]
+        return check_columns(columns, [asked], source.name, hint)[0]
     taken = {targets} if isinstance(targets, str) else set(targets)
     others = [name for name in columns if name not in taken]
     found = [name for name in TEXT_FIELDS if name in others] or (others if len(others) == 1 else [])
     if not found:
         raise DataError(
             f"{source.name}: which column holds the texts? Its columns are {', '.join(columns)}; "
-            "type --input_field and one"
+            f"type --input_field and one{hint}"
         )
     return found[0]
+
+
+def _described(source: Source, fields: Fields) -> dict[str, Any]:
+    """What was compared, for machines."""
+    return {
+        "files": [name for name, _ in source.parts],
+        "input_field": fields.texts,
+        "target_fields": [fields.targets] if isinstance(fields.targets, str) else fields.targets,
+        "labels_left_out": list(fields.left_out),
+    }
+
+
+def _notes(predictor: Predictor, fields: Fields) -> list[str]:
+    """What was compared, for people."""
+    if isinstance(fields.targets, str):
+        targets = f"column {fields.targets!r}"
+    else:
+        shown = (
+            fields.targets if len(fields.targets) <= 8 else [*fields.targets[:3], "...", fields.targets[-1]]
+        )
+        targets = f"{'columns' if len(fields.targets) > 1 else 'column'} {' '.join(shown)}"
+    notes = [f"Texts: column {fields.texts!r}; targets: {targets}."]
+    if fields.left_out:
+        notes.append(
+            f"Left out, as no target column is theirs: {', '.join(fields.left_out[:10])}"
+            f"{f' and {len(fields.left_out) - 10:,} more' if len(fields.left_out) > 10 else ''} "
+            f"({len(fields.left_out):,} of the model's {len(predictor.labels):,} labels)."
+        )
+    return notes

@@ -5,7 +5,7 @@ import sys
 
 from tqdm import tqdm
 
-from flash.cli import Parser, note, parse_thresholds
+from flash.cli import Parser, add_csv_options, note, note_unused_thresholds, parse_thresholds
 from flash.text.classification.backbones.kernels import announced_compilation
 from flash.text.classification.blocks import READERS, ROWS
 from flash.text.classification.predictor import Predictor
@@ -55,6 +55,7 @@ def build_parser() -> Parser:
     parser.add_argument(
         "--encoding", default="utf-8", help="of text input, such as cp1252; output is UTF-8 (default: utf-8)"
     )
+    add_csv_options(parser)
     parser.add_argument(
         "--prefix", default="", help="what the names of the new columns begin with, such as predicted_"
     )
@@ -71,10 +72,14 @@ def build_parser() -> Parser:
 def run(argv: list[str]) -> int:
     """Predict; returns the exit code."""
     options = build_parser().parse(argv)
+    thresholds = parse_thresholds(options.thresholds)
+    predictor = Predictor.load(options.model)
+    note_unused_thresholds(thresholds, predictor.multi_label)
     with announced_compilation(note):
-        rows = _predict(options, parse_thresholds(options.thresholds), Predictor.load(options.model))
+        rows = _predict(options, thresholds, predictor)
     if rows == 0:
-        note(f"{options.input} has no rows, and so has the output")
+        name = "standard input" if options.input == "-" else options.input
+        note(f"{name} has no rows; neither has the output")
     return 0
 
 
@@ -91,6 +96,8 @@ def _predict(options: argparse.Namespace, thresholds: Thresholds, predictor: Pre
             input_format=options.input_format,
             output_format=options.output_format,
             encoding=options.encoding,
+            delimiter=options.delimiter,
+            quoting=options.quoting == "true",
             rows=options.batch_size,
             prefix=options.prefix,
             progress=bar.update,

@@ -3,20 +3,20 @@
 Options of the model and the trainer come before the source, those of the data after it, as in Lightning Flash.
 """
 
-import argparse
-import json
 import logging
-import re
+import shutil
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
+from jsonargparse import Namespace
 
+from flash.cli import options
 from flash.core.data.utils import download_data
-from flash.core.errors import FlashError, unknown_name
+from flash.core.errors import FlashError
 from flash.core.trainer import Trainer
-from flash.text.classification.backbones.linear import LinearConfig
+from flash.text.classification import checkpoint
 from flash.text.classification.data import TextClassificationData
 from flash.text.classification.model import TextClassifier
 from flash.text.classification.sample import LABELS, sample_table
@@ -24,37 +24,7 @@ from flash.text.classification.sample import LABELS, sample_table
 TOXIC_URL = "https://pl-flash-data.s3.amazonaws.com/jigsaw_toxic_comments.zip"
 TOXIC_FILE = "data/jigsaw_toxic_comments/train.csv"
 HELD_OUT = 0.1  # of the training rows, where the user named no validation rows
-
-SHOWN_TRAINER_OPTIONS = ("max_epochs", "fast_dev_run", "accelerator", "devices", "logger", "default_root_dir")
-QUIET_TRAINER = {
-    "max_epochs": 3,
-    "logger": False,
-    "enable_checkpointing": False,
-    "enable_model_summary": False,
-    "num_sanity_val_steps": 0,
-}
-"""Defaults that differ from Lightning's: one command leaves one model behind, and no folder of logs."""
-
-FROM_DATA = ("num_classes", "labels", "multi_label", "loss_fn", "metrics")
-LIST_OPTIONS = ("--target_fields", "--labels", "--train_file", "--val_file", "--test_file", "--predict_file")
-
-UNPARSED = re.compile(r'Parser key "(?P<key>[^"]+)".*(?:Given|Got) value: (?P<value>.*)$')
-KINDS = {
-    "NoneType": "null",
-    "int": "a whole number",
-    "float": "a number",
-    "str": "text",
-    "bool": "true or false",
-}
-
-DESCRIPTION = """Train a classifier on one source of texts, print how good it is per label, and save it.
-
-  flash text_classification from_sample
-  flash text_classification from_csv --input_field comment_text --target_fields toxic obscene \\
-      --train_file train.csv --val_split 0.1
-  flash text_classification --output model.pt --model.thresholds 0.5 from_json --help
-
-Options of the model and the trainer come before the source, those of the data after it."""
+NOISE = ("\nDetected KeyboardInterrupt", "GPU available", "TPU available", "💡 Tip", "`Trainer.fit` stopped")
 
 
 def from_sample(
@@ -121,172 +91,83 @@ SOURCES: dict[str, Any] = {
 """What makes the data of each subcommand."""
 
 
-class HelpFormatter(argparse.RawDescriptionHelpFormatter, DefaultHelpFormatter):
-    """Examples as they are written, each option with its type and default, and the trainer's usual ones only."""
-
-    def add_argument(self, action: argparse.Action) -> None:
-        """Leave out Lightning's forty further options, which are taken all the same."""
-        group, _, name = action.dest.partition(".")
-        if action.dest not in ("model", "trainer") and (group != "trainer" or name in SHOWN_TRAINER_OPTIONS):
-            super().add_argument(action)
-
-
-def build_parser() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
-    """The parser of the command, its model and trainer, and those of its sources by name."""
-    parser = ArgumentParser(
-        prog="flash text_classification",
-        usage="flash text_classification [options of model and trainer] SOURCE [options of the data]",
-        description=DESCRIPTION,
-        formatter_class=HelpFormatter,
-        exit_on_error=False,
-    )
-    parser.add_argument(
-        "--config", action="config", help="a YAML file of options, such as --print_config prints"
-    )
-    parser.add_argument("--output", default="text_classification_model.pt", help="where to save the model")
-    parser.add_argument(
-        "--strategy", default="no_freeze", type=str, help="which layers train: no_freeze or freeze"
-    )
-    parser.add_class_arguments(TextClassifier, "model", skip=set(FROM_DATA))
-    parser.add_class_arguments(LinearConfig, "model", skip={"exclusive"}, as_group=False)
-    parser.add_class_arguments(Trainer, "trainer")
-    parser.set_defaults({f"trainer.{name}": value for name, value in QUIET_TRAINER.items()})
-    for action in parser._actions:
-        group, _, name = action.dest.partition(".")
-        action.metavar = (name or group).upper() if action.metavar is None else action.metavar
-    sources = parser.add_subcommands(dest="source", metavar="SOURCE")
-    subparsers = {}
-    for name, source in SOURCES.items():
-        summary = source.__doc__.splitlines()[0]
-        subparser = ArgumentParser(
-            usage=f"flash text_classification [options of model and trainer] {name} [options]",
-            description=summary,
-            formatter_class=DefaultHelpFormatter,
-            exit_on_error=False,
-        )
-        if hasattr(TextClassificationData, name):
-            subparser.add_method_arguments(TextClassificationData, name)
-        else:
-            subparser.add_function_arguments(source)
-        sources.add_subcommand(name, subparser, help=summary)
-        subparsers[name] = subparser
-    return parser, subparsers
-
-
 def run(argv: list[str]) -> int:
     """Train, print the table, save; returns the exit code."""
-    parser, subparsers = build_parser()
-    _check_names(parser, subparsers, argv)
-    options = _parse(parser, argv)
+    parser, given = options.parse(SOURCES, argv)
+    config = config_path(given.output)
+    checkpoint.check_writable(given.output)  # before the training whose result it is to hold
     _quieten_lightning()
-    datamodule = load_data(options)
-    if options.source == "from_sample":
+    datamodule = load_data(given)
+    if given.source == "from_sample":
         print("Synthetic comments, generated by this library from its own templates:")
     print(datamodule)
-    model = TextClassifier(
-        labels=datamodule.labels, multi_label=bool(datamodule.multi_label), **options.model
-    )
-    trainer = Trainer(**options.trainer)
+    multi_label = bool(datamodule.multi_label)
+    model = TextClassifier(labels=datamodule.labels, multi_label=multi_label, **given.model)
+    bar = {"enable_progress_bar": sys.stdout.isatty()} if given.trainer.enable_progress_bar is None else {}
+    trainer = Trainer(**{**given.trainer, **bar})
     try:
-        trainer.finetune(model, datamodule=datamodule, strategy=options.strategy)
+        trainer.finetune(model, datamodule=datamodule, strategy=given.strategy)
     except SystemExit:
         if trainer.interrupted:  # Lightning turns Ctrl-C into an exit of its own
             raise KeyboardInterrupt from None
         raise
     if datamodule.test_dataset is not None:
         trainer.test(model, datamodule=datamodule)
-    trainer.save_checkpoint(options.output)
-    config = Path(options.output).with_suffix(".yaml")
-    parser.save(options, str(config), overwrite=True)
-    print(_closing_words(options, config))
+    trainer.save_checkpoint(given.output)
+    parser.save(given, str(config), overwrite=True)
+    print(_closing_words(given, config))
     return 0
 
 
-def _parse(parser: ArgumentParser, argv: list[str]) -> Namespace:
-    """The options, or one sentence about what is wrong with them."""
-    try:
-        options: Namespace = parser.parse_args(_gather_lists(argv))
-        return options
-    except argparse.ArgumentError as error:
+def config_path(output: str) -> Path:
+    """Where the options are saved: beside the model, `.yaml` in place of the ending of a model file."""
+    path = Path(output)
+    if path.suffix in (".yaml", ".yml"):
         raise FlashError(
-            f"{_sentence(str(error.message or error))}; see flash text_classification --help"
-        ) from error
+            f"--output {output} is the name of a file of options; name the model's, such as {path.stem}.pt"
+        )
+    return path.with_suffix(".yaml") if path.suffix in (".pt", ".pth", ".ckpt") else Path(f"{output}.yaml")
 
 
-def _check_names(parser: ArgumentParser, subparsers: dict[str, ArgumentParser], argv: list[str]) -> None:
-    """Answer a misspelt option with the closest one, which the parser does not."""
-    known = set(parser._option_string_actions)
-    for word in argv:
-        if word in subparsers:
-            known = set(subparsers[word]._option_string_actions)
-        name = word.partition("=")[0]
-        # A dotted rest, as in --trainer.logger.save_dir, belongs to an object that the parser builds.
-        nested = any("." in option and name.startswith(option + ".") for option in known)
-        if name.startswith("--") and name not in known and not nested:
-            shown = sorted(option for option in known if option.startswith("--") and not option.endswith("+"))
-            raise FlashError(unknown_name("option", name, shown))
-
-
-def _sentence(message: str) -> str:
-    """The parser's words for a mistake, in the words of who made it."""
-    line = " ".join(part.strip() for part in message.splitlines()).rstrip(".")
-    found = UNPARSED.search(line)
-    if found is None:
-        return re.sub(r"\bfrom_\w+\.(?=\w)", "--", line)
-    kinds = [
-        kind.rpartition(".")[2]
-        for kind in re.findall(r"<class '([\w.]+)'>", line.partition("Given value")[0])
-    ]
-    wanted = " or ".join(dict.fromkeys(KINDS.get(kind, kind) for kind in kinds)) or "something else"
-    return f"--{found['key']} {found['value']} is not understood; expected {wanted}"
+def load_data(given: Namespace) -> TextClassificationData:
+    """The rows of the source that was named, a tenth of them held out unless the user chose otherwise."""
+    keywords = dict(given[given.source])
+    named = [name for name in keywords if name.startswith("val_") and keywords[name] is not None]
+    if not named and "val_split" in keywords:
+        keywords["val_split"] = HELD_OUT
+    if keywords.get("val_split") == 0:
+        keywords["val_split"] = None
+    datamodule: TextClassificationData = SOURCES[given.source](**keywords)
+    return datamodule
 
 
 def _quieten_lightning() -> None:
     """Leave out what Lightning says of itself; what the model and the data have to say stays."""
-    noise = (
-        "\nDetected KeyboardInterrupt",
-        "GPU available",
-        "TPU available",
-        "💡 Tip",
-        "`Trainer.fit` stopped",
-    )
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
-        lambda record: not record.getMessage().startswith(noise)
+        lambda record: not record.getMessage().startswith(NOISE)
     )
     warnings.filterwarnings("ignore", module="lightning")
 
 
-def load_data(options: Namespace) -> TextClassificationData:
-    """The rows of the source that was named, a tenth of them held out unless the user chose otherwise."""
-    keywords = dict(options[options.source])
-    named = [name for name in keywords if name.startswith("val_") and keywords[name] is not None]
-    if not named and "val_split" in keywords:
-        keywords["val_split"] = HELD_OUT
-    datamodule: TextClassificationData = SOURCES[options.source](**keywords)
-    return datamodule
-
-
-def _gather_lists(argv: list[str]) -> list[str]:
-    """`--target_fields a b` as the JSON list that the parser takes; a single value stays as it is."""
-    gathered: list[str] = []
-    position = 0
-    while position < len(argv):
-        gathered.append(argv[position])
-        position += 1
-        if gathered[-1] in LIST_OPTIONS:
-            end = next((i for i in range(position, len(argv)) if argv[i].startswith("-")), len(argv))
-            values, position = argv[position:end], end
-            gathered += [json.dumps(values)] if len(values) > 1 else values
-    return gathered
-
-
-def _closing_words(options: Namespace, config: Path) -> str:
+def _closing_words(given: Namespace, config: Path) -> str:
     """What was saved, and the commands to type next."""
-    model = options.output
+    model = given.output
     synthetic = "The comments are synthetic: the numbers above say nothing about real ones.\n"
+    field = f" --input_field {found}" if (found := given[given.source].get("input_field")) else ""
     return f"""
-{synthetic if options.source == "from_sample" else ""}Saved {model}, and the options that made it in {config}. Next:
+{synthetic if given.source == "from_sample" else ""}Saved {model}, and the options that made it in {config}. Try it:
 
-  printf 'text\\n"You are wonderful"\\n' | flash predict {model} --input -
-  flash predict {model} --input comments.csv --input_field comment_text --output predictions.csv
-  flash evaluate {model} test.csv"""
+  printf 'text\\n"Thank you for your help"\\n' | {_program()} predict {model} --input -
+
+and, with files of your own in place of these names:
+
+  {_program()} predict {model} --input comments.csv{field} --output predictions.csv
+  {_program()} evaluate {model} test.csv{field}"""
+
+
+def _program() -> str:
+    """How to call this command from here: `flash`, or its path where the shell would not find this one."""
+    found, called = shutil.which("flash"), Path(sys.argv[0])
+    if called.name != "flash" or (found is not None and Path(found).resolve() == called.resolve()):
+        return "flash"
+    return str(called)

@@ -317,6 +317,61 @@ def test_a_file_stands_where_a_folder_must_go(tmp_path: Path) -> None:
     assert contents(tmp_path / "out") == {"more": b"mine"}
 
 
+@pytest.mark.parametrize("ending", [".zip", ".tar"])
+@pytest.mark.parametrize("member", ["link/evil.csv", "link/deeper/evil.csv", "more/link/evil.csv", "link/"])
+def test_a_link_in_the_destination_is_not_followed(tmp_path: Path, ending: str, member: str) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "out" / "more").mkdir(parents=True)
+    for link in (tmp_path / "out" / "link", tmp_path / "out" / "more" / "link"):
+        link.symlink_to(tmp_path / "elsewhere")
+    folder = tarfile.TarInfo(member)
+    folder.type = tarfile.DIRTYPE if member.endswith("/") else tarfile.REGTYPE
+    archive = write(tmp_path, ending, [("train.csv", b"a"), (member, b"")])
+    if ending == ".tar":
+        archive.write_bytes(tar_bytes((tarfile.TarInfo("train.csv"), b"a"), (folder, b"")))
+    with pytest.raises(
+        DownloadError, match=r"link is a link, and what the archive holds below it could land else"
+    ):
+        unpack(archive, tmp_path / "out")
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+    assert not (tmp_path / "out" / "train.csv").exists()
+
+
+def test_a_link_in_the_place_of_a_file_is_replaced_and_not_followed(tmp_path: Path) -> None:
+    archive = write(tmp_path, ".zip", [("x.csv", b"new")])
+    (tmp_path / "out").mkdir()
+    (tmp_path / "mine.csv").write_bytes(b"mine")
+    (tmp_path / "out" / "x.csv").symlink_to(tmp_path / "mine.csv")
+    unpack(archive, tmp_path / "out")
+    assert (tmp_path / "mine.csv").read_bytes() == b"mine"
+    assert (tmp_path / "out" / "x.csv").read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("ending", [".zip", ".tar.gz"])
+@pytest.mark.parametrize("name", ["set{}", ".set{}.json", "./set{}"])
+def test_an_archive_replaces_neither_itself_nor_its_note(tmp_path: Path, ending: str, name: str) -> None:
+    name = name.format(ending)
+    archive = write(tmp_path, ending, [("train.csv", b"a"), (name, b"evil")])
+    before = contents(tmp_path)
+    with pytest.raises(DownloadError) as caught:
+        unpack(archive, tmp_path)
+    words = f"its member {name.removeprefix('./')!r} would replace the archive itself, or the note on it"
+    assert words in str(caught.value)
+    assert contents(tmp_path) == before
+    assert set(unpack(archive, tmp_path / "out")) == {"train.csv", name.removeprefix("./")}
+
+
+def test_a_file_stands_where_an_empty_folder_must_go(tmp_path: Path) -> None:
+    folder = tarfile.TarInfo("x")
+    folder.type = tarfile.DIRTYPE
+    (tmp_path / "set.tar").write_bytes(tar_bytes((tarfile.TarInfo("a.csv"), b"a"), (folder, b"")))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "x").write_bytes(b"mine")
+    with pytest.raises(DownloadError, match=r"x is a file, and the archive holds a folder of that name"):
+        unpack(tmp_path / "set.tar", tmp_path / "out")
+    assert contents(tmp_path / "out") == {"x": b"mine"}
+
+
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     archive = write(tmp_path, ".zip", list(FILES.items()))
     with pytest.raises(
@@ -352,3 +407,8 @@ def test_all_there(tmp_path: Path, change: bytes | str | None, there: bool) -> N
     elif change:
         (tmp_path / "train.csv").unlink()
     assert all_there(members, tmp_path) is there
+
+
+@pytest.mark.parametrize("members", [None, [], "x", 3, ["train.csv"]])
+def test_what_is_no_list_of_members_is_never_there(tmp_path: Path, members: object) -> None:
+    assert not all_there(members, tmp_path)

@@ -1,6 +1,7 @@
 """What a user calls: the address, the folder, one download at a time, and archives."""
 
 import io
+import json
 import sys
 import tarfile
 import threading
@@ -65,6 +66,51 @@ def test_addresses_that_are_refused(tmp_path: Path, url: str, words: str) -> Non
     assert words in str(caught.value)
     assert "secret" not in str(caught.value)
     assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize(
+    "url", ["ftp://example.com/x?key=secret", "https://example.com/?key=secret#x", "http://[::1/x?key=secret"]
+)
+def test_what_stands_behind_a_question_mark_is_not_shown(tmp_path: Path, url: str) -> None:
+    with pytest.raises(DownloadError) as caught:
+        download_data(url, str(tmp_path))
+    assert "secret" not in str(caught.value)
+    assert url.partition("?")[0] in str(caught.value)
+
+
+def test_nor_when_the_server_refuses_or_sends_on(server: Server, tmp_path: Path) -> None:
+    def send_on(handler: Handler) -> None:
+        handler.head(302, Location="ftp://example.com/y?token=secret", Content_Length=0)
+
+    server.plan = [lambda handler: handler.head(404, Content_Length=0), send_on]
+    for words in ("the server answers 404", "the server sends on to ftp://example.com/y, which is not https"):
+        with pytest.raises(DownloadError) as caught:
+            download_data(server.url("x.csv?key=secret"), str(tmp_path))
+        assert str(caught.value).startswith(f"cannot download {server.url('x.csv')}: {words}")
+        assert "secret" not in str(caught.value)
+
+
+def test_a_download_of_which_nothing_came_leaves_no_folder(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    for folder in ("data", "mine", "mine/deep/data"):
+        server.plan = [lambda handler: handler.head(404, Content_Length=0)]
+        with pytest.raises(DownloadError, match="the server answers 404"):
+            download_data(server.url("x.csv"), str(tmp_path / folder))
+    assert [path.name for path in tmp_path.rglob("*")] == ["mine"]
+    download_data(server.url("x.csv"), str(tmp_path / "new" / "data"))
+    assert visible(tmp_path / "new" / "data") == ["x.csv"]
+
+
+@pytest.mark.parametrize("members", [3, ["train.csv"], "train.csv", None])
+def test_a_spoilt_note_unpacks_again(server: Server, tmp_path: Path, members: object) -> None:
+    server.body = zip_of(train=b"a,b\n")
+    download_data(server.url("set.zip"), str(tmp_path))
+    note = json.loads((tmp_path / ".set.zip.json").read_text())
+    (tmp_path / ".set.zip.json").write_text(json.dumps({**note, "members": members}))
+    (tmp_path / "train.csv").unlink()
+    download_data(server.url("set.zip"), str(tmp_path))
+    assert (tmp_path / "train.csv").read_bytes() == b"a,b\n"
+    assert len(server.requests) == 1
 
 
 def test_verbose_says_what_was_done(

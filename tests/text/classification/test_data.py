@@ -1,4 +1,5 @@
 import inspect
+import io
 import json
 import pickle
 from collections.abc import Callable
@@ -97,12 +98,13 @@ def test_every_door_leads_to_the_same_rows(
 def test_all_splits_of_a_file(tmp_path: Path) -> None:
     for name, label in (("train", "b,a"), ("val", "a"), ("test", "b"), ("predict", "")):
         (tmp_path / f"{name}.csv").write_text(f'comment,tags\n{name},"{label}"\n')
+    (tmp_path / "train.csv").write_text('comment,tags\ntrain,"b,a"\nnone,\n')
     (tmp_path / "predict.csv").write_text("comment\nhello\n")
     files: dict[str, Any] = {
         f"{name}_file": str(tmp_path / f"{name}.csv") for name in ("train", "val", "test", "predict")
     }
     data = TextClassificationData.from_csv("comment", "tags", **files, batch_size=2)
-    assert rows_of(data.train_dataset) == [("train", [1, 1])]
+    assert rows_of(data.train_dataset) == [("train", [1, 1]), ("none", [0, 0])]
     assert rows_of(data.val_dataset) == [("val", [1, 0])]
     assert rows_of(data.test_dataset) == [("test", [0, 1])]
     assert data.predict_dataset is not None
@@ -112,8 +114,8 @@ def test_all_splits_of_a_file(tmp_path: Path) -> None:
         repr(data)
         == str(data)
         == (
-            "TextClassificationData: 2 labels, multi-label, batch_size=2\n  train:           1 text, 2.00 "
-            "labels a text, 0 without a label\n    a 1, b 1\n  val:             1 text, 1.00 labels a text, "
+            "TextClassificationData: 2 labels, multi-label, batch_size=2\n  train:           2 texts, 1.00 "
+            "labels a text, 1 without a label\n    a 1, b 1\n  val:             1 text, 1.00 labels a text, "
             "0 without a label\n    a 1, b 0\n  test:            1 text, 1.00 labels a text, 0 without a "
             "label\n    b 1, a 0\n  predict:         1 text"
         )
@@ -121,10 +123,25 @@ def test_all_splits_of_a_file(tmp_path: Path) -> None:
 
 
 def test_repr_of_many_labels() -> None:
-    data = TextClassificationData.from_lists(["t"] * 2, [[f"label{i}" for i in range(12)], ["label11"]])
+    data = TextClassificationData.from_lists(["t"] * 3, [[f"label{i}" for i in range(12)], ["label11"], []])
     assert repr(data).endswith(
         "label11 2, label0 1, label1 1, label2 1, label3 1, label4 1, label5 1, label6 1, label7 1, label8 "
         "1 ... and 2 more"
+    )
+
+
+def test_repr_counts_soft_targets_as_the_scores_do() -> None:
+    data = TextClassificationData.from_lists(
+        ["a", "b", "c", "d"],
+        [[0.5], [0.75], [0.25], [0.0]],
+        labels=["x"],
+        test_data=["e"],
+        test_targets=[[1.0]],
+    )
+    assert repr(data) == (
+        "TextClassificationData: 1 label, multi-label, batch_size=32\n  train:           4 texts, 0.50 labels a "
+        "text, 2 without a label\n    x 2\n  test:            1 text, 1.00 labels a text, 0 without a label\n"
+        "    x 1"
     )
 
 
@@ -145,7 +162,7 @@ def test_without_train_the_first_split_decides() -> None:
 
 
 def test_val_follows_train_though_its_rows_look_otherwise(tmp_path: Path) -> None:
-    (tmp_path / "train.csv").write_text('text,y\na,"x,y"\n')
+    (tmp_path / "train.csv").write_text('text,y\na,"x,y"\nd,\n')
     (tmp_path / "val.csv").write_text("text,y\nb,x\nc,\n")
     data = TextClassificationData.from_csv("text", "y", tmp_path / "train.csv", tmp_path / "val.csv")
     assert rows_of(data.val_dataset) == [("b", [1, 0]), ("c", [0, 0])]
@@ -159,8 +176,9 @@ def test_unknown_labels_name_the_user_s_line(tmp_path: Path) -> None:
         "val_targets": [["x", "new"]],
     }
     assert refused(TextClassificationData.from_lists, **lists) == (
-        "val_data: 1 value in column 'targets' is none of the 2 labels: 'new' (1 row, the first val_data, "
-        "row 1); add them to labels=[...], or pass unknown_labels='ignore' to leave them out"
+        "val_data: 1 value in column 'targets' is none of the 2 labels (x, y): 'new' (1 row, the first "
+        "val_data, row 1); add them to labels=[...], or pass unknown_labels='ignore' to leave them out (rows "
+        "are counted from 1)"
     )
     with pytest.warns(UserWarning, match="left out of these rows") as caught:
         data = TextClassificationData.from_lists(**lists, unknown_labels="ignore")
@@ -188,9 +206,10 @@ def test_val_split_is_stratified_seeded_and_keeps_identical_texts_together() -> 
     assert rows_of(other.val_dataset) != val
 
 
-@pytest.mark.parametrize(("val_split", "rows"), [(1, 1), (3, 3), (3.0, 3), (0.5, 2), (0.01, 1)])
+@pytest.mark.parametrize(("val_split", "rows"), [(1, 1), (3, 3), (3.0, 3), (0.5, 8), (0.01, 1)])
 def test_val_split_is_a_fraction_or_a_number(val_split: float, rows: int) -> None:
-    data = TextClassificationData.from_lists(TEXTS, NAMES, val_split=val_split)
+    texts = [f"{text} {number}" for number in range(4) for text in TEXTS]
+    data = TextClassificationData.from_lists(texts, NAMES * 4, val_split=val_split)
     assert data.val_dataset is not None
     assert len(data.val_dataset) == rows
 
@@ -217,6 +236,10 @@ def test_val_split_is_a_fraction_or_a_number(val_split: float, rows: int) -> Non
             "val_split=0.5 is given without training rows to take them from; leave it out",
         ),
         ({"batch_size": 0}, "batch_size=0 is not a number of rows; pass a whole number of at least 1"),
+        ({"seed": -1}, "seed=-1 is not a seed; pass a whole number of at least 0 and below 2**64"),
+        ({"seed": 1.5}, "seed=1.5 is not a seed"),
+        ({"seed": True}, "seed=True is not a seed"),
+        ({"seed": 2**64}, "seed=18446744073709551616 is not a seed"),
         ({"num_workers": -1}, "num_workers=-1 is not a number of processes; pass 0 or more"),
         ({"unknown_labels": "drop"}, "unknown unknown_labels 'drop'. Known: error, ignore"),
         (
@@ -271,6 +294,7 @@ def test_fields_that_are_refused(tmp_path: Path, fields: Any, words: str) -> Non
         st.lists(st.sampled_from("abc"), max_size=3, unique=True), min_size=2, max_size=12
     ).filter(any)
 )
+@pytest.mark.filterwarnings("ignore:.*training row")
 def test_a_delimiter_argument_decides_whatever_the_rows_carry(
     tmp_path: Path, targets: list[list[str]]
 ) -> None:
@@ -281,6 +305,98 @@ def test_a_delimiter_argument_decides_whatever_the_rows_carry(
     assert (data.multi_label, data.labels) == (True, names)
     expected = [[float(name in labels) for name in names] for labels in targets]
     assert [row for _, row in rows_of(data.train_dataset)] == expected
+
+
+# ---- what no training can come of
+
+
+def test_training_rows_without_any_label(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text,x,y\na,0,0\nb,0,0\n")
+    rest = (
+        ", so there is nothing to learn; check that target_fields= names the right columns, and that a row to "
+        "which a label applies has a 1 there, or its name"
+    )
+    path = tmp_path / "a.csv"
+    message = refused(TextClassificationData.from_csv, "text", ["x", "y"], path)
+    assert message == f"{path}: no training row has a label in the 2 target columns{rest}"
+    message = refused(TextClassificationData.from_csv, "text", "x", path, multi_label=True)
+    assert message == f"{path}: no training row has a label in column 'x'{rest}"
+    nothing: list[Any] = [[[0.0, 0.0]] * 2, [[], []]]
+    for targets in nothing:
+        message = refused(TextClassificationData.from_lists, ["a", "b"], targets, labels=["x", "y"])
+        assert message == f"train_data: no training row has a label in column 'targets'{rest}"
+    assert TextClassificationData.from_csv("text", ["x", "y"], test_file=path).test_dataset is not None
+
+
+def test_labels_that_no_training_row_has_or_that_all_have(tmp_path: Path) -> None:
+    lines = [f"text {row},1,0,0,{row % 2},0,0,0" for row in range(20)]
+    path = tmp_path / "a.csv"
+    path.write_text("\n".join(["text,all,b,c,d,e,f,g", *lines]))
+    fields = ["all", "b", "c", "d", "e", "f", "g"]
+    with pytest.warns(UserWarning, match="training rows") as caught:
+        TextClassificationData.from_csv("text", fields, path, val_split=0.1)
+    assert [(str(warning.message), Path(warning.filename).name) for warning in caught] == [
+        (
+            f"{path}: 5 of 7 labels have no positive row among the 18 training rows (b, c, e, f, g): they will "
+            "never be predicted; 1 of 7 labels applies to each of the 18 training rows (all): it will always be "
+            "predicted",
+            "test_data.py",
+        )
+    ]
+    with pytest.warns(UserWarning, match="1 of 12 labels has no positive row among the 2 .*: it will never"):
+        TextClassificationData.from_lists(
+            ["a", "b"], [[1.0] + [0.0] * 11, [0.0] + [1.0] * 10 + [0.25]], labels=[f"l{i}" for i in range(12)]
+        )
+    with pytest.warns(UserWarning, match=r"11 of 12 labels have .* \(b0, b1, b2, .* b8, b9, and 1 more\)"):
+        TextClassificationData.from_lists(
+            ["a", "b"], [["a"], []], labels=["a", *(f"b{number}" for number in range(11))]
+        )
+    with pytest.warns(
+        UserWarning, match="1 of 1 label applies to each of the 1 training row .a.: it will always"
+    ):
+        TextClassificationData.from_lists(["a"], ["a"])
+    TextClassificationData.from_csv("text", fields, test_file=path)  # measuring is another thing
+
+
+def test_label_names_that_look_like_mistakes_name_the_user_s_line() -> None:
+    with pytest.warns(UserWarning, match="differ only by case or spaces: 'TOXIC'/'toxic'") as caught:
+        TextClassificationData.from_lists(["a", "b"], [["toxic"], ["TOXIC"]])
+    assert [Path(warning.filename).name for warning in caught] == ["test_data.py"]
+
+
+def test_one_column_of_0_and_1_by_its_name_alone(tmp_path: Path) -> None:
+    for name, rows in (("train", "a,1\nb,0\n"), ("val", "c,0\n"), ("test", "d,1\n")):
+        (tmp_path / f"{name}.csv").write_text(f"text,toxic\n{rows}")
+    data = TextClassificationData.from_csv(
+        "text", "toxic", *[tmp_path / f"{name}.csv" for name in ("train", "val", "test")], multi_label=True
+    )
+    assert (data.labels, data.multi_label) == (["toxic"], True)
+    assert rows_of(data.train_dataset) == [("a", [1]), ("b", [0])]
+    assert rows_of(data.val_dataset) == [("c", [0])]
+    assert rows_of(data.test_dataset) == [("d", [1])]
+
+
+def test_arguments_in_another_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    by_csv(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert refused(TextClassificationData.from_csv, "a.csv", "text", ["x", "y"]) == (
+        "input_field='a.csv' is a file; name the column of texts first, then the target columns, then the file: "
+        "('text', 'labels', 'a.csv'), or pass train_file='a.csv'"
+    )
+    (tmp_path / "text").write_text("a file of the column's name")
+    assert TextClassificationData.from_csv("text", ["x", "y"], "a.csv").labels == ["x", "y"]
+
+
+def test_an_empty_cell_of_a_frame_says_what_to_type() -> None:
+    frame = pd.read_csv(io.StringIO('text,labels\na,"x,y"\nb,\n'))
+    assert 'type frame["labels"] = frame["labels"].fillna("") with your frame' in refused(
+        TextClassificationData.from_data_frame, "text", "labels", frame
+    )
+    frame["labels"] = frame["labels"].fillna("")
+    data = TextClassificationData.from_data_frame(
+        "text", "labels", predict_data_frame=frame, test_data_frame=frame
+    )
+    assert rows_of(data.test_dataset) == [("a", [1, 1]), ("b", [0, 0])]
 
 
 # ---- batches
@@ -321,7 +437,7 @@ def test_training_rows_are_shuffled_by_the_seed() -> None:
     texts = [str(i) for i in range(50)]
 
     def order(seed: int) -> list[str]:
-        data = TextClassificationData.from_lists(texts, [["x"]] * 50, batch_size=7, seed=seed)
+        data = TextClassificationData.from_lists(texts, [["x"], []] * 25, batch_size=7, seed=seed)
         return [text for batch in data.train_dataloader() for text in batch["texts"].to_pylist()]
 
     assert order(0) == order(0) != order(1)
@@ -397,18 +513,20 @@ def test_labelstudio_minimal_export(tmp_path: Path) -> None:
             "annotator": 1,
             "created_at": "2020-01-01",
         },
+        {"id": 3, "review": "c", "topic": "y", "annotator": 1, "created_at": "2020-01-01"},
     ]
     (tmp_path / "min.json").write_text(json.dumps(tasks))
     data = TextClassificationData.from_labelstudio(
         train_export_json=str(tmp_path / "min.json"), input_field="review", target_field="topic"
     )
-    assert rows_of(data.train_dataset) == [("a", [1, 0]), ("b", [1, 1])]
+    assert rows_of(data.train_dataset) == [("a", [1, 0]), ("b", [1, 1]), ("c", [0, 1])]
 
 
 def test_labelstudio_tasks_without_annotation_are_left_out_and_counted(tmp_path: Path) -> None:
     path = export(tmp_path, [("a", ["x"]), ("b", None), ("c", []), ("d", None)])
     with pytest.warns(
-        UserWarning, match=r"2 tasks have no annotation and are left out \(row 2; row 4\)"
+        UserWarning,
+        match=r"2 tasks have no annotation and are left out \(rows 2 and 4; rows are counted from 1\)",
     ) as caught:
         data = TextClassificationData.from_labelstudio(str(path))
     assert [Path(warning.filename).name for warning in caught] == ["test_data.py"]

@@ -1,3 +1,4 @@
+import re
 import warnings
 from typing import Any
 
@@ -39,6 +40,7 @@ def quoted(name: str) -> str:
 # ---- round trips, with scikit-learn as the oracle
 
 
+@pytest.mark.filterwarnings("ignore:.*in column 'y' labels")  # random names may look like mistakes
 @settings(deadline=None)
 @given(rows=LABEL_ROWS)
 def test_lists_round_trip(rows: list[list[str]]) -> None:
@@ -50,6 +52,7 @@ def test_lists_round_trip(rows: list[list[str]]) -> None:
     np.testing.assert_array_equal(targets.toarray(), binarizer.fit_transform(rows))
 
 
+@pytest.mark.filterwarnings("ignore:.*in column 'y' labels")
 @settings(deadline=None)
 @given(rows=LABEL_ROWS, delimiter=st.sampled_from([",", ";", "|", "::", "\t", " "]), spaces=st.booleans())
 def test_delimited_round_trip(rows: list[list[str]], delimiter: str, spaces: bool) -> None:
@@ -84,8 +87,8 @@ def test_bad_cells_of_several_columns_come_in_the_order_of_rows() -> None:
         encode_targets(infer_format(data, ["y", "b"]), data, ["y", "b"])
     assert str(caught.value) == (
         "train.csv: 2 targets are not 0, 1, true, false or a number between 0 and 1 (train.csv, row 1, "
-        "column 'b': '?'; train.csv, row 2, column 'y': 'x'); write 0 or 1; 1 target is null or empty "
-        "(train.csv, row 2, column 'b'); write 0 where a label does not apply"
+        "column 'b': '?'; row 2, column 'y': 'x'); write 0 or 1; 1 target is null or empty "
+        "(train.csv, row 2, column 'b'); write 0 where a label does not apply (rows are counted from 1)"
     )
 
 
@@ -98,19 +101,58 @@ def test_unknown_labels_are_counted_and_named() -> None:
     with pytest.raises(DataError) as caught:
         encode_targets(target_format, val, "y")
     assert str(caught.value) == (
-        "val.csv: 4 values in column 'y' are none of the 2 labels: 'new' (2 rows, the first val.csv, row "
-        "1); 'fourth' (1 row, the first val.csv, row 5); 'other' (1 row, the first val.csv, row 3); and 1 "
-        "more; add them to labels=[...], or pass unknown_labels='ignore' to leave them out"
+        "val.csv: 4 values in column 'y' are none of the 2 labels (a, b): 'new' (2 rows, the first val.csv, "
+        "row 1); 'fourth' (1 row, the first row 5); 'other' (1 row, the first row 3); and 1 more; add them "
+        "to labels=[...], or pass unknown_labels='ignore' to leave them out (rows are counted from 1)"
     )
-    with pytest.warns(UserWarning, match="are none of the 2 labels: 'new' .2 rows, .*left out of these rows"):
+    with pytest.warns(
+        UserWarning, match="are none of the 2 labels .a, b.: 'new' .2 rows, .*left out of these rows"
+    ):
         targets = encode_targets(target_format, val, "y", unknown_labels="ignore")
     assert targets.toarray().tolist() == [[1, 0], [0, 0], [0, 1], [0, 0], [0, 0]]
 
 
-def test_a_single_label_format_hints_at_delimiters() -> None:
-    target_format = infer_format(source(["a", "b"]), "y")
-    with pytest.raises(DataError, match="pass label_delimiter=',' if commas separate labels"):
-        encode_targets(target_format, source(["a,b"], "val.csv"), "y")
+def test_of_many_known_labels_ten_are_named() -> None:
+    target_format = infer_format(source([[f"n{i}" for i in range(12)]]), "y")
+    words = r"are none of the 12 labels \(n0, n1, n2, n3, n4, n5, n6, n7, n8, n9, and 2 more\): 'a'"
+    with pytest.raises(DataError, match=words):
+        encode_targets(target_format, source([["a"], ["b"]]), "y")
+    with pytest.raises(DataError, match=r"is none of the 1 label \(a\): 'b'"):
+        encode_targets(infer_format(source([["a"]]), "y"), source([["b"]]), "y")
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "|"])
+def test_unknown_names_hint_at_delimiters(delimiter: str) -> None:
+    words = re.escape(f"pass label_delimiter='{delimiter}' if it separates labels")
+    with pytest.raises(DataError, match=words):
+        encode_targets(infer_format(source(["a", "b"]), "y"), source([f"a{delimiter}b"], "val.csv"), "y")
+    if delimiter != ",":
+        delimited = infer_format(source(["a,b"]), "y")
+        with pytest.raises(DataError, match=words):
+            encode_targets(delimited, source([f"a{delimiter}b"], "val.csv"), "y")
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (
+            [[0.0, 1.0], [0.3, 0.0], [0.5, 0.5]],
+            "train.csv: 2 rows have a fraction in column 'y' (train.csv, rows 2 and 3; the first is 0.3), but "
+            "a single-label row has one 1 and else 0; pass multi_label=True if soft targets are meant (rows "
+            "are counted from 1)",
+        ),
+        ([[0.0, 1.0], [0.0, 0.0]], "1 row has no label in column 'y' (train.csv, row 2), but a single-label"),
+        ([[0.0, 1.0], [1.0, 1.0]], "1 row has several labels in column 'y' (train.csv, row 2), but a single"),
+    ],
+)
+def test_a_single_label_vector_has_one_1(values: list[list[float]], words: str) -> None:
+    data = source(values)
+    with pytest.raises(DataError) as caught:
+        encode_targets(infer_format(data, "y", multi_label=False), data, "y")
+    assert words in str(caught.value)
+    columns = source([value[0] for value in values], b=pa.array([value[1] for value in values]))
+    with pytest.raises(DataError, match="in 2 target columns"):
+        encode_targets(infer_format(columns, ["y", "b"], multi_label=False), columns, ["y", "b"])
 
 
 def test_known_labels_warn_of_nothing() -> None:

@@ -86,9 +86,19 @@ def test_json_with_a_text_longer_than_a_block(tmp_path: Path) -> None:
             '{"text": "a"}\nnonsense\n{"text"\n',
             None,
             ": 2 rows are not JSON (row 2: Expecting value at column 1; row 3: Expecting ':' delimiter at "
-            "column 8); write one object a line, or one array of objects",
+            "column 8); write one object a line, or one array of objects (rows are counted from 1)",
         ),
-        ("[1, {}]", None, ": 1 row is not an object (row 1); write {...}"),
+        ("[1, {}]", None, ": 1 row is not an object (row 1); write {...} (rows are counted from 1)"),
+        (
+            "text,labels\na,b\n",
+            None,
+            " holds no JSON objects, it begins with 'text,labels'; if it is CSV, use from_csv",
+        ),
+        (
+            '"text"\t"y"\n',
+            None,
+            """ holds no JSON objects, it begins with '"text"\\t"y"'; if it is CSV, use from_csv""",
+        ),
         ('[{"text": "a"},]', None, " is not JSON: Expecting value at line 1, column 16"),
         ('{"data": []}', "dat", ": unknown field 'dat'; did you mean 'data'? Known: data"),
         ('{"data": 3}', "data", ": expected an array of objects, found int; pass another field="),
@@ -102,13 +112,13 @@ def test_json_with_a_text_longer_than_a_block(tmp_path: Path) -> None:
             '{"text": "a"}\n{"text": 1}\n{"text": "b"}',
             None,
             ": column 'text' mixes types: str in 2 rows, but int in 1 row ({path}, row 2); give every row "
-            "the same type",
+            "the same type (rows are counted from 1)",
         ),
         (
             '[{"text": ["a"]}, {"text": "b"}, {"text": ["c"]}]',
             None,
             ": column 'text' mixes types: list of str in 2 rows, but str in 1 row ({path}, row 2); give "
-            "every row the same type",
+            "every row the same type (rows are counted from 1)",
         ),
     ],
 )
@@ -181,7 +191,7 @@ def test_data_frames() -> None:
         (
             pd.DataFrame({"text": ["a", 1, "b"]}),
             "frame: column 'text' mixes types: str in 2 rows, but int in 1 row (frame, row 2); give every "
-            "row the same type",
+            "row the same type (rows are counted from 1)",
         ),
         (pd.DataFrame({"txt": ["a"]}), "frame: unknown column 'text'; did you mean 'txt'? Known: txt"),
         (
@@ -274,19 +284,19 @@ def test_matrices_are_lists_of_one_size() -> None:
             ["a", 1, None, "b"],
             None,
             "data: column 'text' mixes types: str in 2 rows, but int in 1 row (data, row 2); give every row "
-            "the same type",
+            "the same type (rows are counted from 1)",
         ),
         (
             ["a", "\ud800", "b\udfff"],
             None,
-            "data: column 'text' holds half of a surrogate pair, which is no text, in 2 rows (data, row 2; "
-            "data, row 3); repair it: text.encode('utf-8', 'replace').decode()",
+            "data: column 'text' holds half of a surrogate pair, which is no text, in 2 rows (data, rows 2 "
+            "and 3); repair it: text.encode('utf-8', 'replace').decode() (rows are counted from 1)",
         ),
         (
             ["a", "b"],
             [["x"], [1]],
             "data: column 'targets' mixes types: list of str in 1 row, but list of int in 1 row (data, row "
-            "2); give every row the same type",
+            "2); give every row the same type (rows are counted from 1)",
         ),
     ],
 )

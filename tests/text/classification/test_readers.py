@@ -1,4 +1,6 @@
 import gzip
+import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 
 from flash.core.errors import DataError
 from flash.text.classification import readers
+from flash.text.classification.other_readers import read_json
 from flash.text.classification.readers import Source, ending, find_files, read_csv, text_array, text_column
 
 # Everything a file can hold but surrogates, which no encoding has.
@@ -48,8 +51,15 @@ def test_where_counts_rows_from_one_in_each_file(tmp_path: Path) -> None:
 
 def test_places_counts_what_it_does_not_name() -> None:
     source = Source(pa.table({"text": ["a"] * 9}), (("train.csv", 9),))
-    assert source.places([1, 3]) == "train.csv, row 2; train.csv, row 4"
-    assert source.places(range(5)) == "train.csv, row 1; train.csv, row 2; train.csv, row 3; and 2 more"
+    assert source.places([1]) == "train.csv, row 2"
+    assert source.places([1, 3]) == "train.csv, rows 2 and 4"
+    assert source.places(range(5)) == "train.csv, rows 1, 2 and 3, and 2 more"
+    two = Source(source.table, (("a.csv", 2), ("b.csv", 7)), kind="csv")
+    assert two.places([1, 2, 4, 5, 6]) == "a.csv, row 2; b.csv, rows 1 and 3; and 2 more"
+    assert (source.counting, two.counting) == (
+        "rows are counted from 1",
+        "rows are counted from 1, the header not",
+    )
 
 
 # ---- CSV
@@ -81,6 +91,7 @@ def test_csv_round_trip(tmp_path: Path, rows: list[tuple[str, str]], newline: st
         ("a.csv", "text,y\nhello,1\n".encode("utf-16"), {"encoding": "utf-16"}),
         ("a.csv.gz", gzip.compress(b"text,y\nhello,1\n"), {}),
         ("a.tsv.gz", gzip.compress(b"text\ty\nhello\t1\n"), {}),
+        ("a.tab", "text\ty\nhello\t1\n", {}),
     ],
 )
 def test_csv_dialects(tmp_path: Path, name: str, content: str | bytes, options: dict[str, Any]) -> None:
@@ -166,7 +177,8 @@ def test_ragged_rows_are_counted(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", "text,y\na,1\nb\n\nc,2\nd,3,4\ne\nf,1,1\n")
     assert refused(read_csv, path) == (
         f"{path}: 4 rows are not as wide as the header, which has 2 columns (row 2 has 1; row 4 has 3; row "
-        "5 has 1; and 1 more); put a cell that holds ',' in double quotes, or pass another delimiter="
+        "5 has 1; and 1 more); put a cell that holds ',' in double quotes, or pass another delimiter= (rows "
+        "are counted from 1, the header not)"
     )
 
 
@@ -176,7 +188,8 @@ def test_a_quote_that_is_never_closed(tmp_path: Path, last: str) -> None:
     assert refused(read_csv, path) == (
         f"{path}, row 2: a cell opens with a quote that is never closed; write a quote inside a quoted cell "
         "twice "
-        '(""), or pass quoting=False if quotes are ordinary characters here'
+        '(""), or pass quoting=False if quotes are ordinary characters here (rows are counted from 1, the '
+        "header not)"
     )
 
 
@@ -184,13 +197,18 @@ def test_cells_that_go_on_after_their_closing_quote(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", 'text,y\nfine,1\n"Well" he said,1\n"multi\nline",2\n"No" no,3\n')
     message = refused(read_csv, path)
     assert message.startswith(
-        f"{path}: 2 cells go on after their closing quote (row 2; row 4); write a quote"
+        f"{path}: 2 cells go on after their closing quote (rows 2 and 4); write a quote"
     )
 
 
 def test_rows_that_an_unclosed_quote_would_swallow_in_pairs(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", 'text,y\na,"unclosed\nb,2\nc,"unclosed\nd,4\n')
     assert "1 cell goes on after its closing quote (row 1)" in refused(read_csv, path)
+
+
+def test_a_cell_before_a_quote_may_hold_a_nul(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", 'text,y\na\0b,1\nb,"unclosed\n')
+    assert f"{path}, row 2: a cell opens with a quote that is never closed" in refused(read_csv, path)
 
 
 def test_not_utf8(tmp_path: Path) -> None:
@@ -208,7 +226,51 @@ def test_not_utf8_in_the_header(tmp_path: Path) -> None:
 
 def test_utf16_is_recognised(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", "text,y\na,1\n".encode("utf-16"))
-    assert "at offset 0; pass encoding='utf-16'" in refused(read_csv, path)
+    assert refused(read_csv, path) == (
+        f"{path} is not UTF-8 but UTF-16: pass encoding='utf-16', or save it as UTF-8"
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"PAR1\x15\x04", "is a Parquet file: use from_parquet"),
+        (b"PK\x03\x04\x14\0a.csv", "is a ZIP archive: unpack it and pass the file in it"),
+        (b"PK\x03\x04\x14\0[Content_Types].xml", "is an Excel file: save it as CSV"),
+        (b"PK\x03\x04\x14\0xl/workbook.xml", "is an Excel file: save it as CSV"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "is an Excel file: save it as CSV"),
+        (
+            pickle.dumps(["a"], protocol=4),
+            "is a pickle: load it, and pass it to from_data_frame or from_lists",
+        ),
+        (
+            pickle.dumps(["a"], protocol=5),
+            "is a pickle: load it, and pass it to from_data_frame or from_lists",
+        ),
+        (b"%PDF-1.7\n", "is a PDF file: save the table in it as CSV"),
+        (b"SQLite format 3\0", "is an SQLite database: save the table in it as CSV"),
+        (gzip.compress(b"text\na\n"), "is packed by gzip: add .gz to its name, or unpack it"),
+    ],
+)
+def test_files_that_are_no_text_are_recognised(tmp_path: Path, content: bytes, words: str) -> None:
+    path = write(tmp_path / "a.csv", content)
+    assert refused(read_csv, path) == f"{path} {words}"
+    if "encoding=" not in words:
+        assert refused(read_json, path) == f"{path} {words}"
+
+
+def test_a_genuine_zip_and_parquet_file(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.csv", "w") as archive:
+        archive.writestr("train.csv", "text\na\n")
+    assert "a.csv is a ZIP archive: unpack it" in refused(read_csv, tmp_path / "a.csv")
+    pa.parquet.write_table(pa.table({"text": ["a"]}), tmp_path / "a.parquet")
+    assert "a.parquet is a Parquet file: use from_parquet" in refused(read_csv, tmp_path / "a.parquet")
+
+
+@pytest.mark.parametrize("content", ['{"text": "a"}\n', '[\n  {"text": "a"}]'])
+def test_json_read_as_csv(tmp_path: Path, content: str) -> None:
+    path = write(tmp_path / "a.json", content)
+    assert refused(read_csv, path, columns=["text"]).endswith("; the file looks like JSON: use from_json")
 
 
 def test_another_encoding_that_does_not_fit(tmp_path: Path) -> None:
@@ -234,6 +296,7 @@ def test_another_encoding_that_does_not_fit(tmp_path: Path) -> None:
             ": the same column name is there more than once: 'y' (2 times); rename all but one",
         ),
         ("txt,y\na,1\n", ": unknown column 'text'; did you mean 'txt'? Known: txt, y"),
+        ("a,b\n1,2\n", ": unknown column 'text'. Known: a, b"),
         (
             "id|text\na|1\n",
             ": unknown column 'text'; did you mean 'id|text'? Known: id|text; the header holds '|': pass "
@@ -244,6 +307,16 @@ def test_another_encoding_that_does_not_fit(tmp_path: Path) -> None:
 def test_csv_files_that_are_refused(tmp_path: Path, content: str, words: str) -> None:
     path = write(tmp_path / "a.csv", content)
     assert refused(read_csv, path, columns=["text"]) == f"{path}{words}"
+
+
+def test_several_unknown_columns_are_named_before_the_known_ones(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", "text,toxic\na,1\n")
+    assert refused(read_csv, path, columns=["text", "insult", "threat", "toxi"]) == (
+        f"{path}: unknown columns 'insult', 'threat' and 'toxi'; did you mean 'toxic'? Known: text, toxic"
+    )
+    assert "unknown columns '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 2 more and '12'. Known" in (
+        refused(read_csv, path, columns=[str(number) for number in range(13)])
+    )
 
 
 def test_unnamed_columns_at_the_edge_are_no_duplicates(tmp_path: Path) -> None:
@@ -264,6 +337,14 @@ def test_files_that_are_not_there(tmp_path: Path) -> None:
     write(tmp_path / "train.csv", "text\na\n")
     assert refused(find_files, f"{tmp_path}/trian.csv", "csv") == (
         f"{tmp_path}/trian.csv does not exist; did you mean '{tmp_path}/train.csv'?"
+    )
+    assert refused(find_files, f"{tmp_path}/train.tsv.gz", "csv").endswith("; check its path")
+    assert refused(find_files, f"{tmp_path}/train.json", "csv").endswith(
+        f"train.json does not exist; did you mean '{tmp_path}/train.csv'?"
+    )
+    write(tmp_path / "single.csv", "text\na\n")  # alike by its ending and four letters more
+    assert refused(find_files, f"{tmp_path}/missing.csv", "csv").endswith(
+        "missing.csv does not exist; check its path"
     )
     assert refused(find_files, f"{tmp_path}/zzzzzz", "csv") == (
         f"{tmp_path}/zzzzzz does not exist; check its path"
@@ -305,23 +386,23 @@ def test_texts_are_large_strings_whatever_the_column(tmp_path: Path) -> None:
     [
         (
             pa.array(["a", None, "b", None, None, None]),
-            "f.json: 4 rows have no text in column 'text' (f.json, row 2; f.json, row 4; f.json, row 5; and "
-            "1 more); fill these cells or remove these rows",
+            "f.json: 4 rows have no text in column 'text' (f.json, rows 2, 4 and 5, and 1 more); fill these "
+            "cells or remove these rows (rows are counted from 1)",
         ),
         (
             pa.nulls(1),
             "f.json: 1 row has no text in column 'text' (f.json, row 1); fill these cells or remove these "
-            "rows",
+            "rows (rows are counted from 1)",
         ),
         (
             pa.array([7, 8]),
             "f.json: column 'text' holds int64, not text (f.json, row 1: 7); name the column of texts, or "
-            "turn its values into text",
+            "turn its values into text (rows are counted from 1)",
         ),
         (
             pa.array([b"x"]),
             "f.json: column 'text' holds binary, not text (f.json, row 1: b'x'); name the column of texts, "
-            "or turn its values into text",
+            "or turn its values into text (rows are counted from 1)",
         ),
     ],
 )

@@ -2,6 +2,7 @@
 
 import hashlib
 import random
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +13,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score
 from sklearn.pipeline import make_pipeline
 
+from flash import Trainer
+from flash.cli.text_classification import from_sample
 from flash.core.errors import FlashError
+from flash.text import TextClassifier
+from flash.text.classification.predictor import Predictor
 from flash.text.classification.sample import KINDS, LABELS, SENTENCES, sample_table
 
 NAMES = ["toxic", "severe_toxic", "obscene", "threat", "insult", "identity_hate"]
@@ -80,10 +85,10 @@ def test_the_same_on_every_machine(table: pa.Table) -> None:
     texts = "\n".join(texts_of(table)).encode()
     assert (
         hashlib.sha256(texts).hexdigest()
-        == "c2c8da784e1fe0de341744e9a45ecb4c65552b5f09c8535627dc2ded68ec0b2c"
+        == "e00fec839d0239c8bb51f598b20efa18a5fd7bea516d90f2e7952c85e5a8c5cf"
     )
     labels = hashlib.sha256(labels_of(table).tobytes()).hexdigest()
-    assert labels == "cf918cacc49b951762e6566e90ab3a79e176d952dd190ae1dfbf0cde6675d446"
+    assert labels == "48b10888e333dfc303e57f94085390448ea191c75a55566182df8e66b296bc58"
 
 
 def test_the_seed_decides_and_fewer_rows_are_the_first(table: pa.Table) -> None:
@@ -110,6 +115,25 @@ def test_a_good_model_scores_well_but_clearly_below_one(table: pa.Table) -> None
         scores.append(average_precision_score(labels[2400:, column], model.predict_proba(test)[:, 1]))
     assert 0.70 < np.mean(scores) < 0.95
     assert max(scores) < 0.99
+
+
+COMPLIMENTS = ["You are wonderful", "You are right", "You are kind!", "Thank you for your help"]
+INSULTS = ["You are a turnip.", "You absolute turnip", "Listen, you cabbage, the article is not yours."]
+
+
+def test_a_model_of_the_first_command_tells_compliments_from_insults(tmp_path: Path) -> None:
+    data = from_sample()
+    model = TextClassifier(labels=data.labels, multi_label=True)
+    trainer = Trainer(
+        accelerator="cpu", max_epochs=3, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, num_sanity_val_steps=0, default_root_dir=tmp_path,
+    )  # fmt: skip
+    trainer.fit(model, datamodule=data)
+    trainer.save_checkpoint(tmp_path / "model.pt")
+    predictor = Predictor.load(tmp_path / "model.pt")
+    assert predictor.predict(COMPLIMENTS) == [[]] * len(COMPLIMENTS)
+    assert [{"toxic", "insult"} <= set(names) for names in predictor.predict(INSULTS)] == [True] * 3
+    assert 0.75 < float(trainer.callback_metrics["val_macro_average_precision"]) < 0.92
 
 
 @pytest.mark.parametrize("rows", [0, -3])

@@ -167,9 +167,85 @@ def test_class_names_of_the_source() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "values",
+    [[1, 0], [1.0, 0.0], [True, False], ["1", "0"], ["1.0", " 0.0"], ["true", "False"]],
+)
+def test_one_column_of_yes_and_no_is_one_label_where_the_arguments_say_so(values: list[Any]) -> None:
+    choices: list[dict[str, Any]] = [{}, {"labels": ["y"]}, {"num_classes": 1}]
+    for options in choices:
+        target_format, targets = encode(values, "y", multi_label=True, **options)
+        assert target_format == TargetFormat("columns", LabelSet(("y",), True))
+        assert targets == [[1], [0]]
+
+
+def test_what_makes_yes_and_no_names_all_the_same() -> None:
+    assert encode(["1", "0"], "y")[0] == TargetFormat("single", LabelSet(("0", "1"), False))
+    names = encode(["1", "0"], "y", multi_label=True, labels=["0", "1"])
+    assert names == (TargetFormat("delimited", LabelSet(("0", "1"), True), ","), [[0, 1], [1, 0]])
+    assert encode([1, 0], "y", multi_label=True, num_classes=2)[0].label_set.names == ("0", "1")
+    assert encode(["1,0", "0"], "y", multi_label=True)[0].label_set.names == ("0", "1")
+    assert encode([1, 2], "y", multi_label=True)[0].label_set.names == ("1", "2")
+    assert encode([0.25, 1.0], "y", multi_label=True)[1] == [[0.25], [1]]
+
+
+@pytest.mark.parametrize(
+    ("values", "options"),
+    [
+        (["Sports; Football", "News; World"], {}),
+        (["a|b", "a", "c"], {}),
+        (["a|b", "a", "b"], {"multi_label": False}),
+        (["a|b", "a", "b"], {"labels": ["a|b", "a", "b"]}),
+        (["a|b", "a", "b"], {"label_delimiter": ","}),
+        (["a|b, c", "a", "b"], {}),
+    ],
+)
+def test_names_may_hold_another_delimiter(values: list[str], options: dict[str, Any]) -> None:
+    assert values[0].split(", ")[0] in encode(values, **options)[0].label_set.names
+
+
+def test_a_null_target_of_a_frame_says_what_to_type() -> None:
+    for values in (["a,b", None], [None, None]):
+        table = pa.table({"y": pa.array(values)})
+        message = refused(Source(table, (("train_data_frame", 2),), kind="frame"))
+        assert (
+            'if these are rows without labels, type frame["y"] = frame["y"].fillna("") with your frame\'s '
+            "name, otherwise remove them (rows are counted from 1)" in message
+        )
+    numbers = Source(pa.table({"y": [1, None]}), (("train_data_frame", 2),), kind="frame")
+    assert "write an empty list or an empty text" in refused(numbers)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (
+            ["TOXIC,insult", "toxic,Insult", "threat"],
+            "train.csv: in column 'y' labels differ only by case or spaces: 'Insult'/'insult'; "
+            "'TOXIC'/'toxic'; correct the cells unless this is meant",
+        ),
+        ([["a b"], ["a  b "]], "differ only by case or spaces: 'a  b '/'a b'; correct"),
+        (
+            ["nan", "None", "x", "null"],
+            "labels are named like a missing value: 'None'; 'nan'; 'null'; correct the cells",
+        ),
+        (["NaN", "nan"], "differ only by case or spaces: 'NaN'/'nan', and labels are named like a missing"),
+    ],
+)
+def test_names_that_look_like_mistakes(values: Any, words: str) -> None:
+    with pytest.warns(UserWarning, match="in column 'y' labels") as caught:
+        infer_format(source(values), "y")
+    assert [words in str(warning.message) for warning in caught] == [True], str(caught[0].message)
+    names = sorted(
+        {name for value in values for name in (value if isinstance(value, list) else value.split(","))}
+    )
+    infer_format(source(values), "y", labels=names)  # whoever types the names means them
+
+
 # ---- what never flips a format
 
 
+@pytest.mark.filterwarnings("ignore:.*in column 'y' labels")  # random names may look like mistakes
 @settings(deadline=None)
 @given(rows=LABEL_ROWS, seed=st.integers(0, 9))
 def test_rows_of_one_label_never_flip_the_format(rows: list[list[str]], seed: int) -> None:
@@ -195,8 +271,8 @@ def test_rows_of_one_label_never_flip_the_format(rows: list[list[str]], seed: in
             ["y"],
             {"multi_label": True},
             "train.csv: 4 targets are not 0, 1, true, false or a number between 0 and 1 (train.csv, row 2, "
-            "column 'y': 'maybe'; train.csv, row 4, column 'y': '2'; train.csv, row 5, column 'y': 'no'; "
-            "and 1 more); write 0 or 1, or pass target_fields='y' if it holds names",
+            "column 'y': 'maybe'; row 4, column 'y': '2'; row 5, column 'y': 'no'; and 1 more); write 0 or 1, "
+            "or pass target_fields='y' if it holds names (rows are counted from 1)",
         ),
         (
             [1, 7],
@@ -217,35 +293,35 @@ def test_rows_of_one_label_never_flip_the_format(rows: list[list[str]], seed: in
             [1, None, None],
             ["y"],
             {"multi_label": True},
-            "train.csv: 2 targets are null or empty (train.csv, row 2, column 'y'; train.csv, row 3, column "
-            "'y')",
+            "train.csv: 2 targets are null or empty (train.csv, row 2, column 'y'; row 3, column 'y'); "
+            "write 0 where",
         ),
         (
             [["a"], None],
             "y",
             {},
             "train.csv: 1 row has a null target in column 'y' (train.csv, row 2); write an empty list or an "
-            "empty text for a row without labels, or remove these rows",
+            "empty text for a row without labels, or remove these rows (rows are counted from 1)",
         ),
         (
             ["a", None, "b", None],
             "y",
             {},
-            "train.csv: 2 rows have a null target in column 'y' (train.csv, row 2; train.csv, row 4)",
+            "train.csv: 2 rows have a null target in column 'y' (train.csv, rows 2 and 4)",
         ),
         (
             [["a"], ["b", None], [""]],
             "y",
             {},
-            "train.csv: 2 rows have an empty or null name in the list of column 'y' (train.csv, row 2; "
-            "train.csv, row 3); leave it out of the list",
+            "train.csv: 2 rows have an empty or null name in the list of column 'y' (train.csv, rows 2 "
+            "and 3); leave it out of the list (rows are counted from 1)",
         ),
         (
             ["a", "", "b"],
             "y",
             {},
             "train.csv: 1 row has no label in column 'y' (train.csv, row 2), but a single-label row has "
-            "exactly one; pass multi_label=True if rows with none or several are meant",
+            "exactly one; pass multi_label=True if rows with none or several are meant (rows are counted from 1)",
         ),
         (
             [["a", "b"], ["a"]],
@@ -266,7 +342,7 @@ def test_rows_of_one_label_never_flip_the_format(rows: list[list[str]], seed: in
             "y",
             {"num_classes": 3},
             "train.csv: 2 values in column 'y' are no class index from 0 to 2: 3 (2 rows, the first "
-            "train.csv, row 1); 5 (1 row, the first train.csv, row 2); add them to labels=[...]",
+            "train.csv, row 1); 5 (1 row, the first row 2); add them to labels=[...]",
         ),
         (
             [[0, 3], [-1]],
@@ -279,7 +355,8 @@ def test_rows_of_one_label_never_flip_the_format(rows: list[list[str]], seed: in
             "y",
             {"num_classes": 2},
             "train.csv: the lists in column 'y' can be class indices or 0/1 vectors of 2 labels (train.csv, "
-            "row 1: [0, 1]); pass names instead of indices, or vectors as fractions such as [0.0, 1.0]",
+            "row 1: [0, 1]); pass names instead of indices, or vectors as fractions such as [0.0, 1.0] (rows "
+            "are counted from 1)",
         ),
         ([[0], [1]], "y", {}, "can be class indices or 0/1 vectors of 1 label (train.csv, row 1: [0])"),
         (
@@ -293,28 +370,80 @@ def test_rows_of_one_label_never_flip_the_format(rows: list[list[str]], seed: in
             [[0.5, 1.5], [0.1, None]],
             "y",
             {},
-            "train.csv: 2 rows have a value in column 'y' that is no number between 0 and 1 (train.csv, row "
-            "1; train.csv, row 2); the first target is [0.5, 1.5]",
+            "train.csv: 2 rows have a value in column 'y' that is no number between 0 and 1 (train.csv, "
+            "rows 1 and 2); the first target is [0.5, 1.5] (rows are counted from 1)",
         ),
         (
             [0.5, 1.0],
             "y",
             {},
-            "train.csv: 1 row has a fraction in column 'y' (train.csv, row 1: 0.5); for a soft target pass "
-            "target_fields=['y'] and multi_label=True",
+            "train.csv: 1 row has a fraction in column 'y' (train.csv, row 1; the first is 0.5); for a "
+            "soft target between 0 and 1 pass multi_label=True (rows are counted from 1)",
         ),
         (
-            ["0", "1"],
+            ["0", "", "1"],
             "y",
             {"multi_label": True},
-            "train.csv: column 'y' holds nothing but 0 and 1; pass target_fields=['y'] if it says whether "
-            "one label applies, or labels=['0', '1'] if these are names",
+            "train.csv: 1 target is null or empty (train.csv, row 2, column 'y'); write 0 where a label does "
+            "not apply",
         ),
         (
-            [0, 1],
+            [[1, 0], [0, 1]],
+            "y",
+            {"labels": ["a", "b", "c"]},
+            "train.csv: each target in column 'y' is a list of 2 numbers 0 or 1, but there are 3 labels "
+            "(train.csv, row 1: [1, 0]); write 3 values a row, one a label, or, if these are class indices, "
+            "names instead of them (rows are counted from 1)",
+        ),
+        (
+            [[0, 1], [1, 0]],
+            "y",
+            {"num_classes": 1},
+            "is a list of 2 numbers 0 or 1, but there is 1 label (train.csv, row 1: [0, 1]); write 1 value a "
+            "row, one a label",
+        ),
+        (
+            [[0, 1], [1, 0, 1], [0]],
+            "y",
+            {"num_classes": 3},
+            "train.csv: column 'y' holds lists of 0 and 1 of several lengths, but there are 3 "
+            "labels (train.csv, row 2: [1, 0, 1]); write 3 values a row",
+        ),
+        (
+            [[1, 0], [1, 1, 0]],
+            "y",
+            {},
+            "train.csv: column 'y' holds lists of 0 and 1 of several lengths (train.csv, row 2: "
+            "[1, 1, 0]); write as many values in each row, one a label, or, if",
+        ),
+        ([[1, None], [None, 0, 1]], "y", {"num_classes": 3}, "2 rows have an empty or null name in the list"),
+        (
+            ["threat|toxic", "toxic", "threat", "insult|toxic"],
+            "y",
+            {},
+            "train.csv: column 'y' holds '|' in 2 rows: pass label_delimiter='|' if it separates labels, or "
+            "multi_label=False if names hold it",
+        ),
+        (
+            ["a; b", "a", "b", "c", "d;e"],
+            "y",
+            {},
+            "train.csv: column 'y' holds ';' in 2 rows: pass label_delimiter=';' if it separates labels, or "
+            "multi_label=False",
+        ),
+        (
+            ["a;b", "b;c", "a;c", "a;b;c"],
+            "y",
+            {},
+            "train.csv: column 'y' holds ';' in 4 rows: pass label_delimiter=';'",
+        ),
+        (["a;b", "c", ""], "y", {}, "train.csv: column 'y' holds ';' in 1 row: pass label_delimiter=';'"),
+        (
+            ["a;b", "a", "b", ""],
             "y",
             {"multi_label": True},
-            "train.csv: column 'y' holds nothing but 0 and 1; pass target_fields=['y']",
+            "train.csv: column 'y' holds ';' in 1 row: pass label_delimiter=';' if it separates labels, or "
+            "label_delimiter=',' if names hold it",
         ),
         (
             ["", ","],
@@ -390,7 +519,7 @@ def test_rows_of_one_label_never_flip_the_format(rows: list[list[str]], seed: in
             "y",
             {},
             "train.csv: column 'y' holds struct<a: int64> (train.csv, row 1: {'a': 1}); expected names, "
-            "class indices, or lists of them",
+            "class indices, or lists of them (rows are counted from 1)",
         ),
         (
             [[{"a": 1}]],

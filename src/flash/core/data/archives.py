@@ -20,7 +20,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
 
 from flash.core.errors import DownloadError
@@ -74,8 +74,9 @@ def unpack(archive: Path, folder: Path) -> dict[str, int]:
         {path inside `folder`, with forward slashes: size in bytes} of the files unpacked.
 
     Raises:
-        DownloadError: the archive is broken or encrypted; a member would land outside `folder`, is a link or
-            a device, or is there twice; it unpacks to more than MAX_BYTES, than MAX_RATIO times its size, or
+        DownloadError: the archive is broken or encrypted; a member would land outside `folder` (by its name,
+            or because a link there leads out), would replace the archive or the note on it, is a link or a
+            device, or is there twice; it unpacks to more than MAX_BYTES, than MAX_RATIO times its size, or
             into more than MAX_MEMBERS members; nothing is put into `folder` then. Or it cannot be written.
     """
     try:
@@ -250,19 +251,37 @@ def _read_tar(stream: _Counted, intake: _Intake) -> None:
 
 
 def _refuse_collisions(intake: _Intake, folder: Path) -> None:
-    """Before anything moves: a file where a folder must go, or a folder where a file must."""
+    """Before anything moves: what stands in the folder and must neither be followed nor be replaced."""
+    own = {path.resolve() for path in (intake.archive, note_of(intake.archive))}
     for name in intake.files:
         if (folder / name).is_dir():
             raise intake.refuse(f"{folder / name} is a folder, and the archive holds a file of that name")
-        for parent in (folder / name).relative_to(folder).parents:
-            if (folder / parent).exists() and not (folder / parent).is_dir():
-                raise intake.refuse(
-                    f"{folder / parent} is a file, and the archive holds a folder of that name"
-                )
+        same = (folder / name).exists() and (folder / name).samefile(
+            intake.archive
+        )  # where case is no matter
+        if same or (folder / name).resolve() in own:
+            raise intake.refuse(f"its member {name!r} would replace the archive itself, or the note on it")
+    below = {parent for name in intake.files for parent in PurePosixPath(name).parents}
+    below |= {
+        parent for name in intake.folders for parent in (PurePosixPath(name), *PurePosixPath(name).parents)
+    }
+    for parent in sorted(below - {PurePosixPath(".")}):
+        place = folder / parent
+        if place.is_symlink():
+            raise intake.refuse(
+                f"{place} is a link, and what the archive holds below it could land elsewhere"
+            )
+        if place.exists() and not place.is_dir():
+            raise intake.refuse(f"{place} is a file, and the archive holds a folder of that name")
 
 
-def all_there(members: dict[str, int], folder: Path) -> bool:
-    """Whether all of `members` (as `unpack` returned them) are in `folder`, each with its size."""
-    return all(
+def note_of(target: Path) -> Path:
+    """Where the note on a downloaded file is kept: hidden, beside it."""
+    return target.with_name(f".{target.name}.json")
+
+
+def all_there(members: Any, folder: Path) -> bool:
+    """Whether all of `members` are in `folder`, each with its size; never, if that is not what `unpack` gave."""
+    return isinstance(members, dict) and all(
         (folder / name).is_file() and (folder / name).stat().st_size == size for name, size in members.items()
     )

@@ -1,4 +1,4 @@
-"""One transfer, whole or not at all. Imports nothing of the project but its errors.
+"""One transfer, whole or not at all. Imports nothing of the project but its errors and a note's place.
 
 urllib3 does the HTTP and the TLS, whose checks are always on: it is small, and requests stands on it. Going
 on where a transfer broke is what it lacks (so do pooch and torch.hub), and what this module adds. Beside a
@@ -28,6 +28,7 @@ from urllib.request import getproxies, proxy_bypass
 import urllib3
 from tqdm import tqdm
 
+from flash.core.data.archives import note_of
 from flash.core.errors import DownloadError
 
 BLOCK = 2**18
@@ -74,7 +75,7 @@ class Job:
     @property
     def note_path(self) -> Path:
         """Where the note is kept."""
-        return self.target.with_name(f".{self.target.name}.json")
+        return note_of(self.target)
 
     def note(self) -> dict[str, Any]:
         """What is known of the target or, while there is a part, of the part; empty when nothing is."""
@@ -97,7 +98,12 @@ class Job:
 
     def error(self, why: str, advice: str) -> DownloadError:
         """What to raise when the file cannot be had."""
-        return DownloadError(f"cannot download {self.url}: {why}; {advice}")
+        return DownloadError(f"cannot download {shown(self.url)}: {why}; {advice}")
+
+
+def shown(url: str) -> str:
+    """An address as messages show it: what stands behind `?` may be a key, and is nobody else's business."""
+    return re.split("[?#]", url, maxsplit=1)[0]
 
 
 class _Interrupted(Exception):  # noqa: N818  (not an error yet: the next attempt may go on from here)
@@ -264,7 +270,9 @@ def _open(job: Job, have: int, mark: str | None) -> urllib3.BaseHTTPResponse:
         response.close()
         onward = urljoin(url, location)
         if urlsplit(onward).scheme not in ("https", urlsplit(url).scheme):
-            raise job.error(f"the server sends on to {onward}, which is not https", "check the address")
+            raise job.error(
+                f"the server sends on to {shown(onward)}, which is not https", "check the address"
+            )
         url = onward
     raise job.error(f"the server sends on more than {MAX_REDIRECTS} times", "check the address")
 
@@ -319,7 +327,7 @@ def _problem(job: Job, error: urllib3.exceptions.HTTPError) -> Exception:
     if isinstance(error, urllib3.exceptions.ProxyError):
         return _Interrupted(f"the proxy for {host} does not answer ({cause})", connected=False)
     if isinstance(error, urllib3.exceptions.LocationValueError):
-        return job.error(str(error), "check the address and the proxy settings")
+        return job.error(shown(str(error)), "check the address and the proxy settings")
     if isinstance(error, urllib3.exceptions.NameResolutionError):
         return _Interrupted(f"the name {host} cannot be resolved", connected=False)
     if isinstance(error, urllib3.exceptions.NewConnectionError):

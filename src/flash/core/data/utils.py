@@ -3,7 +3,7 @@
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -11,7 +11,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from tqdm import tqdm
 
 from flash.core.data.archives import all_there, is_archive, unpack
-from flash.core.data.transfer import PATIENCE, Job, Patience, transfer
+from flash.core.data.transfer import PATIENCE, Job, Patience, shown, transfer
 from flash.core.errors import DownloadError
 
 if sys.platform != "win32":
@@ -44,7 +44,7 @@ def download_data(url: str, path: str = "data/", verbose: bool = False, *, sha25
         if not is_archive(job.target.name):
             return
         note = job.note()
-        if all_there(note.get("members", {"": 0}), folder):
+        if all_there(note.get("members"), folder):
             say(f"{job.target} is unpacked already")
             return
         members = unpack(job.target, folder)
@@ -95,7 +95,7 @@ def _address(url: str) -> SplitResult:
     try:
         parts = urlsplit(url)
     except ValueError as error:
-        raise DownloadError(f"cannot download {url!r}: this is no web address ({error})") from error
+        raise DownloadError(f"cannot download {shown(url)!r}: this is no web address ({error})") from error
     if parts.username is not None:
         raise DownloadError(
             f"cannot download from {parts.hostname}: the address holds a user name or password, which is "
@@ -103,7 +103,7 @@ def _address(url: str) -> SplitResult:
         )
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise DownloadError(
-            f"cannot download {url!r}: expected an address that begins with https:// or http://; "
+            f"cannot download {shown(url)!r}: expected an address that begins with https:// or http://; "
             "a file of this machine needs no download: give its path instead"
         )
     return parts
@@ -113,7 +113,7 @@ def _name_in(url: str) -> str:
     name = unquote(_address(url).path.rpartition("/")[2])
     if name in ("", ".", "..") or re.search(r"[/\\:\x00-\x1f\x7f]", name):
         raise DownloadError(
-            f"cannot download {url!r}: its last part, {name!r}, is no file name; give the address of one file"
+            f"cannot download {shown(url)!r}: its last part, {name!r}, is no file name; give the address of one file"
         )
     return name
 
@@ -124,18 +124,29 @@ def _locked(folder: Path) -> Iterator[None]:
 
     The folder itself is what is locked, so that no lock file stays behind. Windows has no such lock: there,
     two downloads of one file at the same time disturb each other, and the length or the SHA-256 shows it.
+    Folders that were made for a download of which nothing came are removed again.
     """
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
+            stack.callback(_remove_empty, made)  # after the lock is given back
             if sys.platform != "win32":
                 handle = os.open(folder, os.O_RDONLY)
                 stack.callback(os.close, handle)
                 with suppress(OSError):  # a file system that knows no locks
                     fcntl.flock(handle, fcntl.LOCK_EX)
+            folder.mkdir(parents=True, exist_ok=True)  # a download that failed meanwhile may have removed it
             yield
     except OSError as error:
         raise DownloadError(
             f"cannot write into {folder}: {error.strerror or error} ({error.filename or folder}); "
             "make room, or give another folder (path=...)"
         ) from error
+
+
+def _remove_empty(folders: Iterable[Path]) -> None:
+    """Remove folders, the deepest first, up to one that holds something."""
+    with suppress(OSError):
+        for folder in folders:
+            folder.rmdir()

@@ -12,6 +12,7 @@ import re
 import select
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -38,13 +39,38 @@ CHUNK = 2**22  # bytes read at once
 LONGEST_ROW = 2**27  # bytes; an opening quote without its closing one would otherwise take the whole file
 
 
-def read_blocks(path: str | Path, kind: str, *, encoding: str = "utf-8", rows: int = ROWS) -> Iterator[Block]:
+@dataclass(frozen=True)
+class Dialect:
+    """How a text format is written.
+
+    Attributes:
+        encoding: of a text format; a byte-order mark is fine.
+        delimiter: of CSV; None for a tab in a `.txt` whose header holds one, otherwise a comma.
+        quoting: of CSV, whether a cell may stand in double quotes.
+
+    Raises:
+        DataError: a delimiter that is not one character of ASCII.
+    """
+
+    encoding: str = "utf-8"
+    delimiter: str | None = None
+    quoting: bool = True
+
+    def __post_init__(self) -> None:
+        given = self.delimiter
+        if given is not None and (len(given) != 1 or not given.isascii() or given in '"\r\n'):
+            raise DataError(f"delimiter={given!r} is not one character of ASCII; pass one such as ';'")
+
+
+def read_blocks(
+    path: str | Path, kind: str, dialect: Dialect = Dialect(), *, rows: int = ROWS
+) -> Iterator[Block]:
     """The rows of a file in order, at least one block (which is empty where a header has no rows).
 
     Args:
         path: a file, a pipe, or `-` for standard input.
         kind: the format, a key of `READERS`.
-        encoding: of a text format; a byte-order mark is fine.
+        dialect: how a text format is written.
         rows: how many rows a block has at most.
 
     Raises:
@@ -55,7 +81,7 @@ def read_blocks(path: str | Path, kind: str, *, encoding: str = "utf-8", rows: i
             raise DataError(
                 "standard input: Parquet is read from its end, so it cannot be piped; save it as a file first"
             )
-        yield from READERS[kind](sys.stdin.buffer, "standard input", encoding, rows)
+        yield from READERS[kind](sys.stdin.buffer, "standard input", dialect, rows)
         return
     path, *others = find_files(str(path), kind)
     if others:
@@ -63,14 +89,12 @@ def read_blocks(path: str | Path, kind: str, *, encoding: str = "utf-8", rows: i
             f"{len(others) + 1} files match, the first is {path}; name one of them, or pipe them: cat"
         )
     with open_packed(path) if path.suffix.lower() in PACKED else path.open("rb") as file:
-        yield from READERS[kind](file, str(path), encoding, rows)
+        yield from READERS[kind](file, str(path), dialect, rows)
 
 
-def _read_csv(
-    file: IO[bytes], name: str, encoding: str, rows: int, delimiter: str | None = None
-) -> Iterator[Block]:
+def _read_csv(file: IO[bytes], name: str, dialect: Dialect, rows: int) -> Iterator[Block]:
     """Every cell is text, an empty one the empty text."""
-    chunks = _read_text(file, name, encoding)
+    chunks = _read_text(file, name, dialect.encoding)
     start = b""
     for chunk in chunks:  # up to the first line, which decides the delimiter
         start = (start + chunk).removeprefix(UTF8_MARK).lstrip(b"\r\n")
@@ -78,29 +102,32 @@ def _read_csv(
             break
     if not start.strip():
         raise DataError(f"{name} is empty; expected column names and rows")
+    delimiter, quoting = dialect.delimiter, dialect.quoting
     if delimiter is None:
         delimiter = "\t" if ending(name) == ".txt" and b"\t" in start.splitlines()[0] else ","
     names: list[str] = []
     first = 1
-    ends = _CsvEnds(delimiter)
+    ends = _CsvEnds(delimiter, quoting=quoting)
     for data in _whole_rows(chain([start], chunks), name, ends):
         if ends.unclosed is not None:
             place = f"row {first}" if names else "the header"
             raise DataError(
                 f"{name}, {place}: a cell opens with a quote that is never closed ({ends.unclosed[:40]}); "
-                'write a quote inside a quoted cell twice ("")'
+                'write a quote inside a quoted cell twice (""), or pass quoting=False if quotes are ordinary '
+                "characters here"
             )
-        table = _parse_csv(data, name, delimiter, names, first)
+        table = _parse_csv(data, name, (delimiter, quoting), names, first)
         yield from _slices(table, first, rows, even_empty=not names)
         names = names or table.column_names
         first += table.num_rows
 
 
-def _parse_csv(data: bytes, name: str, delimiter: str, names: list[str], first: int) -> pa.Table:
-    """A table of whole rows; without `names` the first of them is the header."""
+def _parse_csv(data: bytes, name: str, cells: tuple[str, bool], names: list[str], first: int) -> pa.Table:
+    """A table of whole rows; without `names` the first of them is the header. `cells`: delimiter, quoting."""
+    delimiter, quoting = cells
     header = not names
     if header:
-        names = csv_header(name, data.decode(), delimiter)
+        names = csv_header(name, data.decode(), delimiter, quoting)
         check_columns(names, [column for column in names if column], name)
     ragged: list[Any] = []
     table = pa.csv.read_csv(
@@ -110,7 +137,8 @@ def _parse_csv(data: bytes, name: str, delimiter: str, names: list[str], first: 
         ),
         pa.csv.ParseOptions(
             delimiter=delimiter,
-            newlines_in_values=True,
+            quote_char='"' if quoting else False,
+            newlines_in_values=quoting,
             # As in readers: in a file of one column an empty line is an empty text.
             ignore_empty_lines=len(names) > 1,
             invalid_row_handler=lambda row: ragged.append(row) or "skip",  # type: ignore[func-returns-value]
@@ -122,19 +150,19 @@ def _parse_csv(data: bytes, name: str, delimiter: str, names: list[str], first: 
     if ragged:
         row = ragged[0]
         more = f" ({len(ragged):,} such rows within {len(data):,} bytes)" if len(ragged) > 1 else ""
-        cells = f"{row.actual_columns} cell{'s' * (row.actual_columns != 1)}"
+        width = f"{row.actual_columns} cell{'s' * (row.actual_columns != 1)}"
         raise DataError(
-            f"{name}, row {first + row.number - 1 - header}: {cells} where the header has "
-            f"{row.expected_columns} columns{more}; put a cell that holds {delimiter!r} in double quotes"
+            f"{name}, row {first + row.number - 1 - header}: {width} where the header has "
+            f"{row.expected_columns} columns{more}; put a cell that holds {delimiter!r} in double quotes, or pass another delimiter="
         )
     return table
 
 
-def _read_json_lines(file: IO[bytes], name: str, encoding: str, rows: int) -> Iterator[Block]:
+def _read_json_lines(file: IO[bytes], name: str, dialect: Dialect, rows: int) -> Iterator[Block]:
     """One object a line; blank lines are skipped."""
     first = 1
     for data in _whole_rows(
-        _read_text(file, name, encoding), name, lambda data, final: data.rfind(b"\n") + 1
+        _read_text(file, name, dialect.encoding), name, lambda data, final: data.rfind(b"\n") + 1
     ):
         if first == 1:
             data = data.removeprefix(UTF8_MARK)
@@ -169,7 +197,7 @@ def _parse_json(lines: list[bytes], name: str, first: int) -> list[dict[str, Any
     return parsed
 
 
-def _read_parquet(file: IO[bytes], name: str, encoding: str, rows: int) -> Iterator[Block]:
+def _read_parquet(file: IO[bytes], name: str, dialect: Dialect, rows: int) -> Iterator[Block]:
     """Row groups are read page by page, not whole."""
     try:
         parquet = pa.parquet.ParquetFile(file, pre_buffer=False, buffer_size=2**20)
@@ -193,9 +221,11 @@ def _read_parquet(file: IO[bytes], name: str, encoding: str, rows: int) -> Itera
         yield Block(first, parquet.schema_arrow.empty_table())
 
 
-READERS: dict[str, Callable[[IO[bytes], str, str, int], Iterator[Block]]] = {
+READERS: dict[str, Callable[[IO[bytes], str, Dialect, int], Iterator[Block]]] = {
     "csv": _read_csv,
-    "tsv": lambda file, name, encoding, rows: _read_csv(file, name, encoding, rows, "\t"),
+    "tsv": lambda file, name, dialect, rows: _read_csv(
+        file, name, replace(dialect, delimiter=dialect.delimiter or "\t"), rows
+    ),
     "jsonl": _read_json_lines,
     "parquet": _read_parquet,
 }
@@ -277,14 +307,15 @@ class _CsvEnds:
         unclosed: the start of the cell that the file ends in the middle of, where it does.
     """
 
-    def __init__(self, delimiter: str) -> None:
+    def __init__(self, delimiter: str, *, quoting: bool = True) -> None:
         self.unclosed: str | None = None
+        self.quoting = quoting
         edge = re.escape(delimiter.encode())
         self.quoted = re.compile(rb"[%s\n\r]\"[^\"]*(?:\"\"[^\"]*)*(?:\"(?!\")|(\Z))" % edge)
 
     def __call__(self, data: bytes, final: bool) -> int:
         text = b"\n" + data  # each cell now has something in front of it
-        cells = list(self.quoted.finditer(text)) if b'"' in data else []
+        cells = list(self.quoted.finditer(text)) if self.quoting and b'"' in data else []
         if final and cells and cells[-1].group(1) is not None:
             self.unclosed = data[cells[-1].start() :][:200].decode(errors="replace")
         end = len(text)

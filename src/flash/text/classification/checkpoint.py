@@ -4,77 +4,72 @@ The file is what `torch.save` writes (a zip of raw tensors and one pickle), limi
 so `torch.load(path, weights_only=True)` takes it. What this project adds to Lightning's entries stands under the
 key `"flash"`: format version, labels, backbone and its options. Weights and thresholds are in `"state_dict"`.
 
-`load` reads it with torch, for training. `read` reads it with NumPy alone, tensors as memory maps of the file, so
-that prediction starts without importing torch.
+`read` reads it with NumPy alone, tensors as memory maps of the file, so that prediction starts without importing
+torch. `load` reads it with torch, for training, after `read` has: both refuse the same files in the same words.
 """
 
-import os
-import pickle
+import errno
 import tempfile
-import zipfile
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-import numpy as np
-
+from flash.core import files
 from flash.core.errors import CheckpointError
+from flash.text.classification.plain_pickle import (
+    DamagedError,
+    HoldsCodeError,
+    is_plain_key,
+    unpickled,
+)
+from flash.text.classification.saved_parts import short, wrong_option, wrong_setting, wrong_state
+from flash.text.classification.torch_file import open_torch_file
 
 FORMAT_VERSION = 1
 """Raised when an older reader could no longer make sense of the file."""
+MOST_NESTED = 100
+"""How many containers may be inside one another: writing them takes several calls each."""
+MOST_INTEGER_BITS = 2000
+"""Larger integers are written in a way that torch does not read without running code."""
 
-_LOCAL_HEADER = 30  # bytes of a zip member's fixed header; its name and extra field follow
-_DTYPES = {
-    "BoolStorage": np.bool_,
-    "ByteStorage": np.uint8,
-    "CharStorage": np.int8,
-    "DoubleStorage": np.float64,
-    "FloatStorage": np.float32,
-    "HalfStorage": np.float16,
-    "IntStorage": np.int32,
-    "LongStorage": np.int64,
-    "ShortStorage": np.int16,
-}
+_FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+_AGAIN = "copy or save it again"
 
 
 def save(content: dict[str, Any], path: str | Path) -> None:
-    """Write `content` whole or not at all.
+    """Write `content` whole or not at all (see `files.whole_file`); missing folders are made.
 
-    The bytes go to a temporary file in the same folder, reach the disk, and then take the name in one step: a
-    process killed at any moment leaves the earlier file as it was.
+    Tensors are kept by their numbers, without gradients, hooks and attributes.
 
     Raises:
         CheckpointError: `content` holds something other than tensors and plain values (it names where), or the
-            folder cannot be written.
+            file cannot be written. An earlier file is then as it was.
     """
     import torch
 
     path = Path(path)
-    if foreign := next(_foreign_values(content, "checkpoint"), None):
-        raise CheckpointError(
-            f"{foreign} cannot be kept in a checkpoint, which holds only tensors and plain values; "
-            "keep its name or its numbers instead"
-        )
+    plain = _plain(content, "checkpoint")
+    check_writable(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be written: {error.strerror}; choose another folder") from error
+        with files.whole_file(path) as file:
+            torch.save(plain, file)
+    except (OSError, RuntimeError) as error:
+        raise CheckpointError(_unwritable(path, error)) from error
+
+
+def check_writable(path: str | Path) -> None:
+    """Find out before a training whether `save` could write `path`; leaves nothing behind.
+
+    Raises:
+        CheckpointError: as `save` for a path that cannot be written.
+    """
     try:
-        with os.fdopen(handle, "wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o666 & ~_umask())  # mkstemp's 0600 would lock out the server that loads it
-        Path(temporary).replace(path)
+        files.check_writable(path)
     except OSError as error:
-        raise CheckpointError(
-            f"{path} cannot be written: {error.strerror}; free space or choose another folder"
-        ) from error
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+        raise CheckpointError(_unwritable(Path(path), error)) from error
 
 
 def load(path: str | Path) -> dict[str, Any]:
@@ -84,160 +79,165 @@ def load(path: str | Path) -> dict[str, Any]:
         path: a local file, or an `http://` or `https://` URL, which is downloaded to a temporary folder first.
 
     Raises:
-        CheckpointError: the file is missing, truncated, not one of ours, or of a newer format.
+        CheckpointError: the file is missing, truncated, damaged, not one of ours, or of a newer format.
     """
-    import torch
-
     if str(path).startswith(("http://", "https://")):
         from flash.core.data.utils import fetch
 
         with tempfile.TemporaryDirectory() as folder:
-            return load(fetch(str(path), Path(folder) / "checkpoint.pt"))
-    with _explained(path):
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    return _checked(content, path)
+            return _load(fetch(str(path), Path(folder) / "checkpoint.pt"), path)
+    return _load(Path(path), path)
+
+
+def _load(path: Path, name: str | Path) -> dict[str, Any]:
+    import torch
+
+    with _opened(path, name) as file:
+        _read(file, name)
+        file.seek(0)
+        try:
+            content: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+        except Exception as error:  # torch's own words speak of how to run the file's code
+            raise _damaged(name, "torch cannot put its tensors together") from error
+    return content
 
 
 def read(path: str | Path) -> dict[str, Any]:
     """A checkpoint's content with read-only NumPy arrays, without torch.
 
+    A tensor of a type that NumPy lacks is a `plain_pickle.ForeignTensor`.
+
     Raises:
         CheckpointError: as `load`.
     """
-    with _explained(path), zipfile.ZipFile(path) as archive:
-        pickled = next((name for name in archive.namelist() if name.endswith("/data.pkl")), None)
-        if pickled is None:
-            raise pickle.UnpicklingError("no data.pkl")
-        with archive.open(pickled) as file:
-            content = _PlainUnpickler(file, archive, pickled.removesuffix("data.pkl")).load()
-    return _checked(content, path)
-
-
-class _PlainUnpickler(pickle.Unpickler):
-    """Builds plain values and arrays; any other name in the pickle is refused before it is looked up."""
-
-    def __init__(self, file: IO[bytes], archive: zipfile.ZipFile, prefix: str) -> None:
-        super().__init__(file)
-        self.archive, self.prefix = archive, prefix
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            return _rebuild_array
-        if (module, name) == ("torch._utils", "_rebuild_parameter"):
-            return lambda data, requires_grad, hooks: data
-        if (module, name) == ("collections", "OrderedDict"):
-            return OrderedDict
-        if module == "torch" and name in _DTYPES:
-            return _DTYPES[name]
-        raise pickle.UnpicklingError(f"it asks for {module}.{name}")
-
-    def persistent_load(self, identity: Any) -> Any:
-        """Map one stored tensor's bytes: torch stores them uncompressed, so that the file is the memory."""
-        _, dtype, key, _, size = identity
-        member = self.archive.getinfo(f"{self.prefix}data/{key}")
-        if member.compress_type != zipfile.ZIP_STORED or member.file_size < size * np.dtype(dtype).itemsize:
-            raise pickle.UnpicklingError(f"tensor {key} is compressed or cut short")
-        with Path(str(self.archive.filename)).open("rb") as file:
-            file.seek(member.header_offset)
-            header = file.read(_LOCAL_HEADER)
-        lengths = int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
-        offset = member.header_offset + _LOCAL_HEADER + lengths
-        if size == 0:
-            return np.empty(0, dtype)
-        return np.memmap(str(self.archive.filename), dtype=dtype, mode="r", offset=offset, shape=(size,))
-
-
-def _rebuild_array(
-    storage: Any, offset: int, shape: tuple[int, ...], stride: tuple[int, ...], *_: Any
-) -> np.ndarray:
-    """The array that torch's tensor of this storage, offset, shape and stride (in elements) shows."""
-    if shape and any(size < 0 or step < 0 for size, step in zip(shape, stride, strict=True)):
-        raise pickle.UnpicklingError("a tensor has a negative shape")
-    last = offset + sum((size - 1) * step for size, step in zip(shape, stride, strict=True))
-    if 0 in shape:
-        return np.empty(shape, storage.dtype)
-    if offset < 0 or last >= storage.size:
-        raise pickle.UnpicklingError("a tensor reaches beyond its storage")
-    strides = tuple(step * storage.itemsize for step in stride)
-    return np.lib.stride_tricks.as_strided(storage[offset:], shape, strides, writeable=False)
+    with _opened(Path(path), path) as file:
+        return _read(file, path)
 
 
 @contextmanager
-def _explained(path: str | Path) -> Iterator[None]:
-    """Turn what a reader raises for a file it cannot take into a sentence."""
-    path = Path(path)
-    if not path.is_file():
-        what = "is a folder" if path.is_dir() else "does not exist"
-        raise CheckpointError(f"the checkpoint {path} {what}; expected the file that save_checkpoint wrote")
+def _opened(path: Path, name: str | Path) -> Iterator[IO[bytes]]:
+    """The file at `path`, one for all that is done with it: another may take its name meanwhile."""
+    expected = "expected the file that save_checkpoint wrote"
     try:
-        yield
-    except PermissionError as error:
-        raise CheckpointError(f"the checkpoint {path} cannot be read: {error.strerror}") from error
-    except Exception as error:
+        if not path.is_file():
+            found = "is a folder" if path.is_dir() else "is no file" if path.exists() else "does not exist"
+            raise CheckpointError(f"the checkpoint {name} {found}; {expected}")
         with path.open("rb") as file:
-            start = file.read(4)
-        if start == b"PK\x03\x04" and not zipfile.is_zipfile(path):
-            problem = f"is truncated at {path.stat().st_size:,} bytes; copy or save it again"
-        elif isinstance(error, pickle.UnpicklingError) and zipfile.is_zipfile(path):
-            problem = f"holds more than tensors and plain values, and was not run: {_first_line(error)}"
-        else:
-            problem = f"is not a checkpoint of this library or is damaged: {_first_line(error)}"
-        raise CheckpointError(f"the checkpoint {path} {problem}") from error
+            yield file
+    except OSError as error:
+        raise CheckpointError(
+            f"the checkpoint {name} cannot be read: {error.strerror}; {expected}"
+        ) from error
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+def _read(file: IO[bytes], name: str | Path) -> dict[str, Any]:
+    parts = open_torch_file(file, name)
+    try:
+        content = unpickled(parts)
+    except HoldsCodeError as error:
+        raise CheckpointError(
+            f"the checkpoint {name} holds more than tensors and plain values, and was not run: {error}; "
+            "give the file that save_checkpoint wrote"
+        ) from error
+    except DamagedError as error:
+        raise _damaged(name, str(error)) from error
+    return _checked(content, name)
 
 
-def _checked(content: Any, path: str | Path) -> dict[str, Any]:
-    """Refuse what is no checkpoint of ours, and what a newer library wrote."""
+def _damaged(name: str | Path, problem: str) -> CheckpointError:
+    return CheckpointError(f"the checkpoint {name} is damaged: {problem}; {_AGAIN}")
+
+
+def _checked(content: Any, name: str | Path) -> dict[str, Any]:
+    """Refuse what is no checkpoint of ours, what a newer library wrote, and what no library of ours writes."""
     if (
         not isinstance(content, dict)
         or not isinstance(content.get("flash"), dict)
-        or "state_dict" not in content
+        or not isinstance(content.get("state_dict"), dict)
     ):
         found = ", ".join(map(str, content)) if isinstance(content, dict) else type(content).__name__
+        shown = "".join(letter if letter.isprintable() else "?" for letter in found[:200])
         raise CheckpointError(
-            f"{path} is a torch file but no checkpoint of this library (it holds: {found[:200]}); "
+            f"{name} is a torch file but no checkpoint of this library (it holds: {shown}); "
             "train the model again, or load it with the library that wrote it"
         )
-    version = content["flash"].get("format")
-    if not isinstance(version, int) or version > FORMAT_VERSION:
+    settings, state = content["flash"], content["state_dict"]
+    version = settings.get("format")
+    if type(version) is not int or version < 1:
+        raise _damaged(name, f"its format is {short(version)}, expected a number from 1")
+    if version > FORMAT_VERSION:
         raise CheckpointError(
-            f"{path} has checkpoint format {version!r}, written by version {content['flash'].get('version')}; "
+            f"{name} has checkpoint format {version!r}, written by version {short(settings.get('version'))}; "
             f"this library reads up to format {FORMAT_VERSION}: install a newer one"
         )
+    if problem := wrong_setting(settings) or wrong_option(settings) or wrong_state(settings, state):
+        raise _damaged(name, problem)
     return content
 
 
-def _foreign_values(value: Any, where: str) -> Iterator[str]:
-    """Where `value` holds something that `torch.load(weights_only=True)` would refuse, depth first."""
+def _plain(value: Any, where: str, depth: int = 0) -> Any:
+    """`value` as both readers take it: containers of plain values and of tensors without anything attached.
+
+    Raises:
+        CheckpointError: it is, or holds, something else; it names where.
+    """
     import torch
 
-    if value is None or type(value) in (
-        bool,
-        int,
-        float,
-        complex,
-        str,
-        bytes,
-        torch.Tensor,
-        torch.nn.Parameter,
-    ):
-        return
-    if type(value) in (dict, OrderedDict):
-        for key, item in value.items():
-            yield from _foreign_values(key, f"the key {key!r} of {where}")
-            yield from _foreign_values(item, f"{where}[{key!r}]")
-    elif type(value) in (list, tuple):
-        for index, item in enumerate(value):
-            yield from _foreign_values(item, f"{where}[{index}]")
+    kind = type(value)
+    if value is None or kind in (bool, float, str):
+        return value
+    if kind is int and value.bit_length() <= MOST_INTEGER_BITS:
+        return value
+    if kind in (torch.Tensor, torch.nn.Parameter) and _is_dense(value):
+        tensor = value.detach().resolve_conj().resolve_neg()
+        larger = tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes()
+        return tensor.contiguous() if larger else tensor  # an expanded tensor repeats numbers
+    if kind in (dict, OrderedDict) and depth < MOST_NESTED:
+        for key in value:
+            if not is_plain_key(_plain(key, f"the key {key!r} of {where}", depth + 1)):
+                raise _unkeepable(f"the key {key!r} of {where}", key)
+        items = {key: _plain(item, f"{where}[{key!r}]", depth + 1) for key, item in value.items()}
+        if kind is dict:
+            return items
+        ordered = OrderedDict(items)
+        ordered.__dict__.update(_plain(vars(value), f"the attributes of {where}", depth + 1))  # _metadata
+        return ordered
+    if kind in (list, tuple) and depth < MOST_NESTED:
+        return kind(_plain(item, f"{where}[{index}]", depth + 1) for index, item in enumerate(value))
+    raise _unkeepable(where, value)
+
+
+def _is_dense(tensor: Any) -> bool:
+    import torch
+
+    return tensor.layout is torch.strided and tensor.device.type != "meta" and not tensor.is_quantized
+
+
+def _unkeepable(where: str, value: Any) -> CheckpointError:
+    kind = type(value)
+    if kind is int:
+        what = f"an integer of {value.bit_length():,} bits,"
+    elif kind in (dict, OrderedDict, list, tuple):
+        what = f"a {kind.__name__} inside more than {MOST_NESTED} others,"
     else:
-        yield f"{where}, a {type(value).__module__}.{type(value).__qualname__},"
+        layout = getattr(value, "layout", None)
+        what = f"a {kind.__module__}.{kind.__qualname__}{f' of layout {layout}' if layout else ''},"
+    return CheckpointError(
+        f"{where[:300]}, {what} cannot be kept in a checkpoint, which holds only tensors and plain values; "
+        "keep its name or its numbers instead"
+    )
 
 
-def _umask() -> int:
-    """The process's permission mask; the only way to read it is to set it."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _unwritable(path: Path, error: BaseException) -> str:
+    """Why `path` cannot be written; torch hides what the system said behind an error of its own."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, OSError):
+        cause = cause.__cause__ or cause.__context__
+    if isinstance(cause, IsADirectoryError):
+        return f"{path} cannot be written: it is a folder; name a file in it, such as {path / 'model.pt'}"
+    if isinstance(cause, OSError) and cause.errno not in _FULL:
+        return f"{path} cannot be written: {cause.strerror}; choose another folder"
+    if cause is None and "inline_container" not in str(error):
+        return f"{path} cannot be written: torch refuses its tensors ({str(error).partition(chr(10))[0]})"
+    reason = "the disk took only a part of it" if cause is None else cause.strerror
+    return f"{path} cannot be written: {reason}; free space or choose another folder"

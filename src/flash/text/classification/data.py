@@ -4,6 +4,7 @@ Every `from_*` shares one path: read -> decide the target format -> encode -> sp
 readers, targets and splits; torch and Lightning, but nothing that trains.
 """
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -130,7 +131,7 @@ class TextClassificationData(LightningDataModule):
         quoting: bool = True,
         **options: Any,
     ) -> "TextClassificationData":
-        """Comma- or tab-separated files (.csv, .tsv, .txt).
+        """Comma- or tab-separated files (.csv, .tsv, .tab, .txt).
 
         Args:
             input_field: the column of texts.
@@ -139,7 +140,8 @@ class TextClassificationData(LightningDataModule):
             val_file: the same, for validation.
             test_file: the same, for testing.
             predict_file: the same; only the texts are read.
-            delimiter: between cells; unless given, a tab in .tsv, and in .txt whose header has one, else a comma.
+            delimiter: between cells; unless given, a tab in .tsv and .tab, and in .txt whose header has one,
+                else a comma.
             encoding: of the files, such as cp1252.
             quoting: whether cells may stand in double quotes.
             **options: see `from_sources`.
@@ -434,9 +436,12 @@ class TextClassificationData(LightningDataModule):
 
         Raises:
             FlashError: an option that is unknown or out of range.
-            DataError: anything that cannot be read as asked.
+            DataError: anything that cannot be read as asked, or no label in any training row.
+
+        Warns:
+            UserWarning: labels that every training row has, or none; label names that look like mistakes.
         """
-        _check_options(unknown, unknown_labels, batch_size, num_workers)
+        _check_options(unknown, unknown_labels, batch_size, num_workers, seed)
         inputs = {f"{split}_{kind}": value for split, value in zip(SPLITS, given, strict=True)}
         fields = _check_fields(inputs, input_field, target_fields)
         sources = {}
@@ -461,6 +466,8 @@ class TextClassificationData(LightningDataModule):
             datasets[name.split("_")[0]] = dataset
         if val_split is not None:
             _split_train(datasets, val_split, seed)
+        if target_format and "train" in datasets:
+            _check_train(sources[f"train_{kind}"], fields, datasets["train"].targets, target_format.label_set)
         label_set = target_format.label_set if target_format else None
         if label_set is None and labels is not None:  # nothing but texts to predict
             label_set = LabelSet(tuple(labels), multi_label is not False)
@@ -533,8 +540,9 @@ class TextClassificationData(LightningDataModule):
 
     def __repr__(self) -> str:
         """Sizes and label counts of each split."""
-        kind = "no labels" if self.label_set is None else f"{len(self.label_set):,} labels"
+        kind = "no labels"
         if self.label_set is not None:
+            kind = f"{len(self.label_set):,} label{'s' * (len(self.label_set) != 1)}"
             kind += ", multi-label" if self.multi_label else ", single-label"
         lines = [f"TextClassificationData: {kind}, batch_size={self.batch_size}"]
         for split in SPLITS:
@@ -554,15 +562,18 @@ def _describe(split: str, dataset: TextDataset, labels: list[str]) -> Iterator[s
     if dataset.targets is None:
         yield size
         return
-    counts = np.asarray((dataset.targets > 0.5).sum(axis=0)).ravel()
-    bare = int((np.diff(dataset.targets.indptr) == 0).sum())
+    applies = dataset.targets >= 0.5  # of a soft target: as the scores count it
+    counts = np.asarray(applies.sum(axis=0)).ravel()
+    bare = int((np.asarray(applies.sum(axis=1)).ravel() == 0).sum())
     yield f"{size}, {counts.sum() / max(len(dataset), 1):.2f} labels a text, {bare:,} without a label"
     order = np.argsort(-counts, kind="stable")
     more = f" ... and {len(labels) - SHOWN:,} more" if len(labels) > SHOWN else ""
     yield "    " + ", ".join(f"{labels[label]} {counts[label]:,}" for label in order[:SHOWN]) + more
 
 
-def _check_options(unknown: dict[str, Any], unknown_labels: str, batch_size: int, num_workers: int) -> None:
+def _check_options(
+    unknown: dict[str, Any], unknown_labels: str, batch_size: int, num_workers: int, seed: int
+) -> None:
     if unknown:
         known = cast(Any, TextClassificationData.from_sources).__kwdefaults__
         raise FlashError(unknown_name("option", next(iter(unknown)), known))
@@ -574,6 +585,8 @@ def _check_options(unknown: dict[str, Any], unknown_labels: str, batch_size: int
         )
     if not isinstance(num_workers, int) or isinstance(num_workers, bool) or num_workers < 0:
         raise FlashError(f"num_workers={num_workers!r} is not a number of processes; pass 0 or more")
+    if not isinstance(seed, int | np.integer) or isinstance(seed, bool) or not 0 <= seed < 2**64:
+        raise FlashError(f"seed={seed!r} is not a seed; pass a whole number of at least 0 and below 2**64")
 
 
 def _check_fields(inputs: dict[str, Any], input_field: str, target_fields: Fields) -> list[str]:
@@ -581,6 +594,11 @@ def _check_fields(inputs: dict[str, Any], input_field: str, target_fields: Field
     given = [name for name, value in inputs.items() if value is not None]
     if not given:
         raise DataError(f"there is nothing to read; pass at least one of {', '.join(inputs)}")
+    if Path(input_field).suffix and Path(input_field).is_file():
+        raise DataError(
+            f"input_field={input_field!r} is a file; name the column of texts first, then the target columns, "
+            f"then the file: ('text', 'labels', {input_field!r}), or pass {next(iter(inputs))}={input_field!r}"
+        )
     fields = [target_fields] if isinstance(target_fields, str) else list(target_fields or [])
     if not fields and [name for name in given if not name.startswith("predict")]:
         raise DataError(
@@ -610,6 +628,34 @@ def _dataset(
     if target_format is None or name.startswith("predict"):
         return TextDataset(texts)
     return TextDataset(texts, encode_targets(target_format, source, fields, unknown_labels=unknown_labels))
+
+
+def _check_train(source: Source, fields: list[str], targets: csr_array, label_set: LabelSet) -> None:
+    """Refuse rows that teach nothing; warn of labels that cannot be told from the rows."""
+    if not targets.nnz:
+        columns = f"column {fields[0]!r}" if len(fields) == 1 else f"the {len(fields)} target columns"
+        raise DataError(
+            f"{source.name}: no training row has a label in {columns}, so there is nothing to learn; check that "
+            "target_fields= names the right columns, and that a row to which a label applies has a 1 there, or "
+            "its name"
+        )
+    rows, labels = targets.shape
+    counts = np.bincount(targets.indices[targets.data >= 0.5], minlength=labels)
+    found = []
+    for chosen, one, several, future in (
+        (counts == 0, "has no positive row among", "have no positive row among", "never"),
+        (counts == rows, "applies to each of", "apply to each of", "always"),
+    ):
+        names = [label_set.names[label] for label in np.flatnonzero(chosen)]
+        if names:
+            more = f", and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
+            found.append(
+                f"{len(names):,} of {labels:,} label{'s' * (labels != 1)} {one if len(names) == 1 else several} "
+                f"the {rows:,} training row{'s' * (rows != 1)} ({', '.join(names[:SHOWN])}{more}): "
+                f"{'it' if len(names) == 1 else 'they'} will {future} be predicted"
+            )
+    if found:
+        warnings.warn(f"{source.name}: {'; '.join(found)}", UserWarning, stacklevel=4)
 
 
 def _split_train(datasets: dict[str, TextDataset], val_split: int | float, seed: int) -> None:

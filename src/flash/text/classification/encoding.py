@@ -16,11 +16,12 @@ from scipy.sparse import coo_array, csr_array
 
 from flash.core.errors import DataError
 from flash.text.classification.labels import Kind, Rows, is_list, is_text, no_nulls, pieces_of
-from flash.text.classification.mistakes import SHOWN, count_rows, first_of, some_of
+from flash.text.classification.mistakes import SHOWN, count_rows, file_once, first_of, some_of
 from flash.text.classification.readers import Source, plain_column
 from flash.text.classification.targets import Fields, TargetFormat
 
 NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
+MOST_LABELS = 10  # that a message names
 SHAPES: dict[Kind, str] = {
     "columns": "numbers",
     "vectors": "lists of numbers",
@@ -77,7 +78,7 @@ def _same_shape(source: Source, field: str, column: pa.Array, target_format: Tar
         found = "text" if is_text(column.type) else column.type
         raise DataError(
             f"{source.name}: column {field!r} holds {found} ({source.where(0)}: {column[0].as_py()!r}), but "
-            f"the training rows hold {SHAPES[kind]}; give every split the same structure"
+            f"the training rows hold {SHAPES[kind]}; give every split the same structure ({source.counting})"
         )
     if source.class_names.get(field, names) != names:
         raise DataError(
@@ -89,16 +90,19 @@ def _same_shape(source: Source, field: str, column: pa.Array, target_format: Tar
 
 def _exactly_one(source: Source, fields: list[str], targets: csr_array) -> None:
     counts = np.diff(targets.indptr)
-    name = repr(fields[0]) if len(fields) == 1 else f"{len(fields)} target columns"
-    for wrong, words in (
-        (np.flatnonzero(counts == 0), "no label"),
-        (np.flatnonzero(counts > 1), "several labels"),
+    soft = np.flatnonzero(targets.data != 1)
+    place = f"column {fields[0]!r}" if len(fields) == 1 else f"{len(fields)} target columns"
+    for wrong, words, expected, meant in (
+        (np.unique(targets.tocoo().row[soft]), "a fraction", "one 1 and else 0", "soft targets are meant"),
+        (np.flatnonzero(counts == 0), "no label", "exactly one", "rows with none or several are meant"),
+        (np.flatnonzero(counts > 1), "several labels", "exactly one", "rows with none or several are meant"),
     ):
         if len(wrong):
+            example = f"; the first is {targets.data[soft[0]]:g}" if words == "a fraction" else ""
             raise DataError(
-                f"{source.name}: {count_rows(len(wrong), 'row has')} {words} in column {name} "
-                f"({source.places(wrong)}), but a single-label row has exactly one; pass multi_label=True if "
-                "rows with none or several are meant"
+                f"{source.name}: {count_rows(len(wrong), 'row has')} {words} in {place} "
+                f"({source.places(wrong)}{example}), but a single-label row has {expected}; pass "
+                f"multi_label=True if {meant} ({source.counting})"
             )
 
 
@@ -144,19 +148,25 @@ class _Cells:
 def _wrong_cells(source: Source, empty: _Cells, wrong: _Cells, columns: int) -> str:
     sentences = []
     if wrong.count:
-        cells = [f"{source.where(row)}, column {name!r}: {value!r}" for row, name, value in wrong.first]
+        cells = _places(source, [(row, f"column {name!r}: {value!r}") for row, name, value in wrong.first])
         names = f", or pass target_fields={wrong.first[0][1]!r} if it holds names" if columns == 1 else ""
         sentences.append(
             f"{wrong.targets_are()} not 0, 1, true, false or a number between 0 and 1 "
             f"({first_of(cells, wrong.count)}); write 0 or 1{names}"
         )
     if empty.count:
-        cells = [f"{source.where(row)}, column {name!r}" for row, name, _ in empty.first]
+        cells = _places(source, [(row, f"column {name!r}") for row, name, _ in empty.first])
         sentences.append(
             f"{empty.targets_are()} null or empty ({first_of(cells, empty.count)}); write 0 where a label "
             "does not apply"
         )
-    return f"{source.name}: {'; '.join(sentences)}"
+    return f"{source.name}: {'; '.join(sentences)} ({source.counting})"
+
+
+def _places(source: Source, cells: list[tuple[int, str]]) -> list[str]:
+    """(row, words) as `train.csv, row 1, words`, then `row 2, words`."""
+    located = [(source.locate(row), words) for row, words in cells]
+    return file_once([(part, f"row {number}, {words}") for (part, number), words in located])
 
 
 def _encode_vectors(source: Source, field: str, column: pa.Array, labels: int) -> csr_array:
@@ -165,14 +175,16 @@ def _encode_vectors(source: Source, field: str, column: pa.Array, labels: int) -
     if len(wrong):
         raise DataError(
             f"{source.name}: {count_rows(len(wrong), 'row has')} a target in column {field!r} that is not "
-            f"{labels} long, one value a label ({source.places(wrong)}); the first is {lengths[wrong[0]]} long"
+            f"{labels} long, one value a label ({source.places(wrong)}); the first is {lengths[wrong[0]]} long "
+            f"({source.counting})"
         )
     values, nulls, bad = _zero_to_one(pc.list_flatten(column))
     wrong = np.flatnonzero((nulls | bad).reshape(-1, labels).any(axis=1))
     if len(wrong):
         raise DataError(
             f"{source.name}: {count_rows(len(wrong), 'row has')} a value in column {field!r} that is no number "
-            f"between 0 and 1 ({source.places(wrong)}); the first target is {column[int(wrong[0])].as_py()}"
+            f"between 0 and 1 ({source.places(wrong)}); the first target is {column[int(wrong[0])].as_py()} "
+            f"({source.counting})"
         )
     return csr_array(values.reshape(-1, labels).astype(np.float32))
 
@@ -253,29 +265,38 @@ def _report_unknown(
     counts = sorted(
         pc.value_counts(values).to_pylist(), key=lambda item: (-item["counts"], str(item["values"]))
     )
-    cells = []
-    for item in counts[:SHOWN]:
-        first = source.where(int(rows[pc.index(values, item["values"]).as_py()]))
-        cells.append(f"{item['values']!r} ({count_rows(item['counts'], 'row')}, the first {first})")
+    firsts = [source.locate(int(rows[pc.index(values, item["values"]).as_py()])) for item in counts[:SHOWN]]
+    places = file_once([(part, f"row {number}") for part, number in firsts])
+    cells = [
+        f"{item['values']!r} ({count_rows(item['counts'], 'row')}, the first {place})"
+        for item, place in zip(counts, places, strict=False)
+    ]
     labels = target_format.label_set
     indices = target_format.by_position or labels.names == tuple(map(str, range(len(labels))))
-    known = f"no class index from 0 to {len(labels) - 1}" if indices else f"none of the {len(labels)} labels"
+    more = f", and {len(labels) - MOST_LABELS:,} more" if len(labels) > MOST_LABELS else ""
+    known = (
+        f"no class index from 0 to {len(labels) - 1}"
+        if indices
+        else f"none of the {len(labels):,} label{'s' * (len(labels) > 1)} "
+        f"({', '.join(labels.names[:MOST_LABELS])}{more})"
+    )
     found = (
         f"{source.name}: {len(counts):,} value{'s' * (len(counts) > 1)} in column {field!r} "
         f"{'are' if len(counts) > 1 else 'is'} {known}: {first_of(cells, len(counts))}"
     )
     if unknown_labels == "ignore":
         warnings.warn(
-            f"{found}; left out of these rows, as unknown_labels='ignore' asks", UserWarning, stacklevel=7
+            f"{found}; left out of these rows, as unknown_labels='ignore' asks ({source.counting})",
+            UserWarning,
+            stacklevel=7,
         )
         return
     hint = ""
-    if (
-        target_format.kind == "single"
-        and is_text(values.type)
-        and pc.any(pc.match_substring(values, ",")).as_py()
-    ):
-        hint = ", pass label_delimiter=',' if commas separate labels"
+    if target_format.kind in ("single", "delimited") and is_text(values.type):
+        others = [other for other in (",", ";", "|") if other != target_format.delimiter]
+        held = [other for other in others if pc.any(pc.match_substring(values, other)).as_py()]
+        hint = f", pass label_delimiter={held[0]!r} if it separates labels" if held else ""
     raise DataError(
-        f"{found}; add them to labels=[...]{hint}, or pass unknown_labels='ignore' to leave them out"
+        f"{found}; add them to labels=[...]{hint}, or pass unknown_labels='ignore' to leave them out "
+        f"({source.counting})"
     )

@@ -87,7 +87,8 @@ def pieces_of(
             places = np.unique(rows.filter(wrong))
             raise DataError(
                 f"{source.name}: {count_rows(len(places), 'row has')} an empty or null name in the "
-                f"list of column {field!r} ({source.places(places)}); leave it out of the list"
+                f"list of column {field!r} ({source.places(places)}); leave it out of the list "
+                f"({source.counting})"
             )
         return np.asarray(rows).astype(np.int64), values
     if kind == "delimited":
@@ -99,7 +100,7 @@ def pieces_of(
     elif not pa.types.is_integer(column.type):
         raise DataError(
             f"{source.name}: column {field!r} holds {column.type} ({source.where(0)}: "
-            f"{column[0].as_py()!r}); expected names, class indices, or lists of them"
+            f"{column[0].as_py()!r}); expected names, class indices, or lists of them ({source.counting})"
         )
     filled = np.asarray(pc.fill_null(pc.not_equal(column.cast(pa.large_string()), ""), False))
     return np.flatnonzero(filled), column.filter(pa.array(filled))
@@ -112,7 +113,8 @@ def _whole_numbers(source: Source, field: str, column: pa.Array) -> pa.Array:
     if len(wrong):
         raise DataError(
             f"{source.name}: {count_rows(len(wrong), 'row has')} a fraction in column {field!r} "
-            f"({source.places(wrong)}: {values[wrong[0]]}); for a soft target pass target_fields=[{field!r}] and multi_label=True"
+            f"({source.places(wrong)}; the first is {values[wrong[0]]}); for a soft target between 0 and 1 pass "
+            f"multi_label=True ({source.counting})"
         )
     return column.cast(pa.int64())
 
@@ -162,10 +164,15 @@ def no_nulls(source: Source, field: str, column: pa.Array) -> None:
     """A null is no empty label set: raise a DataError that names the first such rows."""
     if column.null_count or pa.types.is_null(column.type):
         nulls = np.flatnonzero(pc.is_null(column))
+        help_ = "write an empty list or an empty text for a row without labels, or remove these rows"
+        if source.kind == "frame" and (is_text(column.type) or pa.types.is_null(column.type)):
+            help_ = (
+                f'if these are rows without labels, type frame["{field}"] = frame["{field}"].fillna("") '
+                "with your frame's name, otherwise remove them"
+            )
         raise DataError(
             f"{source.name}: {count_rows(len(nulls), 'row has')} a null target in column {field!r} "
-            f"({source.places(nulls)}); write an empty list or an empty text for a row without labels, or "
-            "remove these rows"
+            f"({source.places(nulls)}); {help_} ({source.counting})"
         )
 
 

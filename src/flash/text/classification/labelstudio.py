@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from flash.core.errors import DataError, unknown_name
-from flash.text.classification.mistakes import SHOWN, count_rows, first_of, some_of
+from flash.text.classification.mistakes import ROWS, SHOWN, count_rows, rows_of
 from flash.text.classification.other_readers import read_json_array
 from flash.text.classification.readers import Files, Source, find_files, read_bytes, to_array
 
@@ -45,11 +45,13 @@ def read_labelstudio(
     parts = []
     for path in find_files(files, "json"):
         tasks = read_json_array(path, read_bytes(path), None)
-        wrong = [
-            f"{path}, row {number}" for number, task in enumerate(tasks, 1) if not isinstance(task, dict)
-        ]
+        wrong = [number for number, task in enumerate(tasks, 1) if not isinstance(task, dict)]
         if wrong or not tasks:
-            found = f"{count_rows(len(wrong))} not a task ({some_of(wrong)})" if tasks else "no tasks"
+            found = (
+                f"{count_rows(len(wrong))} not a task ({rows_of(wrong[:SHOWN], len(wrong))}; {ROWS})"
+                if wrong
+                else "no tasks"
+            )
             raise DataError(f"{path}: {found}; export the project from Label Studio as JSON or JSON-MIN")
         key = _text_key(tasks, input_field, str(path))
         chosen = [_choices(task, key, target_field) for task in tasks] if annotated else [[] for _ in tasks]
@@ -126,14 +128,14 @@ def _check_names(chosen: list[list[tuple[str, str]] | None], target_field: str |
 def _report_left_out(place: str, left_out: list[int], kept: int) -> None:
     if not left_out:
         return
-    rows = first_of([f"row {row + 1}" for row in left_out[:SHOWN]], len(left_out))
+    rows = rows_of([row + 1 for row in left_out[:SHOWN]], len(left_out))
     if not kept:
         raise DataError(
             f"{place}: none of the {len(left_out):,} tasks has an annotation; annotate some and export again"
         )
     tasks = "1 task has" if len(left_out) == 1 else f"{len(left_out):,} tasks have"
     warnings.warn(
-        f"{place}: {tasks} no annotation and {'is' if len(left_out) == 1 else 'are'} left out ({rows})",
+        f"{place}: {tasks} no annotation and {'is' if len(left_out) == 1 else 'are'} left out ({rows}; {ROWS})",
         UserWarning,
         stacklevel=6,
     )

@@ -7,7 +7,7 @@ import codecs
 import csv
 import io
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from itertools import chain
 from pathlib import Path
@@ -20,7 +20,22 @@ import pyarrow as pa
 from flash.core.errors import DataError
 
 SHOWN = 3  # places that a message names
+ROWS = "rows are counted from 1"
+HEADER = f"{ROWS}, the header not"  # an editor counts the header's line, and a cell may have several
 UTF8_MARK = b"\xef\xbb\xbf"
+MAGIC = {
+    b"PAR1\x15": "is a Parquet file: use from_parquet",
+    b"PK\x03\x04": "is a ZIP archive: unpack it and pass the file in it",
+    b"\xd0\xcf\x11\xe0": "is an Excel file: save it as CSV",
+    b"\x1f\x8b": "is packed by gzip: add .gz to its name, or unpack it",
+    b"%PDF-": "is a PDF file: save the table in it as CSV",
+    b"\x80\x04\x95": "is a pickle: load it, and pass it to from_data_frame or from_lists",
+    b"\x80\x05\x95": "is a pickle: load it, and pass it to from_data_frame or from_lists",
+    b"SQLite format 3": "is an SQLite database: save the table in it as CSV",
+    codecs.BOM_UTF16_LE: "is not UTF-8 but UTF-16: pass encoding='utf-16', or save it as UTF-8",
+    codecs.BOM_UTF16_BE: "is not UTF-8 but UTF-16: pass encoding='utf-16', or save it as UTF-8",
+}
+"""How files begin that are no text, and what to do with them."""
 _QUOTE_HELP = (
     'write a quote inside a quoted cell twice (""), or pass quoting=False if quotes are '
     "ordinary characters here"
@@ -38,6 +53,23 @@ def first_of(places: list[str], count: int) -> str:
     return "; ".join(places) + (f"; and {count - len(places):,} more" if count > len(places) else "")
 
 
+def rows_of(numbers: Sequence[int], count: int) -> str:
+    """`row 2`, `rows 2 and 4`, or `rows 2, 4 and 5, and 7 more` of `count`."""
+    more = f", and {count - len(numbers):,} more" if count > len(numbers) else ""
+    if len(numbers) == 1:
+        return f"row {numbers[0]}{more}"
+    return f"rows {', '.join(map(str, numbers[:-1]))} and {numbers[-1]}{more}"
+
+
+def file_once(cells: list[tuple[str, str]]) -> list[str]:
+    """(file, place in it) as texts that name the file only where it is another than before."""
+    files = [None, *(file for file, _ in cells)]
+    return [
+        place if file == before else f"{file}, {place}"
+        for before, (file, place) in zip(files, cells, strict=False)
+    ]
+
+
 def some_of(places: list[str]) -> str:
     """The first few places, and how many more there are."""
     return first_of(places[:SHOWN], len(places))
@@ -51,10 +83,19 @@ def missing_file(entry: str, path: Path) -> str:
         return f"no file matches {entry!r}; check the folder and the ending"
     if not path.parent.is_dir():
         return f"{entry} does not exist: there is no folder {str(path.parent)!r} in {str(Path.cwd())!r}"
-    close = get_close_matches(path.name, [other.name for other in path.parent.iterdir()], n=1)
+    others = sorted(other.name for other in path.parent.iterdir())
+    close = [name for name in others if Path(name).stem == path.stem]
+    close = close or get_close_matches(path.name, others, n=1, cutoff=0.8)  # the ending is alike in most
     return f"{entry} does not exist" + (
         f"; did you mean '{path.parent / close[0]}'?" if close else "; check its path"
     )
+
+
+def foreign(path: Path, start: bytes) -> str:
+    """What a file is that begins with one of `MAGIC`, and what to do with it."""
+    if start.startswith(b"PK\x03\x04") and (b"[Content_Types].xml" in start or b"xl/" in start):
+        return f"{path} is an Excel file: save it as CSV"
+    return f"{path} {next(words for magic, words in MAGIC.items() if start.startswith(magic))}"
 
 
 def decoded(
@@ -106,11 +147,13 @@ def raise_for_quotes(
     wrong, opened = _walk_quotes(*(flag.tolist() for flag in flags))
     if opened is not None:
         row = _csv_row(data, int(quotes[opened]), delimiter)
-        raise DataError(f"{path}, row {row}: a cell opens with a quote that is never closed; {_QUOTE_HELP}")
+        raise DataError(
+            f"{path}, row {row}: a cell opens with a quote that is never closed; {_QUOTE_HELP} ({HEADER})"
+        )
     if wrong:
-        rows = [f"row {_csv_row(data, int(quotes[index]), delimiter)}" for index in wrong[:SHOWN]]
+        rows = rows_of([_csv_row(data, int(quotes[i]), delimiter) for i in wrong[:SHOWN]], len(wrong))
         cells = "1 cell goes on after its" if len(wrong) == 1 else f"{len(wrong):,} cells go on after their"
-        raise DataError(f"{path}: {cells} closing quote ({first_of(rows, len(wrong))}); {_QUOTE_HELP}")
+        raise DataError(f"{path}: {cells} closing quote ({rows}); {_QUOTE_HELP} ({HEADER})")
 
 
 def _walk_quotes(starts: list[bool], stops: list[bool], after: list[bool]) -> tuple[list[int], int | None]:
@@ -133,7 +176,7 @@ def _walk_quotes(starts: list[bool], stops: list[bool], after: list[bool]) -> tu
 
 def _csv_row(data: npt.NDArray[np.uint8], position: int, delimiter: str) -> int:
     """The row that the byte at `position` belongs to: the complete records before it, by Python's parser."""
-    text = data[:position].tobytes().decode("utf-8", errors="replace")
+    text = data[:position].tobytes().decode("utf-8", errors="replace").replace("\0", " ")  # Python 3.10
     limit = csv.field_size_limit(max(131_072, len(text) + 1))
     try:
         widths = [len(record) for record in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)]
@@ -161,29 +204,34 @@ def read_json_lines(path: Path, buffer: pa.Buffer) -> list[Any]:
     if wrong:
         raise DataError(
             f"{path}: {count_rows(len(wrong))} not JSON ({some_of(wrong)}); write one "
-            "object a line, or one array of objects"
+            f"object a line, or one array of objects ({ROWS})"
         )
     return rows
 
 
 def mixture(values: list[Any], name: str, error: Exception) -> str:
     """Which types a column mixes, and where the rarer ones stand."""
-    kinds: dict[str, list[str]] = {}
+    kinds: dict[str, list[int]] = {}
     for number, value in enumerate(values, 1):
         if value is not None:
-            kinds.setdefault(_kind(value), []).append(f"{name}, row {number}")
+            kinds.setdefault(_kind(value), []).append(number)
     halves = kinds.get("half a surrogate pair", [])
     if halves:
         return (
             f"holds half of a surrogate pair, which is no text, in {count_rows(len(halves), 'row')} "
-            f"({some_of(halves)}); repair it: text.encode('utf-8', 'replace').decode()"
+            f"({name}, {rows_of(halves[:SHOWN], len(halves))}); repair it: "
+            f"text.encode('utf-8', 'replace').decode() ({ROWS})"
         )
     if len(kinds) == 1:
         return f"cannot be read: {error}"
     (usual, often), *others = sorted(kinds.items(), key=lambda item: -len(item[1]))
-    found = ", ".join(f"{kind} in {count_rows(len(rows), 'row')} ({some_of(rows)})" for kind, rows in others)
+    found = ", ".join(
+        f"{kind} in {count_rows(len(rows), 'row')} ({name}, {rows_of(rows[:SHOWN], len(rows))})"
+        for kind, rows in others
+    )
     return (
-        f"mixes types: {usual} in {count_rows(len(often), 'row')}, but {found}; give every row the same type"
+        f"mixes types: {usual} in {count_rows(len(often), 'row')}, but {found}; give every row the same type "
+        f"({ROWS})"
     )
 
 

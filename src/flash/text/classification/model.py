@@ -203,6 +203,14 @@ class TextClassifier(pl.LightningModule):
         if self._solver.converged:
             self.trainer.should_stop = True
 
+    def on_train_end(self) -> None:
+        """Validate where Lightning did not: after a resume from between the last pass and the validation."""
+        data = getattr(self.trainer, "datamodule", None)
+        if self.evaluation is None and getattr(data, "val_dataset", None) and self.trainer.limit_val_batches:
+            for batch in data.val_dataloader():
+                self._keep(batch, "val", 0)
+            self._measure("val", tune=True)
+
     def on_fit_end(self) -> None:
         """Print the table of the last validation."""
         self._solver.release()
@@ -220,11 +228,11 @@ class TextClassifier(pl.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Keep one batch's logits and targets."""
-        self._keep(batch, "val", dataloader_idx)
+        self.log("val_loss", self._keep(batch, "val", dataloader_idx), batch_size=len(batch["texts"]))
 
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Keep one batch's logits and targets."""
-        self._keep(batch, "test", dataloader_idx)
+        self.log("test_loss", self._keep(batch, "test", dataloader_idx), batch_size=len(batch["texts"]))
 
     def on_validation_epoch_end(self) -> None:
         """Choose thresholds if this is a fit, measure at the thresholds in force, log."""
@@ -232,16 +240,18 @@ class TextClassifier(pl.LightningModule):
             self._scores.clear()
             return
         fitting = self.trainer.state.fn == TrainerFn.FITTING
-        self._measure("val", tune=fitting and self.thresholds_option == "auto" and self.multi_label)
+        scores = self._measure("val", tune=fitting)
+        self.log_dict(scores, batch_size=1)
         if not fitting:
             self._print_table("Validation")
 
     def on_test_epoch_end(self) -> None:
         """Measure at the thresholds in force, log, print the table."""
-        self._measure("test", tune=False)
+        self.log_dict(self._measure("test", tune=False), batch_size=1)
         self._print_table("Test")
 
-    def _keep(self, batch: Batch, stage: str, dataloader_idx: int) -> None:
+    def _keep(self, batch: Batch, stage: str, dataloader_idx: int) -> torch.Tensor:
+        """Keep one batch's logits and targets; returns its loss."""
         if dataloader_idx:
             raise DataError(
                 f"there are several sets of {stage} rows; join them, or measure one after the other"
@@ -253,7 +263,6 @@ class TextClassifier(pl.LightningModule):
             raise DataError(
                 f"the {stage} rows have {targets.shape[1]} labels and the model {len(self.labels)}"
             )
-        self.log(f"{stage}_loss", self._loss(logits, targets), on_epoch=True, batch_size=len(targets))
         self._scores.append((logits.numpy(), targets.numpy()))
         if stage in self.metrics:
             expected = (targets >= 0.5).int() if self.multi_label else targets.argmax(dim=1)
@@ -261,6 +270,7 @@ class TextClassifier(pl.LightningModule):
             cast(MetricCollection, self.metrics[stage]).update(
                 probabilities.to(self.device), expected.to(self.device)
             )
+        return self._loss(logits, targets)
 
     def _loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """The mean loss a row and label (multi-label) or a row, in nats."""
@@ -270,11 +280,12 @@ class TextClassifier(pl.LightningModule):
             return functional.binary_cross_entropy_with_logits(logits, targets)
         return functional.cross_entropy(logits, targets)
 
-    def _measure(self, stage: str, *, tune: bool) -> None:
+    def _measure(self, stage: str, *, tune: bool) -> dict[str, Any]:
+        """Evaluate what was kept; `tune` chooses "auto" thresholds on it. Returns what a logger should get."""
         logits, targets = (np.concatenate(parts) for parts in zip(*self._scores, strict=True))
         self._scores.clear()
         probabilities = to_probabilities(logits, self.multi_label)
-        if tune:
+        if tune and self.thresholds_option == "auto" and self.multi_label:
             self.thresholds.fill_(tune_threshold(probabilities, targets))
         self.evaluation = evaluate(
             probabilities,
@@ -283,7 +294,7 @@ class TextClassifier(pl.LightningModule):
             thresholds=self.thresholds.float().cpu().numpy(),
             multi_label=self.multi_label,
         )
-        self.log_dict({**self.evaluation.scalars(stage), **self._users_scores(stage)}, batch_size=len(logits))
+        return {**self.evaluation.scalars(stage), **self._users_scores(stage)}
 
     def _users_scores(self, stage: str) -> dict[str, torch.Tensor]:
         """What the user's metrics found, a number a label where they give L of them."""
@@ -349,7 +360,8 @@ class TextClassifier(pl.LightningModule):
             "learning_rate": self.learning_rate,
             "optimizer": self.optimizer if isinstance(self.optimizer, str) else _name(self.optimizer),
         }
-        checkpoint["state_dict"]["thresholds"] = self.thresholds.float()  # whatever the trainer's precision
+        state = {f"backbone.{name}": tensor for name, tensor in self.backbone.tensors().items()}
+        checkpoint["state_dict"] |= {**state, "thresholds": self.thresholds.float()}  # whatever the precision
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse to resume with another model's labels."""

@@ -17,11 +17,15 @@ import pyarrow.parquet
 from flash.core.errors import DataError, unknown_name
 from flash.core.extras import require
 from flash.text.classification.mistakes import (
+    MAGIC,
+    ROWS,
+    SHOWN,
     UTF8_MARK,
     count_rows,
+    foreign,
     not_utf8,
     read_json_lines,
-    some_of,
+    rows_of,
 )
 from flash.text.classification.readers import (
     BLOCK,
@@ -50,7 +54,8 @@ def read_json(files: Files, *, columns: Iterable[str] | None = None, field: str 
         field: the key of the array in a file that is one object.
 
     Raises:
-        DataError: no such file, column or field, rows that are not objects, a column of mixed types.
+        DataError: no such file, column or field, a file that is no JSON, rows that are not objects, a column
+            of mixed types.
     """
     wanted = None if columns is None else list(columns)
     return read_each(files, "json", lambda path: _json_table(path, wanted, field))
@@ -61,6 +66,11 @@ def _json_table(path: Path, columns: list[str] | None, field: str | None) -> pa.
     start = bytes(buffer.slice(0, min(len(buffer), 4096))).removeprefix(UTF8_MARK).lstrip()
     if not start:
         raise DataError(f"{path} is empty; is it the right file?")
+    if start.startswith(tuple(magic for magic, words in MAGIC.items() if "encoding=" not in words)):
+        raise DataError(foreign(path, start))
+    if start[:1] not in (b"{", b"[") and start[0] < 128:
+        first = start.splitlines()[0][:40].decode(errors="replace")
+        raise DataError(f"{path} holds no JSON objects, it begins with {first!r}; if it is CSV, use from_csv")
     if field is not None or start.startswith(b"["):
         return _objects_table(path, read_json_array(path, buffer, field), columns)
     try:
@@ -122,9 +132,12 @@ def read_json_array(path: Path, buffer: pa.Buffer, field: str | None) -> list[An
 
 
 def _objects_table(path: Path, rows: list[Any], columns: list[str] | None) -> pa.Table:
-    wrong = [f"row {number}" for number, row in enumerate(rows, 1) if not isinstance(row, dict)]
+    wrong = [number for number, row in enumerate(rows, 1) if not isinstance(row, dict)]
     if wrong:
-        raise DataError(f"{path}: {count_rows(len(wrong))} not an object ({some_of(wrong)}); write {{...}}")
+        raise DataError(
+            f"{path}: {count_rows(len(wrong))} not an object ({rows_of(wrong[:SHOWN], len(wrong))}); write "
+            f"{{...}} ({ROWS})"
+        )
     wanted = (
         check_columns(list(dict.fromkeys(key for row in rows for key in row)), columns, str(path))
         if rows
@@ -167,7 +180,7 @@ def read_data_frame(frame: Any, name: str, *, columns: Iterable[str] | None = No
     known = [str(column) for column in frame.columns]
     wanted = check_columns(known, columns, name)
     table = {column: to_array(frame.iloc[:, known.index(column)], column, name) for column in wanted}
-    return _whole(pa.table(table), name)
+    return replace(_whole(pa.table(table), name), kind="frame")
 
 
 def read_hf_dataset(

@@ -10,12 +10,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from flash.core.errors import CheckpointError, FlashError
 from flash.text.classification import checkpoint
 from flash.text.classification.backbones import load_backbone
 from flash.text.classification.backbones.linear import Linear
 from flash.text.classification.outputs import Output, convert, to_probabilities
 from flash.text.classification.readers import text_array
 from flash.text.classification.thresholds import Thresholds, resolve_thresholds
+
+SHOWN_LABELS = 6
 
 
 class Predictor:
@@ -41,19 +44,36 @@ class Predictor:
         """The classifier of a checkpoint file.
 
         Raises:
-            CheckpointError: the file is missing, truncated, foreign or of a newer format.
+            CheckpointError: the file is missing, truncated, damaged, foreign or of a newer format.
         """
         content = checkpoint.read(path)
         settings, arrays = content["flash"], content["state_dict"]
         backbone = load_backbone(settings["backbone"], len(settings["labels"]), settings["backbone_options"])
         prefix = "backbone."
-        backbone.load_arrays({key[len(prefix) :]: arrays[key] for key in arrays if key.startswith(prefix)})
+        try:
+            backbone.load_arrays(
+                {key[len(prefix) :]: arrays[key] for key in arrays if key.startswith(prefix)}
+            )
+        except (FlashError, TypeError) as error:  # a number where an array should be has no length
+            problem = error if isinstance(error, FlashError) else "a backbone array is a single number"
+            raise CheckpointError(
+                f"the checkpoint {path} is damaged: {problem}; copy or save it again"
+            ) from error
         return cls(
             backbone,
             settings["labels"],
             multi_label=settings["multi_label"],
-            thresholds=np.array(arrays["thresholds"]),
+            thresholds=np.array(arrays["thresholds"], np.float32),
         )
+
+    def __repr__(self) -> str:
+        names = ", ".join(self.labels[:SHOWN_LABELS])
+        more = f", ... {len(self.labels) - SHOWN_LABELS} more" if len(self.labels) > SHOWN_LABELS else ""
+        low, high = self.thresholds.min(), self.thresholds.max()
+        span = f"{low:.3f}" if low == high else f"{low:.3f} to {high:.3f}"
+        kind = "any number of labels a text" if self.multi_label else "one label a text"
+        count = "1 label" if len(self.labels) == 1 else f"{len(self.labels)} labels"
+        return f"Predictor({count}: {names}{more}; {kind}; thresholds {span})"
 
     def logits(self, texts: Sequence[str] | pa.Array) -> np.ndarray:
         """(N, L) float32 scores before sigmoid or softmax.

@@ -27,14 +27,19 @@ import pyarrow.csv
 
 from flash.core.errors import DataError, unknown_name
 from flash.text.classification.mistakes import (
+    HEADER,
+    MAGIC,
+    ROWS,
     SHOWN,
     UTF8_MARK,
     count_rows,
     first_of,
+    foreign,
     missing_file,
     mixture,
     not_utf8,
     raise_for_quotes,
+    rows_of,
 )
 
 Files: TypeAlias = str | Path | Sequence[str | Path]
@@ -55,29 +60,48 @@ class Source:
         class_names: names of the classes that a column's integers stand for, where the source itself knows
             them (a Hugging Face `ClassLabel`).
         numbers: the row number, counted from 1, of each row in its part; None when no row was left out.
+        kind: what it was read from, for messages: `csv`, `json`, `parquet`, `frame`, or nothing of these.
     """
 
     table: pa.Table
     parts: tuple[tuple[str, int], ...]
     class_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     numbers: npt.NDArray[np.int64] | None = None
+    kind: str = ""
 
     @property
     def name(self) -> str:
         """The first part's name, with the number of the others."""
         return self.parts[0][0] + (f" and {len(self.parts) - 1} more" if len(self.parts) > 1 else "")
 
-    def where(self, row: int) -> str:
-        """Row `row` of the table (counted from 0) in the user's words, such as `train.csv, row 17`."""
+    @property
+    def counting(self) -> str:
+        """How rows are numbered, for the end of a message that names some."""
+        return HEADER if self.kind == "csv" else ROWS
+
+    def locate(self, row: int) -> tuple[str, int]:
+        """The part of row `row` of the table (counted from 0), and its number in that part."""
         ends = np.cumsum([rows for _, rows in self.parts]).tolist()
         part = bisect_right(ends, row)
         number = row - ends[part] + self.parts[part][1] + 1 if self.numbers is None else self.numbers[row]
-        return f"{self.parts[part][0]}, row {number}"
+        return self.parts[part][0], int(number)
+
+    def where(self, row: int) -> str:
+        """Row `row` of the table (counted from 0) in the user's words, such as `train.csv, row 17`."""
+        part, number = self.locate(row)
+        return f"{part}, row {number}"
 
     def places(self, rows: npt.ArrayLike, first: int = SHOWN) -> str:
-        """The first few of `rows` (counted from 0), then how many more there are."""
+        """The first few of `rows` (counted from 0) by file, then how many more there are."""
         found = np.asarray(rows)
-        return first_of([self.where(int(row)) for row in found[:first]], len(found))
+        parts: dict[str, list[int]] = {}
+        for part, number in map(self.locate, found[:first].tolist()):
+            parts.setdefault(part, []).append(number)
+        if len(parts) == 1:
+            return "".join(f"{part}, {rows_of(numbers, len(found))}" for part, numbers in parts.items())
+        places = [f"{part}, {rows_of(numbers, len(numbers))}" for part, numbers in parts.items()]
+        more = len(found) - min(first, len(found))
+        return "; ".join(places) + (f"; and {more:,} more" if more else "")
 
 
 def text_column(source: Source, name: str) -> pa.LargeStringArray:
@@ -93,12 +117,13 @@ def text_column(source: Source, name: str) -> pa.LargeStringArray:
         rows = count_rows(nulls, "row has")
         raise DataError(
             f"{source.name}: {rows} no text in column {name!r} ({places}); fill these cells or remove these "
-            "rows"
+            f"rows ({source.counting})"
         )
     if not (pa.types.is_large_string(column.type) or len(column) == 0):
         raise DataError(
             f"{source.name}: column {name!r} holds {column.type}, not text ({source.where(0)}: "
-            f"{column[0].as_py()!r}); name the column of texts, or turn its values into text"
+            f"{column[0].as_py()!r}); name the column of texts, or turn its values into text "
+            f"({source.counting})"
         )
     return column.cast(pa.large_string())
 
@@ -169,13 +194,15 @@ def read_csv(
         files: a file, a list of files, or a glob such as `"data/*.csv"`; .gz, .bz2 and .zst are unpacked.
         columns: the columns needed; None for all. Others are not materialised.
         encoding: the text encoding; a byte-order mark is fine.
-        delimiter: None for a tab in `.tsv`, and in `.txt` whose header holds one; otherwise a comma.
+        delimiter: None for a tab in `.tsv` and `.tab`, and in `.txt` whose header holds one; otherwise a
+            comma.
         quoting: whether a cell may stand in double quotes. False for files in which a quote is an ordinary
             character; no cell can then hold the delimiter or a newline.
 
     Raises:
-        DataError: no such file or column, a duplicate column, an empty file, a header without rows, rows of
-            another width than the header, a quote that is never closed, bytes that are not in the encoding.
+        DataError: no such file or column, a duplicate column, an empty file, a file that is no text, a header
+            without rows, rows of another width than the header, a quote that is never closed, bytes that are
+            not in the encoding.
     """
     if delimiter is not None and (len(delimiter) != 1 or not delimiter.isascii() or delimiter in '"\r\n'):
         raise DataError(
@@ -190,19 +217,23 @@ def _csv_table(
 ) -> pa.Table:
     buffer = _utf8(path, encoding)
     start = bytes(buffer.slice(0, min(len(buffer), 4096)))
+    if start.startswith(tuple(MAGIC)):
+        raise DataError(foreign(path, start))
     buffer = buffer.slice(len(start) - len(start.removeprefix(UTF8_MARK).lstrip(b"\r\n")))
     text = bytes(buffer.slice(0, min(len(buffer), BLOCK))).decode(errors="surrogateescape")
     if not text.strip():
         raise DataError(f"{path} is empty; is it the right file?")
     if delimiter is None:
         kind, first = ending(path), re.split("[\r\n]", text, maxsplit=1)[0]
-        delimiter = "\t" if kind == ".tsv" or (kind == ".txt" and "\t" in first) else ","
+        delimiter = "\t" if kind in (".tsv", ".tab") or (kind == ".txt" and "\t" in first) else ","
     names = csv_header(str(path), text, delimiter, quoting)
     # Bytes that are not UTF-8 were decoded as surrogates; elsewhere than in the header Arrow finds them.
     if any("\udc80" <= character <= "\udcff" for character in "".join(names)):
         raise DataError(not_utf8(path, read_bytes(path)))
     others = [other for other in ";\t|," if len(names) == 1 and other in names[0] and other != delimiter]
     hint = f"; the header holds {others[0]!r}: pass delimiter={others[0]!r}" if others else ""
+    if "".join(text[:50].split()).startswith(('{"', "[{")):
+        hint = "; the file looks like JSON: use from_json"
     wanted = check_columns(names, columns, str(path), hint)
     if quoting:
         _check_quotes(path, buffer, delimiter)
@@ -213,7 +244,7 @@ def _csv_table(
         raise DataError(
             f"{path}: {count_rows(len(ragged))} not as wide as the header, which has {len(names)} columns "
             f"({first_of(rows, len(ragged))}); put a cell that holds {delimiter!r} in double quotes, or "
-            "pass another delimiter="
+            f"pass another delimiter= ({HEADER})"
         )
     return table
 
@@ -326,7 +357,7 @@ def read_each(files: Files, kind: str, read: Callable[[Path], pa.Table]) -> Sour
         tables.append(table)
         parts.append((str(path), table.num_rows))
     try:
-        return Source(pa.concat_tables(tables, promote_options="permissive"), tuple(parts))
+        return Source(pa.concat_tables(tables, promote_options="permissive"), tuple(parts), kind=kind)
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise DataError(f"{parts[0][0]} and the other files differ in a column's type: {error}") from error
 
@@ -336,11 +367,12 @@ def check_columns(
 ) -> list[str]:
     """The wanted columns, or all; says which are unknown or there twice."""
     wanted = list(known) if wanted is None else list(dict.fromkeys(wanted))
-    missing = [unknown_name("column", name, known) for name in wanted if name not in known]
+    missing = [name for name in wanted if name not in known]
     if missing:
-        raise DataError(
-            f"{place}: {missing[0]}{f' (and {len(missing) - 1} more unknown)' * (len(missing) > 1)}{hint}"
-        )
+        others = ", ".join(map(repr, missing[: min(10, len(missing) - 1)]))
+        others += f", {len(missing) - 11:,} more" * (len(missing) > 11)
+        kind = f"columns {others} and" if others else "column"
+        raise DataError(f"{place}: {unknown_name(kind, missing[-1], known)}{hint}")
     # Columns without a name are what a spreadsheet leaves at the right edge; nobody asks for one by mistake.
     twice = [
         f"{name!r} ({count} times)"

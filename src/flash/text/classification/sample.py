@@ -18,7 +18,8 @@ LABELS = ("toxic", "severe_toxic", "obscene", "threat", "insult", "identity_hate
 
 # The share of each kind of comment, its labels, and the kinds of sentence it is made of.
 KINDS: tuple[tuple[float, str, str], ...] = (
-    (0.532, "", "plain"),
+    (0.422, "", "plain"),
+    (0.110, "", "kind"),
     (0.165, "", "near"),
     (0.022, "obscene", "coarse"),
     (0.025, "toxic", "rude"),
@@ -55,6 +56,25 @@ SENTENCES: dict[str, tuple[str, ...]] = {
         "Sorry, I overlooked your question about {topic}.",
         "{name} reverted my edit about {topic} and gave no reason.",
         "Why does the {page} say {year}? My book about {topic} says something else.",
+    ),
+    # Insults begin with "You are", too: without these a model takes every "you" for one.
+    "kind": (
+        "You are {kind}.",
+        "You are {kind}, {name}!",
+        "{name}, you are so {kind}.",
+        "You are {a_friend}.",
+        "You are {kind} and your {page} is {praise}.",
+        "You were {kind} when we talked about {topic}.",
+        "You were right about {topic}.",
+        "I think you are right, {name}.",
+        "Your edit is {praise}, {name}.",
+        "Your {page} about {topic} is {kind}.",
+        "I like your {page} on {topic}.",
+        "Thank you, {name}.",
+        "Thank you for your {favour}.",
+        "Thank you for your {favour} with the {page}, you are {kind}.",
+        "How are you, {name}?",
+        "Do you know who wrote the {page} about {topic}?",
     ),
     "near": (
         "I was threatened with a parking fine over {topic}.",
@@ -154,6 +174,13 @@ WORDS: dict[str, tuple[str, ...]] = {
     "name": _words("Mira Jonas Aino Teodor Priya Yusuf Olga Bram Ines Kofi Lumi Zoé"),
     "page": ("talk page", "article", "list", "main page", "archive", "draft", "portal", "template"),
     "praise": ("fine", "much better", "rather good", "clear", "excellent", "a bit long", "well sourced"),
+    "kind": _words(
+        "wonderful great kind right helpful lovely amazing patient generous brilliant clever careful funny"
+    ),
+    "a_friend": _words(
+        "a_friend a_great_help a_genius a_good_editor the_best my_hero a_kind_soul welcome_here"
+    ),
+    "favour": _words("help edit advice patience work answer kind_words support"),
     "number": _words("two three four five seven nine eleven twelve 20 35 48 60 110 250"),
     "topic": (
         *(

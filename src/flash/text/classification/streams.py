@@ -5,7 +5,7 @@ in order. Imports neither torch nor lightning.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from itertools import chain
 from pathlib import Path
@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from flash.core.errors import DataError, FlashError, unknown_name
-from flash.text.classification.blocks import READERS, ROWS, read_blocks
+from flash.text.classification.blocks import READERS, ROWS, Dialect, read_blocks
 from flash.text.classification.outputs import convert, to_probabilities
 from flash.text.classification.predictor import Predictor
 from flash.text.classification.readers import (
@@ -22,6 +22,7 @@ from flash.text.classification.readers import (
     Source,
     check_columns,
     ending,
+    find_files,
     text_column,
 )
 from flash.text.classification.thresholds import Thresholds, resolve_thresholds
@@ -52,6 +53,8 @@ def predict_file(
     input_format: str | None = None,
     output_format: str | None = None,
     encoding: str = "utf-8",
+    delimiter: str | None = None,
+    quoting: bool = True,
     rows: int = ROWS,
     prefix: str = "",
     progress: Callable[[int], object] = lambda rows: None,
@@ -74,6 +77,8 @@ def predict_file(
             standard input.
         output_format: likewise; on standard output None is the input's format, or CSV if that is Parquet.
         encoding: of a CSV, TSV or JSON-lines input.
+        delimiter: of a CSV or TSV input; None for what its format says.
+        quoting: of a CSV or TSV input: whether a cell may stand in double quotes.
         rows: how many rows to work on at a time, at most.
         prefix: what the names of the new columns begin with.
         progress: called with the number of rows of each block that has been written.
@@ -83,7 +88,7 @@ def predict_file(
 
     Raises:
         DataError: the input cannot be read as asked, a text is missing, or a new column's name is taken.
-        FlashError: an unknown format, or thresholds that do not fit.
+        FlashError: an unknown format, thresholds that do not fit, or a target that is the source.
     """
     if rows < 1:
         raise FlashError(f"batch_size is {rows}; expected 1 or more")
@@ -92,11 +97,14 @@ def predict_file(
     default = "jsonl" if input_format == "jsonl" else "tsv" if input_format == "tsv" else "csv"
     output_format = find_format(target, output_format, "output_format", default)
     in_force = resolve_thresholds(thresholds, predictor.labels, predictor.thresholds)
+    _refuse_overwriting(source, target, input_format)
+    dialect = Dialect(encoding, delimiter, quoting)
     blocks = read_blocks(
-        source, input_format, encoding=encoding, rows=max(1, min(rows, CELLS // len(predictor.labels)))
+        source, input_format, dialect, rows=max(1, min(rows, CELLS // len(predictor.labels)))
     )
     first = next(blocks)
-    field = _choose_field(first.names, input_field, name)
+    other = other_delimiter(first.names, input_format, delimiter)
+    field = _choose_field(first.names, input_field, name, other)
     done = 0
     with open_output(target) as file, closing(WRITERS[output_format](file)) as writer:
         for block in chain([first], blocks):
@@ -130,9 +138,34 @@ def find_format(path: str | Path, asked: str | None, option: str, default: str =
     return ENDINGS[ending(path)]
 
 
-def _choose_field(names: list[str], asked: str | None, name: str) -> str:
+def other_delimiter(names: Sequence[str], kind: str, delimiter: str | None = None) -> str | None:
+    """The delimiter that a CSV's only column name holds, which is then more likely a whole header."""
+    used = delimiter or {"csv": ",", "tsv": "\t"}.get(kind)
+    return next(
+        (mark for mark in ";\t|," if len(names) == 1 and mark in names[0] and used not in (None, mark)), None
+    )
+
+
+def _refuse_overwriting(source: str | Path, target: str | Path, kind: str) -> None:
+    """The input is the user's own work; a prediction never takes its place."""
+    place = Path(target).expanduser()
+    if "-" in (str(source), str(target)) or not place.exists():
+        return
+    if any(path.exists() and path.samefile(place) for path in find_files(str(source), kind)):
+        raise FlashError(
+            f"{target} is the input itself, which would be lost; name another file for the output"
+        )
+
+
+def _choose_field(names: list[str], asked: str | None, name: str, other: str | None) -> str:
     if asked is not None:
-        return check_columns(names, [asked], name)[0]
+        hint = f"; the header holds {other!r}: pass delimiter={other!r}" if other else ""
+        return check_columns(names, [asked], name, hint)[0]
+    if other is not None:
+        raise DataError(
+            f"{name} has one column, {names[0]!r}: the header holds {other!r}: pass delimiter={other!r}, or "
+            "name the column by --input_field if it is the one of texts"
+        )
     if len(names) != 1:
         raise DataError(
             f"{name} has {len(names)} columns ({', '.join(names)}); type --input_field and the one of texts"

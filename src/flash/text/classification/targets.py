@@ -8,6 +8,9 @@ happens to carry exactly one label. The first line that fits holds:
 |-----------------------------------------------|-------------|----------------------------------------------|
 | several columns, or a list of one with        | `columns`   | multi-label; 0/1, 0.0/1.0, true/false, or a  |
 | `multi_label=True`                            |             | soft value in [0, 1]; columns name the labels|
+| one column of 0/1, true/false or fractions    | `columns`   | the same: the column names the only label    |
+| with `multi_label=True`, unless `labels=` or  |             |                                              |
+| `num_classes=` name others                    |             |                                              |
 | lists of fractions or of true/false; lists of | `vectors`   | multi-label; one value in [0, 1] a label, in |
 | one fixed size (an (N, L) array)              |             | the order of `labels=`, else named 0 ... L-1 |
 | lists of whole numbers that all have one      | `vectors`   | the same (as indices, each row of three or   |
@@ -24,15 +27,18 @@ Lists that could be either vectors or indices (two labels and every list `[0, 1]
 every list `[0]`) are an error that says how to tell. `multi_label=False` makes any format single-label, and
 each row must then have exactly one label. Whole numbers, also in text, are positions in `labels=` unless a
 label is itself a whole number; without `labels=` they are names. Empty pieces between delimiters are no
-labels.
+labels. Lists of 0 and 1 whose width is not the number of labels, and text that another delimiter than the
+comma seems to separate, are errors too: read as indices or as one long name, they would be silently wrong.
 
 Imports nothing of the project but errors, labels, readers and the wording of mistakes; neither torch nor
 lightning.
 """
 
 import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import TypeAlias
 
 import numpy as np
@@ -49,12 +55,14 @@ from flash.text.classification.labels import (
     no_nulls,
     pieces_of,
 )
-from flash.text.classification.mistakes import some_of
+from flash.text.classification.mistakes import count_rows, some_of
 from flash.text.classification.readers import Source, plain_column
 
 Fields: TypeAlias = str | Sequence[str]
 
 WHOLE_NUMBER = r"^[+-]?[0-9]+$"
+YES_OR_NO = ("0", "1", "0.0", "1.0", "false", "true")
+MISSING_VALUES = ("None", "nan", "NaN", "null", "<NA>")  # as tools write them into cells of text
 
 
 @dataclass(frozen=True)
@@ -100,10 +108,13 @@ def infer_format(
     given = _given_labels(source, fields, labels, num_classes)
     _check_delimiter(label_delimiter, len(fields), multi_label)
     column = plain_column(source, fields[0])
+    field = fields[0]
     one_of_many = not isinstance(target_fields, str) and multi_label and label_delimiter is None
     if len(fields) > 1 or (one_of_many and not is_list(column.type)):
         return TargetFormat("columns", LabelSet(_column_labels(fields, given), multi_label is not False))
-    field = fields[0]
+    own_name = given in (None, (field,)) or (labels is None and num_classes == 1)
+    if multi_label and label_delimiter is None and own_name and _says_whether(column):
+        return TargetFormat("columns", LabelSet((field,), True))
     no_nulls(source, field, column)
     kind = _kind_of(source, field, column, multi_label, label_delimiter, len(given) if given else None)
     multi = kind != "single" if multi_label is None else multi_label
@@ -123,13 +134,25 @@ def infer_format(
             f"{source.name}: column {field!r} holds lists of class indices, and how many classes there are "
             "is not known; pass labels=[...] or num_classes="
         )
+    if is_text(column.type) and label_delimiter is None and multi_label is not False:
+        _no_other_delimiter(source, field, column, kind)
     names = given if given and integers else _found_labels(source, field, values, given)
-    if multi_label and label_delimiter is None and kind != "lists":
-        _not_zero_one(source, field, names)
+    _warn_of_odd_names(source, field, names)
     return TargetFormat(kind, LabelSet(names, multi), delimiter)
 
 
 # ------------------------------------------------------------------------------------ the structure
+
+
+def _says_whether(column: pa.Array) -> bool:
+    """Whether a column holds nothing but 0/1, true/false or fractions, and so says whether a label applies."""
+    if is_text(column.type):
+        cells = pc.unique(pc.ascii_lower(pc.utf8_trim_whitespace(column))).to_pylist()
+        return set(cells) & set(YES_OR_NO) != set() and set(cells) <= {*YES_OR_NO, "", None}
+    if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
+        return bool(pa.types.is_boolean(column.type))
+    ends = pc.min_max(column).as_py()
+    return ends["min"] is not None and ends["min"] >= 0 and ends["max"] <= 1
 
 
 def _kind_of(
@@ -174,7 +197,10 @@ def _kind_of_lists(source: Source, field: str, column: pa.Array, known: int | No
     lengths = pc.unique(pc.list_value_length(column)).to_pylist()
     flat = pc.min_max(pc.list_flatten(column)).as_py()
     length = known or lengths[0]
-    if lengths != [length] or length == 0 or flat["min"] < 0 or flat["max"] > 1:
+    if flat["min"] is None or flat["min"] < 0 or flat["max"] > 1:
+        return "lists"
+    if lengths != [length]:
+        _no_misfit_vectors(source, field, column, lengths, known)
         return "lists"
     rows = np.asarray(pc.list_flatten(column)).reshape(-1, length)
     if length == 1:
@@ -185,9 +211,57 @@ def _kind_of_lists(source: Source, field: str, column: pa.Array, known: int | No
         raise DataError(
             f"{source.name}: the lists in column {field!r} can be class indices or 0/1 vectors of {length} "
             f"label{'s' * (length > 1)} ({source.where(0)}: {column[0].as_py()}); pass names instead of "
-            "indices, or vectors as fractions such as [0.0, 1.0]"
+            f"indices, or vectors as fractions such as [0.0, 1.0] ({source.counting})"
         )
     return "vectors"
+
+
+def _no_misfit_vectors(
+    source: Source, field: str, column: pa.Array, lengths: list[int], known: int | None
+) -> None:
+    """Lists of 0 and 1 that would be vectors but for their width must not silently become indices 0 and 1."""
+    values, parents = pc.list_flatten(column), pc.list_parent_indices(column)
+    if values.null_count:
+        return  # reading them as indices will name the rows
+    cells, counts = np.unique(
+        np.asarray(parents).astype(np.int64) * 2 + np.asarray(values), return_counts=True
+    )
+    repeats = cells[counts > 1] // 2
+    if len(lengths) == 1 and lengths[0] > 1:
+        row, shape = 0, f"each target in column {field!r} is a list of {lengths[0]} numbers 0 or 1"
+    elif len(repeats):
+        row, shape = int(repeats[0]), f"column {field!r} holds lists of 0 and 1 of several lengths"
+    else:
+        return
+    labels, width = "", "as many values in each row"
+    if known:
+        labels = f", but there are {known:,} labels" if known > 1 else ", but there is 1 label"
+        width = f"{known:,} value{'s' * (known > 1)} a row"
+    raise DataError(
+        f"{source.name}: {shape}{labels} ({source.where(row)}: {column[row].as_py()}); write {width}, one a "
+        f"label, or, if these are class indices, names instead of them ({source.counting})"
+    )
+
+
+def _no_other_delimiter(source: Source, field: str, column: pa.Array, kind: Kind) -> None:
+    """Cells such as `threat|toxic` beside `toxic` and `threat` are no names, whatever the structure says."""
+    if kind == "delimited" and pc.any(pc.match_substring(column, ",")).as_py():
+        return
+    for delimiter in (";", "|"):
+        held = pc.sum(pc.match_substring(column, delimiter)).as_py()
+        if not held:
+            continue
+        cells = {cell.strip() for cell in pc.unique(column).to_pylist()}
+        empty = kind == "single" and "" in cells  # this format has no row without a label
+        cells.discard("")
+        parts = [[part.strip() for part in cell.split(delimiter) if part.strip()] for cell in cells]
+        alone = any(len(cell) > 1 and cells.issuperset(cell) for cell in parts)
+        if empty or alone or len(set(chain.from_iterable(parts))) < len(cells):
+            otherwise = "label_delimiter=','" if kind == "delimited" else "multi_label=False"
+            raise DataError(
+                f"{source.name}: column {field!r} holds {delimiter!r} in {count_rows(held, 'row')}: pass "
+                f"label_delimiter={delimiter!r} if it separates labels, or {otherwise} if names hold it"
+            )
 
 
 def _usual_length(column: pa.Array) -> int:
@@ -265,13 +339,23 @@ def _found_labels(
     return tuple(sorted(names, key=natural_key))
 
 
-def _not_zero_one(source: Source, field: str, names: tuple[str, ...]) -> None:
-    """A column of one label's 0 and 1, named as if it held names, would become two labels."""
-    if set(names) <= {"0", "1", "false", "true"}:
-        raise DataError(
-            f"{source.name}: column {field!r} holds nothing but {' and '.join(names)}; pass "
-            f"target_fields=[{field!r}] if it says whether one label applies, or labels={list(names)} if "
-            "these are names"
+def _warn_of_odd_names(source: Source, field: str, names: tuple[str, ...]) -> None:
+    """Names that are one name written in several ways, or that stand for no value at all."""
+    spellings: dict[str, list[str]] = {}
+    for name in names:
+        spellings.setdefault(" ".join(name.casefold().split()), []).append(name)
+    alike = ["/".join(map(repr, same)) for same in spellings.values() if len(same) > 1]
+    missing = [repr(name) for name in names if name in MISSING_VALUES]
+    found = []
+    if alike:
+        found.append(f"labels differ only by case or spaces: {some_of(alike)}")
+    if missing:
+        found.append(f"labels are named like a missing value: {some_of(missing)}")
+    if found:
+        warnings.warn(
+            f"{source.name}: in column {field!r} {', and '.join(found)}; correct the cells unless this is meant",
+            UserWarning,
+            stacklevel=5,
         )
 
 

@@ -1,15 +1,13 @@
 """Blocks of rows and their predictions, to CSV, TSV, JSON lines or Parquet in constant memory.
 
 A text format's values stay text, and the input's columns come first, in order. Imports nothing of the project
-but its errors.
+but its errors and its files.
 """
 
 import json
-import os
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +19,7 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from flash.core.errors import DataError, FlashError
+from flash.core.files import whole_file
 
 ROW_GROUP = 2**16  # rows of a Parquet row group, as far as
 ROW_GROUP_BYTES = 2**26  # they do not take more memory than this
@@ -74,7 +73,7 @@ class Writer(Protocol):
 
 @contextmanager
 def open_output(path: str | Path) -> Iterator[IO[bytes]]:
-    """A file to write that takes its name only when it is whole; `-` is standard output.
+    """A file to write that takes its name only when it is whole (see `whole_file`); `-` is standard output.
 
     An earlier file of that name stays as it was until then, and for good if an error or Ctrl-C comes before.
     Pipes and devices are written to directly.
@@ -83,31 +82,15 @@ def open_output(path: str | Path) -> Iterator[IO[bytes]]:
         yield sys.stdout.buffer
         return
     path = Path(path).expanduser()
-    if path.exists() and not path.is_file() and not path.is_dir():
-        with path.open("wb") as file:
-            yield file
-        return
-    path = path.resolve()  # a link keeps leading to the file
-    if path.is_dir():
-        raise FlashError(f"{path} is a folder; name a file in it, such as {path / 'predictions.csv'}")
-    try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    except OSError as error:
-        raise FlashError(f"{path} cannot be written: {error.strerror}; choose another folder") from error
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-        os.chmod(temporary, path.stat().st_mode if path.exists() else 0o666 & ~_umask())  # noqa: PTH101
-        Path(temporary).replace(path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    """The process's permission mask; the only way to read it is to set it."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(whole_file(path))
+        except IsADirectoryError as error:
+            example = path / "predictions.csv"
+            raise FlashError(f"{path} is a folder; name a file in it, such as {example}") from error
+        except OSError as error:
+            raise FlashError(f"{path} cannot be written: {error.strerror}; choose another folder") from error
+        yield file
 
 
 class _CsvWriter:

@@ -358,20 +358,19 @@ def test_a_prediction_calls_few_functions() -> None:
         model.logits(texts)
     finally:
         sys.setprofile(None)
-    assert called == [
-        "logits",
-        "in_threads",
-        "fill",
-        "text_buffers",
-        "logits_of_texts",
-    ]  # the last is compiled
+    # From Python 3.13 on, the profiler does not hear of compiled functions; up to 3.11, a comprehension is one.
+    named = [name for name in called if name not in ("logits_of_texts", "<listcomp>")]
+    assert named == ["logits", "in_threads", "fill", "text_buffers"]
+    assert called.count("logits_of_texts") == (sys.version_info < (3, 13))
 
 
 def test_prediction_imports_no_torch_and_no_scipy() -> None:
     code = (
-        "import sys, flash.text.classification.backbones.linear as linear, pyarrow as pa;"
+        # numba itself imports this, with which SciPy before 1.16 imports scipy.sparse.
+        "import sys, scipy.linalg.cython_lapack; before = set(sys.modules);"
+        "import flash.text.classification.backbones.linear as linear, pyarrow as pa;"
         "linear.Linear(2).logits(pa.array(['a']));"
-        "print([name for name in ('torch', 'lightning', 'scipy.sparse') if name in sys.modules])"
+        "print([name for name in ('torch', 'lightning', 'scipy.sparse') if name in set(sys.modules) - before])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

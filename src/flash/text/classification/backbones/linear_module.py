@@ -29,20 +29,26 @@ class LinearModule(nn.Module):
 
     def show_arrays(self) -> None:
         """Point the buffers at the arrays as they are now; no copy."""
-        for name, array in self.linear.arrays().items():
-            writable = array if array.flags.writeable else array.copy()  # torch has no read-only tensors
-            self.register_buffer(name, torch.from_numpy(writable))
+        for name, tensor in self.tensors().items():
+            self.register_buffer(name, tensor)
 
-    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> "LinearModule":
-        """Stay where and what it is: the arrays are NumPy's, on the CPU, whatever the device or precision."""
-        return self
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """The arrays themselves; a trainer's device or precision may have made other copies of the buffers."""
+        arrays = self.linear.arrays().items()
+        # torch has no read-only tensors
+        return {
+            name: torch.from_numpy(array if array.flags.writeable else array.copy()) for name, array in arrays
+        }
 
     def _load_from_state_dict(
         self, state_dict: Mapping[str, Any], prefix: str, *_args: Any, **_kwargs: Any
     ) -> None:
         """Take the arrays as they come: their sizes are the saved model's, not this empty one's."""
         arrays = {key[len(prefix) :]: state_dict[key] for key in state_dict if key.startswith(prefix)}
-        self.linear.load_arrays({name: tensor.cpu().numpy() for name, tensor in arrays.items()})
+        kinds = {name: torch.from_numpy(array).dtype for name, array in self.linear.arrays().items()}
+        self.linear.load_arrays(
+            {name: tensor.cpu().to(kinds.get(name)).numpy() for name, tensor in arrays.items()}
+        )
         self.show_arrays()
 
 

@@ -1,0 +1,86 @@
+"""What a checkpoint has to hold before anything is built from it. Imports neither torch nor lightning.
+
+Each function answers with the end of a sentence on the first thing that is wrong, or None.
+"""
+
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+
+from flash.core.errors import FlashError, unknown_name
+from flash.text.classification.backbones import BACKBONES
+from flash.text.classification.plain_pickle import ForeignTensor
+
+MOST_BUCKETS = 2**24
+"""A file of 2 kB can ask for any number of buckets, and each takes 4 bytes of memory."""
+
+
+def wrong_setting(settings: dict[str, Any]) -> str | None:
+    """What is wrong with the labels, or with the types of the other settings; None for nothing."""
+    labels = settings.get("labels")
+    known = type(labels) is list and labels and all(type(label) is str and label for label in labels)
+    if not known or len(set(labels or ())) < len(labels or ()):
+        return f"its labels are {short(labels)}, expected a list of one or more different names"
+    for key, kind in {"multi_label": bool, "backbone": str, "backbone_options": dict}.items():
+        if type(settings.get(key)) is not kind:
+            return f"its {key} is {short(settings.get(key))}, expected a {kind.__name__}"
+    return None
+
+
+def wrong_option(settings: dict[str, Any]) -> str | None:
+    """What is wrong with the backbone's options; None for nothing."""
+    backbone, options = settings["backbone"], settings["backbone_options"]
+    if backbone not in BACKBONES:
+        return unknown_name("backbone", backbone[:50], BACKBONES)
+    config = BACKBONES[backbone][1]
+    defaults = {field.name: field.default for field in fields(config)}
+    for name, value in options.items():
+        if name not in defaults:
+            return unknown_name("option", str(name)[:50], defaults)
+        if not _is_alike(value, defaults[name]):
+            return f"its option {name} is {short(value)}, expected a value such as {defaults[name]!r}"
+    if options.get("buckets", 0) > MOST_BUCKETS:
+        return f"its option buckets is {options['buckets']}, expected at most {MOST_BUCKETS}"
+    try:
+        config(**options)
+    except FlashError as error:
+        return str(error)
+    return None
+
+
+def _is_alike(value: Any, default: Any) -> bool:
+    """Whether a value has the type of an option's default; JSON-like lists stand for tuples."""
+    if type(default) is tuple:
+        return (
+            type(value) in (list, tuple)
+            and len(value) == len(default)
+            and all(map(_is_alike, value, default))
+        )
+    if type(value) is int and abs(value) >= 2**31:  # more than any option means, and than the loops count
+        return False
+    return type(value) is type(default) or (type(default) is float and type(value) is int)
+
+
+def wrong_state(settings: dict[str, Any], state: dict[Any, Any]) -> str | None:
+    """What is wrong with the tensors, as far as every backbone has them; None for nothing."""
+    for key, value in state.items():
+        if type(key) is not str or not isinstance(value, np.ndarray | ForeignTensor):
+            return f"its weights hold {short(value)} under {short(key)}, expected only tensors"
+    thresholds, count = state.get("thresholds"), len(settings["labels"])
+    if not isinstance(thresholds, np.ndarray) or thresholds.dtype.kind != "f" or thresholds.shape != (count,):
+        return f"its thresholds are {short(thresholds)}, expected {count} numbers, one a label"
+    if not ((thresholds >= 0) & (thresholds <= 1)).all():  # neither is NaN
+        return f"its thresholds are {thresholds.min()} to {thresholds.max()}, expected numbers from 0 to 1"
+    return None
+
+
+def short(value: Any) -> str:
+    """A value from a file for a sentence: never long, and never more than its first line."""
+    if value is None:
+        return "missing"
+    if isinstance(value, np.ndarray | ForeignTensor):
+        return f"a tensor of {value.dtype} and shape {tuple(value.shape[:8])}"
+    if type(value) is list and all(type(item) is str for item in value[:4]):
+        return repr([item[:20] for item in value[:4]]) + (" and more" if len(value) > 4 else "")
+    return repr(value)[:60] if type(value) in (bool, int, float, str) else f"a {type(value).__name__}"

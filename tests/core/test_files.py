@@ -1,0 +1,162 @@
+"""Files that are whole or absent, whatever stands in their place before."""
+
+import os
+import stat
+import threading
+from pathlib import Path
+
+import pytest
+
+from flash.core.files import check_writable, whole_file
+
+
+def write(path: Path, text: str = "new") -> None:
+    with whole_file(path) as file:
+        file.write(text.encode())
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_the_name_is_taken_at_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+    with whole_file(path) as file:
+        file.write(b"new")
+        file.flush()
+        assert path.read_text() == "old"
+        assert len(names(tmp_path)) == 2
+    assert path.read_text() == "new"
+    assert names(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path, error: type[BaseException]) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+
+    def fail() -> None:
+        with whole_file(path) as file:
+            file.write(b"new")
+            raise error
+
+    with pytest.raises(error):
+        fail()
+    assert path.read_text() == "old"
+    assert names(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
+def test_a_new_file_obeys_the_umask_which_is_never_changed(
+    tmp_path: Path, umask: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = os.umask(umask)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                os, "umask", lambda _: pytest.fail("other threads would create files with this mask")
+            )
+            write(tmp_path / "file")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o666 & ~umask
+
+
+def test_an_old_files_permissions_stay_and_hold_before_the_first_byte(tmp_path: Path) -> None:
+    path = tmp_path / "private"
+    path.write_text("old")
+    path.chmod(0o600)
+    with whole_file(path) as file:
+        (temporary,) = tmp_path.glob("*.part")
+        assert temporary.stat().st_mode & 0o777 == 0o600
+        file.write(b"new")
+    assert path.read_text() == "new"
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_link_keeps_leading_to_its_file(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to(Path("there") / "file")
+    for text in ("first", "second"):  # the file that the link leads to is not there, and is
+        check_writable(tmp_path / "link")
+        write(tmp_path / "link", text)
+        assert (tmp_path / "link").is_symlink()
+        assert (tmp_path / "there" / "file").read_text() == text
+    assert names(tmp_path / "there") == ["file"]
+
+
+def test_links_in_a_circle(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    with pytest.raises(OSError, match="symbolic links"):
+        write(tmp_path / "a")
+    with pytest.raises(OSError, match="symbolic links"):
+        check_writable(tmp_path / "a")
+    assert names(tmp_path) == ["a", "b"]
+
+
+def test_a_pipe_is_written_to_directly(tmp_path: Path) -> None:
+    pipe, found = tmp_path / "pipe", []
+    os.mkfifo(pipe)
+    reader = threading.Thread(target=lambda: found.append(pipe.read_text()))
+    reader.start()
+    write(pipe, "through")
+    reader.join()
+    assert found == ["through"]
+    assert names(tmp_path) == ["pipe"]
+
+
+def test_a_device_is_written_to_directly() -> None:
+    check_writable("/dev/null")
+    write(Path("/dev/null"))
+    assert Path("/dev/null").is_char_device()
+
+
+@pytest.mark.parametrize("length", [200, 255])
+def test_the_longest_names(tmp_path: Path, length: int) -> None:
+    path = tmp_path / ("é" * (length // 2))
+    check_writable(path)
+    write(path)
+    assert names(tmp_path) == [path.name]
+
+
+def test_folders_are_not_files(tmp_path: Path) -> None:
+    for attempt in (write, check_writable):
+        with pytest.raises(IsADirectoryError, match="it is a folder"):
+            attempt(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        write(tmp_path / "none" / "file")
+
+
+def test_a_folder_that_takes_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> int:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "open", refuse)  # root, who runs tests in containers, may write everywhere
+    for attempt in (write, check_writable):
+        with pytest.raises(PermissionError, match="Permission denied"):
+            attempt(tmp_path / "file")
+
+
+def test_check_writable_touches_nothing(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("old")
+    before = (tmp_path / "file").stat().st_mtime_ns
+    check_writable(tmp_path / "file")
+    check_writable(tmp_path / "new" / "folders" / "file")
+    assert names(tmp_path) == ["file"]
+    assert (tmp_path / "file").stat().st_mtime_ns == before
+
+
+def test_file_and_folder_reach_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+    fsync = os.fsync
+
+    def note(handle: int) -> None:
+        synced.append("folder" if stat.S_ISDIR(os.fstat(handle).st_mode) else names(tmp_path)[0])
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", note)
+    write(tmp_path / "file")
+    assert synced[0].endswith(".part")  # the bytes before the name
+    assert synced[1:] == ["folder"]

@@ -1,0 +1,83 @@
+"""The predictor: what it says of itself, and what it refuses."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from flash.core.errors import CheckpointError
+from flash.text.classification import checkpoint
+from flash.text.classification.predictor import Predictor
+
+
+def save(path: Path, labels: list[str], *, multi_label: bool = True, **state: Any) -> Path:
+    count = len(labels)
+    arrays = {
+        "buckets": torch.zeros(0, dtype=torch.int32),
+        "idf": torch.zeros(0),
+        "weight": torch.zeros(0, count),
+        "bias": torch.arange(count) - 0.5,
+        **state,
+    }
+    flash = {
+        "format": checkpoint.FORMAT_VERSION,
+        "version": "0.1.0",
+        "labels": labels,
+        "multi_label": multi_label,
+        "backbone": "linear",
+        "backbone_options": {},
+    }
+    weights = {f"backbone.{name}": array for name, array in arrays.items()}
+    thresholds = torch.linspace(0.25, 0.75, count)
+    checkpoint.save({"flash": flash, "state_dict": {"thresholds": thresholds, **weights}}, path)
+    return path
+
+
+def test_load(tmp_path: Path) -> None:
+    predictor = Predictor.load(save(tmp_path / "m.pt", ["toxic", "insult"]))
+    assert predictor.labels == ("toxic", "insult")
+    np.testing.assert_array_equal(predictor.thresholds, np.array([0.25, 0.75], np.float32))
+    np.testing.assert_array_equal(predictor.logits(["a"]), [[-0.5, 0.5]])
+    assert predictor.predict(["a"]) == [["toxic"]]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_thresholds_of_another_precision(tmp_path: Path, dtype: torch.dtype) -> None:
+    path = save(tmp_path / "m.pt", ["a"])
+    content = checkpoint.load(path)
+    content["state_dict"]["thresholds"] = torch.tensor([0.5], dtype=dtype)
+    checkpoint.save(content, path)
+    assert Predictor.load(path).thresholds.dtype == np.float32
+
+
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"idf": torch.zeros(1)}, r"is damaged: the model's arrays do not fit: idf is float32 \(1,\), expected"),
+    (
+        {"weight": torch.zeros(0, 2).bfloat16()},
+        "is damaged: .* weight is torch.BFloat16Storage \\(0, 2\\), expected",
+    ),
+    ({"buckets": torch.zeros(0, 1)}, "is damaged: .* buckets is float32"),
+    ({"buckets": torch.tensor(1)}, "is damaged: a backbone array is a single number; copy or save it again"),
+]
+
+
+@pytest.mark.parametrize(("state", "words"), WRONG, ids=[words for _, words in WRONG])
+def test_arrays_that_do_not_fit(tmp_path: Path, state: dict[str, Any], words: str) -> None:
+    with pytest.raises(CheckpointError, match=words):
+        Predictor.load(save(tmp_path / "m.pt", ["a", "b"], **state))
+
+
+def test_repr(tmp_path: Path) -> None:
+    assert repr(Predictor.load(save(tmp_path / "m.pt", ["toxic", "insult"]))) == (
+        "Predictor(2 labels: toxic, insult; any number of labels a text; thresholds 0.250 to 0.750)"
+    )
+    labels = [f"label{number}" for number in range(9)]
+    assert repr(Predictor.load(save(tmp_path / "m.pt", labels, multi_label=False))) == (
+        "Predictor(9 labels: label0, label1, label2, label3, label4, label5, ... 3 more; one label a text; "
+        "thresholds 0.250 to 0.750)"
+    )
+    assert "(1 label: a; any number of labels a text; thresholds 0.250)" in repr(
+        Predictor.load(save(tmp_path / "m.pt", ["a"]))
+    )
