@@ -115,7 +115,7 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter, DefaultHelpFormatter):
     """Examples as they are written, and each option with its words and its default, without its Python type."""
 
     def __init__(self, prog: str, **options: Any) -> None:
-        super().__init__(prog, **{**options, "max_help_position": 28})
+        super().__init__(prog, **{**options, "max_help_position": 28})  # type: ignore[no-untyped-call]
 
     def add_argument(self, action: argparse.Action) -> None:
         """Leave out Lightning's forty further options, which are taken all the same."""
@@ -167,13 +167,14 @@ def build_parser(sources: Sources) -> tuple[ArgumentParser, dict[str, ArgumentPa
     parser.add_class_arguments(TextClassifier, "model", skip=set(FROM_DATA))
     parser.add_class_arguments(LinearConfig, "model", skip={"exclusive"}, as_group=False)
     parser.add_class_arguments(Trainer, "trainer")
-    model, loose = parser.groups["model"], parser._optionals
+    groups: Any = parser.groups
+    model, loose = groups["model"], parser._optionals
     model.title = "the classifier"
     model._group_actions += [action for action in loose._group_actions if action.dest.startswith("model.")]
     loose._group_actions = [action for action in loose._group_actions if action not in model._group_actions]
-    parser.groups[
+    groups[
         "trainer"
-    ].title = "the trainer (any argument of Lightning's is taken, such as --trainer.precision)"
+    ].title = "the trainer (all of Lightning's arguments are taken, as in --trainer.precision)"
     parser.set_defaults({f"trainer.{name}": value for name, value in QUIET_TRAINER.items()})
     _reword(parser)
     subcommands = parser.add_subcommands(dest="source", metavar="SOURCE")
@@ -196,7 +197,8 @@ def _source_parser(name: str, summary: str, source: Callable[..., Any]) -> Argum
         parser.add_method_arguments(TextClassificationData, name)
     else:
         parser.add_function_arguments(source)
-    for group in parser.groups.values():
+    groups: Any = parser.groups
+    for group in groups.values():
         group.title = "the data"
     _reword(parser)
     return parser

@@ -12,7 +12,7 @@ from lightning.pytorch.plugins.io import CheckpointIO as AnyCheckpointIO
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_info
 
-from flash.core.errors import FlashError
+from flash.core.errors import CheckpointError, FlashError
 from flash.core.finetuning import FinetuningStrategy, parse_strategy
 from flash.text.classification import checkpoint
 from flash.text.classification.backbones.kernels import announced_compilation
@@ -39,8 +39,14 @@ class CheckpointIO(TorchCheckpointIO):
         """Write atomically; a path with a scheme, such as `s3://`, goes to Lightning's own writer."""
         if "://" in str(path):
             super().save_checkpoint(checkpoint_, path, storage_options)
-        else:
-            checkpoint.save(checkpoint_, path)
+            return
+        callbacks = {}
+        for name, state in checkpoint_.get("callbacks", {}).items():
+            try:
+                callbacks[name] = checkpoint.plain_content(state, f"the state of {name}")
+            except CheckpointError as error:  # a user's callback must not cost the model
+                warnings.warn(f"{path} is saved without this: {error}", UserWarning, stacklevel=2)
+        checkpoint.save({**checkpoint_, "callbacks": callbacks}, path)
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
@@ -136,7 +142,7 @@ class Trainer(pl.Trainer):
         with model.predicting(output or "preds", thresholds), _without_wrong_advice():  # type: ignore[operator]
             return super().predict(model, dataloaders, datamodule, **kwargs)
 
-    def fit(
+    def fit(  # type: ignore[override]
         self,
         model: pl.LightningModule,
         train_dataloaders: Any = None,

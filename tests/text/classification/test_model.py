@@ -154,7 +154,7 @@ def test_callbacks_see_the_passes_and_the_fit_ends_at_the_optimum(make_data: Any
     trainer = make_trainer(max_epochs=50, callbacks=[watching])
     trainer.fit(model, datamodule=data)
     assert trainer.current_epoch == 1
-    passes = trainer.optimizers[0].passes  # type: ignore[attr-defined]
+    passes = trainer.optimizers[0].passes
     assert watching.steps == trainer.global_step == passes + 1 > 3  # a loader looks one batch ahead
 
 
@@ -163,7 +163,7 @@ def test_the_most_passes_are_kept_to(make_data: Any, make_trainer: Any) -> None:
     model = TextClassifier(labels=data.labels, multi_label=True, max_passes=3, tolerance=1e-9)
     trainer = make_trainer()
     trainer.fit(model, datamodule=data)
-    assert trainer.optimizers[0].passes == 3  # type: ignore[attr-defined]
+    assert trainer.optimizers[0].passes == 3
 
 
 def test_fast_dev_run_makes_one_pass(make_data: Any, make_trainer: Any) -> None:
@@ -377,6 +377,26 @@ def test_checkpoints_of_lightnings_callback_load(make_data: Any, make_trainer: A
     assert checkpoint.read(keeper.last_model_path)["flash"]["labels"] == model.labels
 
 
+class Diary(Callback):
+    """A callback whose state no checkpoint can hold."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"folder": Path("somewhere")}
+
+
+def test_a_callback_that_cannot_be_kept_does_not_cost_the_model(
+    make_data: Any, make_trainer: Any, tmp_path: Path
+) -> None:
+    data, trainer = make_data(), make_trainer(callbacks=[Diary()])
+    model = TextClassifier(labels=data.labels, multi_label=True)
+    trainer.fit(model, datamodule=data)
+    with pytest.warns(
+        UserWarning, match=r"model\.pt is saved without this: the state of Diary\['folder'\], a pathlib"
+    ):
+        trainer.save_checkpoint(tmp_path / "model.pt")
+    assert TextClassifier.load_from_checkpoint(tmp_path / "model.pt").labels == model.labels
+
+
 def test_a_finished_model_file_holds_no_dual_variables(trained: Any, tmp_path: Path) -> None:
     _, trainer, _ = trained
     trainer.save_checkpoint(tmp_path / "model.pt")
@@ -532,7 +552,7 @@ def test_targets_on_another_device_are_measured_all_the_same(make_data: Any) -> 
         def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             if func.__name__ not in ("as_subclass", "__get__", "size", "shape"):
                 raise RuntimeError(f"{func.__name__} of tensors of two devices")
-            return super().__torch_function__(func, types, args, kwargs or {})
+            return super().__torch_function__(func, types, args, kwargs or {})  # type: ignore[no-untyped-call]
 
     data = make_data()
     model = TextClassifier(labels=data.labels, multi_label=True)

@@ -50,7 +50,7 @@ def save(content: dict[str, Any], path: str | Path) -> None:
     import torch
 
     path = Path(path)
-    plain = _plain(content, "checkpoint")
+    plain = plain_content(content, "checkpoint")
     check_writable(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -175,7 +175,7 @@ def _checked(content: Any, name: str | Path) -> dict[str, Any]:
     return content
 
 
-def _plain(value: Any, where: str, depth: int = 0) -> Any:
+def plain_content(value: Any, where: str, depth: int = 0) -> Any:
     """`value` as both readers take it: containers of plain values and of tensors without anything attached.
 
     Raises:
@@ -194,16 +194,18 @@ def _plain(value: Any, where: str, depth: int = 0) -> Any:
         return tensor.contiguous() if larger else tensor  # an expanded tensor repeats numbers
     if kind in (dict, OrderedDict) and depth < MOST_NESTED:
         for key in value:
-            if not is_plain_key(_plain(key, f"the key {key!r} of {where}", depth + 1)):
+            if not is_plain_key(plain_content(key, f"the key {key!r} of {where}", depth + 1)):
                 raise _unkeepable(f"the key {key!r} of {where}", key)
-        items = {key: _plain(item, f"{where}[{key!r}]", depth + 1) for key, item in value.items()}
+        items = {key: plain_content(item, f"{where}[{key!r}]", depth + 1) for key, item in value.items()}
         if kind is dict:
             return items
         ordered = OrderedDict(items)
-        ordered.__dict__.update(_plain(vars(value), f"the attributes of {where}", depth + 1))  # _metadata
+        ordered.__dict__.update(
+            plain_content(vars(value), f"the attributes of {where}", depth + 1)
+        )  # _metadata
         return ordered
     if kind in (list, tuple) and depth < MOST_NESTED:
-        return kind(_plain(item, f"{where}[{index}]", depth + 1) for index, item in enumerate(value))
+        return kind(plain_content(item, f"{where}[{index}]", depth + 1) for index, item in enumerate(value))
     raise _unkeepable(where, value)
 
 

@@ -205,7 +205,7 @@ class TextClassifier(pl.LightningModule):
 
     def on_train_end(self) -> None:
         """Validate where Lightning did not: after a resume from between the last pass and the validation."""
-        data = getattr(self.trainer, "datamodule", None)
+        data: Any = getattr(self.trainer, "datamodule", None)
         if self.evaluation is None and getattr(data, "val_dataset", None) and self.trainer.limit_val_batches:
             for batch in data.val_dataloader():
                 self._keep(batch, "val", 0)
