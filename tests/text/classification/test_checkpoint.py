@@ -359,7 +359,10 @@ WRONG_SETTINGS: list[tuple[dict[str, Any], str]] = [
         {"backbone_options": {"buckets": 100}},
         "option buckets of the linear backbone is 100; expected a power of two",
     ),
-    ({"backbone_options": {"buckets": 2**30}}, "its option buckets is 1073741824, expected at most 16777216"),
+    (
+        {"backbone_options": {"buckets": 2**30}},
+        "option buckets of the linear backbone is 1073741824; expected a power of two from 64 to 16777216",
+    ),
     (
         {"backbone_options": {"char_ngrams": [1, None]}},
         "its option char_ngrams is a list, expected a value such as (2",

@@ -53,6 +53,16 @@ def test_names_of_the_labels() -> None:
         ({}, "a classifier needs its labels; pass labels=datamodule.labels, or num_classes="),
         ({"labels": []}, "labels must be a list of one or more names"),
         ({"labels": "toxic"}, "labels must be a list of one or more names; found 'toxic'"),
+        ({"labels": ["a", ""]}, "labels must be a list of one or more names"),
+        (
+            {"labels": ["a"], "word_ngrams": True},
+            "option word_ngrams of the linear backbone is True; expected",
+        ),
+        (
+            {"labels": ["a"], "char_ngrams": (2,)},
+            "option char_ngrams of the linear backbone is (2,); expected",
+        ),
+        ({"labels": ["a"], "buckets": 2**25}, "expected a power of two from 64 to 16777216"),
         ({"num_classes": 0}, "labels must be a list of one or more names"),
         ({"labels": ["a", "b", "a"]}, "labels repeat: a; each column needs a name of its own"),
         ({"labels": ["a"], "num_classes": 2}, "num_classes=2 but there are 1 labels; leave num_classes out"),

@@ -409,7 +409,8 @@ class TextClassifier(pl.LightningModule):
             raise FlashError(
                 f"{', '.join(fixed)} cannot be changed: the weights of {checkpoint_path} were trained with it"
             )
-        kept = {name: settings[name] for name in ("max_length", "learning_rate", "optimizer", "thresholds")}
+        others = ("max_length", "learning_rate", "optimizer", "thresholds")
+        kept = {name: settings[name] for name in others if name in settings}
         model = cls(**{**trained, **options, **kept, **overrides})
         state = dict(content["state_dict"])
         saved = state["thresholds"].float()
@@ -436,7 +437,7 @@ def _label_names(labels: Sequence[str] | None, num_classes: int | None) -> list[
     if labels is None and num_classes is None:
         raise FlashError("a classifier needs its labels; pass labels=datamodule.labels, or num_classes=")
     names = [str(index) for index in range(num_classes or 0)] if labels is None else list(labels)
-    if isinstance(labels, str) or not names or not all(isinstance(name, str) for name in names):
+    if isinstance(labels, str) or not names or not all(isinstance(name, str) and name for name in names):
         raise FlashError(
             f"labels must be a list of one or more names; found {labels!r}, num_classes={num_classes}"
         )

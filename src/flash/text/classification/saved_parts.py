@@ -10,10 +10,8 @@ import numpy as np
 
 from flash.core.errors import FlashError, unknown_name
 from flash.text.classification.backbones import BACKBONES
+from flash.text.classification.backbones.linear import is_alike
 from flash.text.classification.plain_pickle import ForeignTensor
-
-MOST_BUCKETS = 2**24
-"""A file of 2 kB can ask for any number of buckets, and each takes 4 bytes of memory."""
 
 
 def wrong_setting(settings: dict[str, Any]) -> str | None:
@@ -38,28 +36,13 @@ def wrong_option(settings: dict[str, Any]) -> str | None:
     for name, value in options.items():
         if name not in defaults:
             return unknown_name("option", str(name)[:50], defaults)
-        if not _is_alike(value, defaults[name]):
+        if not is_alike(value, defaults[name]):
             return f"its option {name} is {short(value)}, expected a value such as {defaults[name]!r}"
-    if options.get("buckets", 0) > MOST_BUCKETS:
-        return f"its option buckets is {options['buckets']}, expected at most {MOST_BUCKETS}"
     try:
         config(**options)
     except FlashError as error:
         return str(error)
     return None
-
-
-def _is_alike(value: Any, default: Any) -> bool:
-    """Whether a value has the type of an option's default; JSON-like lists stand for tuples."""
-    if type(default) is tuple:
-        return (
-            type(value) in (list, tuple)
-            and len(value) == len(default)
-            and all(map(_is_alike, value, default))
-        )
-    if type(value) is int and abs(value) >= 2**31:  # more than any option means, and than the loops count
-        return False
-    return type(value) is type(default) or (type(default) is float and type(value) is int)
 
 
 def wrong_state(settings: dict[str, Any], state: dict[Any, Any]) -> str | None:

@@ -7,7 +7,7 @@ probabilities.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
@@ -34,6 +34,8 @@ if TYPE_CHECKING:  # scipy.sparse is slow to import, and prediction needs none o
 
 FEW_TEXTS = 1000  # with fewer, a feature of a single text may be all there is to learn from
 MOST_WEIGHT_BYTES = 2**31
+MOST_BUCKETS = 2**24
+"""A file of 2 kB can ask for any number of buckets, and each takes 4 bytes of memory."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,14 @@ class LinearConfig:
     probabilities of one against the rest, divided by their sum."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "char_ngrams", tuple(self.char_ngrams))  # a model file gives a list
+        if isinstance(self.char_ngrams, list):  # a model file gives one
+            object.__setattr__(self, "char_ngrams", tuple(self.char_ngrams))
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if not is_alike(value, field.default):
+                raise FlashError(
+                    f"option {field.name} of the linear backbone is {value!r}; expected a value such as {field.default!r}"
+                )
         shortest, longest = self.char_ngrams
         rules = {
             "word_ngrams": (self.word_ngrams >= 0, "0 or more"),
@@ -70,8 +79,8 @@ class LinearConfig:
                 "(shortest, longest) with 1 <= shortest <= longest, or (0, 0) if word_ngrams is not 0",
             ),
             "buckets": (
-                64 <= self.buckets <= 2**30 and self.buckets & (self.buckets - 1) == 0,
-                "a power of two from 64 to 2**30",
+                64 <= self.buckets <= MOST_BUCKETS and self.buckets & (self.buckets - 1) == 0,
+                f"a power of two from 64 to {MOST_BUCKETS}",
             ),
             "min_texts": (self.min_texts >= 1, "1 or more"),
             "regularization": (0 < self.regularization < np.inf, "a number above 0"),
@@ -84,6 +93,16 @@ class LinearConfig:
                 raise FlashError(
                     f"option {name} of the linear backbone is {getattr(self, name)!r}; expected {expected}"
                 )
+
+
+def is_alike(value: Any, default: Any) -> bool:
+    """Whether a value has the type of an option's default; JSON-like lists stand for tuples."""
+    if type(default) is tuple:
+        length = len(value) if type(value) in (list, tuple) else -1
+        return length == len(default) and all(map(is_alike, value, default))
+    if type(value) is int and abs(value) >= 2**31:  # more than any option means, and than the loops count
+        return False
+    return type(value) is type(default) or (type(default) is float and type(value) is int)
 
 
 class Linear:
