@@ -99,7 +99,7 @@ def test_json_with_a_text_longer_than_a_block(tmp_path: Path) -> None:
             None,
             """ holds no JSON objects, it begins with '"text"\\t"y"'; if it is CSV, use from_csv""",
         ),
-        ('[{"text": "a"},]', None, " is not JSON: Expecting value at line 1, column 16"),
+        ('[{"text" "a"}]', None, " is not JSON: Expecting ':' delimiter at line 1, column 10"),
         ('{"data": []}', "dat", ": unknown field 'dat'; did you mean 'data'? Known: data"),
         ('{"data": 3}', "data", ": expected an array of objects, found int; pass another field="),
         ("[1]", "data", " is a JSON list, not an object; leave field='data' out"),

@@ -47,8 +47,8 @@ def to_probabilities(logits: ArrayLike, multi_label: bool) -> NDArray[np.float32
         )
     if multi_label:
         # exp only of numbers up to 0: it cannot overflow, and 1 / (1 + e) and e / (1 + e) lose no digits.
-        shrunk = np.exp(-np.abs(values))
-        probabilities: NDArray[np.float32] = np.where(values >= 0, np.float32(1), shrunk) / (1 + shrunk)
+        shrunk: Logits = np.exp(-np.abs(values))
+        probabilities: Logits = np.where(values >= 0, np.float32(1), shrunk).astype(np.float32) / (1 + shrunk)
         return probabilities
     values = np.clip(values, -1e30, 1e30)  # infinity minus infinity would be NaN
     shifted = np.exp(values - values.max(axis=1, keepdims=True))
