@@ -47,9 +47,9 @@ def to_probabilities(logits: ArrayLike, multi_label: bool) -> NDArray[np.float32
         )
     if multi_label:
         # exp only of numbers up to 0: it cannot overflow, and 1 / (1 + e) and e / (1 + e) lose no digits.
-        shrunk: Logits = np.exp(-np.abs(values))
-        probabilities: Logits = np.where(values >= 0, np.float32(1), shrunk).astype(np.float32) / (1 + shrunk)
-        return probabilities
+        shrunk = np.exp(-np.abs(values))
+        probabilities = np.where(values >= 0, np.float32(1), shrunk) / (1 + shrunk)
+        return probabilities.astype(np.float32, copy=False)
     values = np.clip(values, -1e30, 1e30)  # infinity minus infinity would be NaN
     shifted = np.exp(values - values.max(axis=1, keepdims=True))
     softmax: NDArray[np.float32] = shifted / shifted.sum(axis=1, keepdims=True)
