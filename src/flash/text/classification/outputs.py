@@ -38,7 +38,7 @@ def to_probabilities(logits: ArrayLike, multi_label: bool) -> NDArray[np.float32
     Raises:
         FlashError: a logit is NaN, which no decision can be made from.
     """
-    values = np.asarray(logits, np.float32)
+    values: Any = np.asarray(logits, np.float32)  # NumPy's types lose float32 on the way
     if values.size and np.isnan(values.min()):
         broken = np.flatnonzero(np.isnan(values).any(axis=1))
         raise FlashError(
@@ -48,8 +48,8 @@ def to_probabilities(logits: ArrayLike, multi_label: bool) -> NDArray[np.float32
     if multi_label:
         # exp only of numbers up to 0: it cannot overflow, and 1 / (1 + e) and e / (1 + e) lose no digits.
         shrunk = np.exp(-np.abs(values))
-        probabilities = np.where(values >= 0, np.float32(1), shrunk) / (1 + shrunk)
-        return probabilities.astype(np.float32, copy=False)
+        probabilities: NDArray[np.float32] = np.where(values >= 0, np.float32(1), shrunk) / (1 + shrunk)
+        return probabilities
     values = np.clip(values, -1e30, 1e30)  # infinity minus infinity would be NaN
     shifted = np.exp(values - values.max(axis=1, keepdims=True))
     softmax: NDArray[np.float32] = shifted / shifted.sum(axis=1, keepdims=True)
