@@ -4,8 +4,7 @@ Every `from_*` shares one path: read -> decide the target format -> encode -> sp
 readers, targets and splits; torch and Lightning, but nothing that trains.
 """
 
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -30,8 +29,8 @@ from flash.text.classification.other_readers import (
     read_parquet,
 )
 from flash.text.classification.readers import Source, read_csv, text_column
-from flash.text.classification.splits import stratified_split
 from flash.text.classification.targets import TargetFormat, infer_format
+from flash.text.classification.training_rows import check_training_rows, describe, hold_out
 
 # The types are simple ones, because the command line makes its options of them.
 Files: TypeAlias = str | Path | list[str] | None
@@ -39,7 +38,6 @@ Fields: TypeAlias = list[str] | str | None
 Batch: TypeAlias = dict[str, Any]
 Read: TypeAlias = Callable[[Any, str, list[str]], Source]
 
-SHOWN = 10  # labels that repr names
 SPLITS = ("train", "val", "test", "predict")
 HF_SPLITS = {"train": "train", "val": "validation", "test": "test", "predict": "test"}
 
@@ -465,9 +463,15 @@ class TextClassificationData(LightningDataModule):
             dataset = _dataset(source, input_field, fields, target_format, name, unknown_labels)
             datasets[name.split("_")[0]] = dataset
         if val_split is not None:
-            _split_train(datasets, val_split, seed)
+            rows, held_out = hold_out(datasets, val_split, seed)
+            datasets["train"], datasets["val"] = (
+                datasets["train"].take(rows),
+                datasets["train"].take(held_out),
+            )
         if target_format and "train" in datasets:
-            _check_train(sources[f"train_{kind}"], fields, datasets["train"].targets, target_format.label_set)
+            check_training_rows(
+                sources[f"train_{kind}"], fields, datasets["train"].targets, target_format.label_set
+            )
         label_set = target_format.label_set if target_format else None
         if label_set is None and labels is not None:  # nothing but texts to predict
             label_set = LabelSet(tuple(labels), multi_label is not False)
@@ -548,27 +552,13 @@ class TextClassificationData(LightningDataModule):
         for split in SPLITS:
             dataset = getattr(self, f"{split}_dataset")
             if dataset is not None:
-                lines.extend(_describe(split, dataset, self.labels or []))
+                lines.extend(describe(split, len(dataset), dataset.targets, self.labels or []))
         return "\n".join(lines)
 
 
 def _as_it_is(batch: Batch) -> Batch:
     """`__getitems__` has made the batch already."""
     return batch
-
-
-def _describe(split: str, dataset: TextDataset, labels: list[str]) -> Iterator[str]:
-    size = f"  {split + ':':9}{len(dataset):>9,} text{'s' * (len(dataset) != 1)}"
-    if dataset.targets is None:
-        yield size
-        return
-    applies = dataset.targets >= 0.5  # of a soft target: as the scores count it
-    counts = np.asarray(applies.sum(axis=0)).ravel()
-    bare = int((np.asarray(applies.sum(axis=1)).ravel() == 0).sum())
-    yield f"{size}, {counts.sum() / max(len(dataset), 1):.2f} labels a text, {bare:,} without a label"
-    order = np.argsort(-counts, kind="stable")
-    more = f" ... and {len(labels) - SHOWN:,} more" if len(labels) > SHOWN else ""
-    yield "    " + ", ".join(f"{labels[label]} {counts[label]:,}" for label in order[:SHOWN]) + more
 
 
 def _check_options(
@@ -628,47 +618,3 @@ def _dataset(
     if target_format is None or name.startswith("predict"):
         return TextDataset(texts)
     return TextDataset(texts, encode_targets(target_format, source, fields, unknown_labels=unknown_labels))
-
-
-def _check_train(source: Source, fields: list[str], targets: csr_array, label_set: LabelSet) -> None:
-    """Refuse rows that teach nothing; warn of labels that cannot be told from the rows."""
-    if not targets.nnz:
-        columns = f"column {fields[0]!r}" if len(fields) == 1 else f"the {len(fields)} target columns"
-        raise DataError(
-            f"{source.name}: no training row has a label in {columns}, so there is nothing to learn; check that "
-            "target_fields= names the right columns, and that a row to which a label applies has a 1 there, or "
-            "its name"
-        )
-    rows, labels = targets.shape
-    counts = np.bincount(targets.indices[targets.data >= 0.5], minlength=labels)
-    found = []
-    for chosen, one, several, future in (
-        (counts == 0, "has no positive row among", "have no positive row among", "never"),
-        (counts == rows, "applies to each of", "apply to each of", "always"),
-    ):
-        names = [label_set.names[label] for label in np.flatnonzero(chosen)]
-        if names:
-            more = f", and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
-            found.append(
-                f"{len(names):,} of {labels:,} label{'s' * (labels != 1)} {one if len(names) == 1 else several} "
-                f"the {rows:,} training row{'s' * (rows != 1)} ({', '.join(names[:SHOWN])}{more}): "
-                f"{'it' if len(names) == 1 else 'they'} will {future} be predicted"
-            )
-    if found:
-        warnings.warn(f"{source.name}: {'; '.join(found)}", UserWarning, stacklevel=4)
-
-
-def _split_train(datasets: dict[str, TextDataset], val_split: int | float, seed: int) -> None:
-    """Take validation rows out of train; rows with identical texts go together."""
-    if "val" in datasets:
-        raise DataError(f"val_split={val_split} is given, and validation rows too; pass one of them")
-    if "train" not in datasets:
-        raise DataError(
-            f"val_split={val_split} is given without training rows to take them from; leave it out"
-        )
-    train = datasets["train"]
-    if isinstance(val_split, float) and val_split > 1 and val_split.is_integer():
-        val_split = int(val_split)  # how a command line or a JSON file may write a count
-    groups = np.asarray(train.texts.dictionary_encode().indices)
-    rows, held_out = stratified_split(train.targets, val_split, groups=groups, seed=seed)
-    datasets["train"], datasets["val"] = train.take(rows), train.take(held_out)
