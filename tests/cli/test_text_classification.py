@@ -66,7 +66,8 @@ def test_from_sample_trains_saves_and_says_what_to_type_next(capsys: pytest.Capt
         "360",
         "Validation: 40 rows, 6 labels",
         "toxic",
-        "threshold",
+        "thresh",
+        "before calibration",
         "synthetic",
         "flash predict",
         "flash evaluate",
@@ -144,7 +145,36 @@ def test_all_rows_are_trained_on_if_asked(comments: Path, capsys: pytest.Capture
     assert run(*CSV, "--val_split", "0") == 0
     printed = capsys.readouterr().out
     assert "train:         200 texts" in printed
-    assert "Nothing was validated" in printed
+    assert "Cross-validation on the training rows: 200 rows, 2 labels" in printed
+    assert "Validation:" not in printed
+    assert "Saved text_classification_model.pt" in printed
+    assert run("--model.folds", "0", *CSV, "--val_split", "0") == 0
+    printed = capsys.readouterr().out
+    assert "Nothing was measured, as folds=0 was given" in printed
+    assert "Saved text_classification_model.pt" in printed
+
+
+def test_the_objective_of_the_thresholds(comments: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = '{"obscene": "recall>=0.5"}'
+    assert run("--model.threshold_objective", given, "--output", "one.pt", *CSV) == 0
+    assert run("--config", "one.yaml", "--output", "two.pt", *CSV) == 0
+    for name in ("one.pt", "two.pt"):
+        loaded = TextClassifier.load_from_checkpoint(name)
+        assert loaded.threshold_objective == ("macro_f1", "recall>=0.5")
+    assert run("--model.threshold_objective", "precision>=0.99", "--output", "strict.pt", *CSV) == 0
+    assert "cannot show precision>=0.99 for" in " ".join(capsys.readouterr().out.split())
+
+
+def test_the_help_of_the_thresholds(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        main(["text_classification", "--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "or auto: chosen by cross-validation on the training rows (default: auto)" in shown
+    assert "what auto chooses thresholds for: macro_f1, micro_f1, macro_f2" in shown
+    assert "(default: macro_f1)" in shown
 
 
 def test_the_next_commands_name_the_model_and_the_column(
@@ -195,6 +225,10 @@ MISTAKES: list[tuple[list[str], str]] = [
     (
         ["--model.thresholds", "x", *CSV],
         """expected a number or null or a list or a dict such as '{"toxic": 0.3}'""",
+    ),
+    (
+        ["--model.threshold_objective", "makro_f1", *CSV],
+        "unknown objective 'makro_f1'; did you mean 'macro_f1'",
     ),
     (["--strategy", "frozen", *CSV], "unknown finetuning strategy 'frozen'"),
     ([*CSV[:-1], "nothing.csv"], "nothing.csv does not exist"),

@@ -74,7 +74,10 @@ LIST_OPTIONS = ("--target_fields", "--labels", "--train_file", "--val_file", "--
 HELP = {
     "model.backbone": "what turns texts into scores: linear (n-grams, nothing to download)",
     "model.thresholds": "probability from which on a label applies: one number, a list, "
-    "'{\"toxic\": 0.3}', or auto: chosen on the validation rows",
+    "'{\"toxic\": 0.3}', or auto: chosen by cross-validation on the training rows",
+    "model.threshold_objective": "what auto chooses thresholds for: macro_f1, micro_f1, macro_f2 (or another "
+    "beta), 'precision>=0.9' or 'recall>=0.9'; one for all labels, a list, or "
+    '\'{"toxic": "recall>=0.9"}\'',
     "trainer.max_epochs": "at most so many epochs; the linear backbone ends after one",
     "trainer.accelerator": "cpu, gpu or auto",
     "trainer.devices": "how many devices; the linear backbone works on one",
@@ -165,7 +168,7 @@ def build_parser(sources: Sources) -> tuple[ArgumentParser, dict[str, ArgumentPa
         "--strategy", default="no_freeze", type=str, help="which layers train: no_freeze or freeze"
     )
     parser.add_class_arguments(TextClassifier, "model", skip=set(FROM_DATA))
-    parser.add_class_arguments(LinearConfig, "model", skip={"exclusive"}, as_group=False)
+    parser.add_class_arguments(LinearConfig, "model", as_group=False)
     parser.add_class_arguments(Trainer, "trainer")
     groups: Any = parser.groups
     model, loose = groups["model"], parser._optionals

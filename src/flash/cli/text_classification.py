@@ -34,7 +34,7 @@ def from_sample(
 
     Args:
         rows: how many comments to generate.
-        val_split: the fraction, or the number, of rows held out to choose thresholds and measure.
+        val_split: the fraction, or the number, of rows held out to measure; 0 for none.
         batch_size: rows a batch.
         seed: of the generator and the split.
     """
@@ -57,7 +57,7 @@ def from_toxic(
     """The Jigsaw toxic comments, downloaded unless data/jigsaw_toxic_comments/train.csv is there.
 
     Args:
-        val_split: the fraction, or the number, of rows held out to choose thresholds and measure.
+        val_split: the fraction, or the number, of rows held out to measure; 0 for none.
         batch_size: rows a batch.
         seed: of the split.
     """

@@ -37,7 +37,12 @@ def content(**state: Any) -> dict[str, Any]:
         "backbone": "linear",
         "backbone_options": {},
     }
-    return {"state_dict": {"thresholds": torch.tensor([0.25, 0.75]), **state}, "flash": flash}
+    chosen = {
+        "thresholds": torch.tensor([0.25, 0.75]),
+        "calibration_scale": torch.tensor([2.0, 4.0]),
+        "calibration_shift": torch.tensor([-1.0, 0.0]),
+    }
+    return {"state_dict": {**chosen, **state}, "flash": flash}
 
 
 def refusals(path: Path) -> str:
@@ -337,6 +342,15 @@ def test_newer_format(tmp_path: Path) -> None:
     assert re.search(r"format 99, written by version '9\.0'; .* install a newer one", refusals(path))
 
 
+def test_an_older_format(tmp_path: Path) -> None:
+    path = tmp_path / "model.pt"
+    torch.save({"state_dict": {}, "flash": {"format": 1, "version": "0.1.0"}}, path)
+    assert refusals(path) == (
+        f"{path} has checkpoint format 1, of a library before calibration; this one reads format 2: "
+        "train the model again, or load it with version '0.1.0'"
+    )
+
+
 nan = float("nan")
 WRONG_SETTINGS: list[tuple[dict[str, Any], str]] = [
     ({"format": True}, "its format is True, expected a number from 1"),
@@ -354,7 +368,10 @@ WRONG_SETTINGS: list[tuple[dict[str, Any], str]] = [
     ({"backbone": "lineer"}, "unknown backbone 'lineer'; did you mean 'linear'?"),
     ({"backbone_options": []}, "its backbone_options is [], expected a dict"),
     ({"backbone_options": {1: 2}}, "unknown option '1'"),
-    ({"backbone_options": {"buckets": "x"}}, "its option buckets is 'x', expected a value such as 1048576"),
+    (
+        {"backbone_options": {"buckets": "x"}},
+        "option buckets of the linear backbone is 'x'; expected a value such as 2097152",
+    ),
     (
         {"backbone_options": {"buckets": 100}},
         "option buckets of the linear backbone is 100; expected a power of two",
@@ -365,11 +382,11 @@ WRONG_SETTINGS: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"backbone_options": {"char_ngrams": [1, None]}},
-        "its option char_ngrams is a list, expected a value such as (2",
+        "option char_ngrams of the linear backbone is (1, None); expected a value such as (2",
     ),
     (
         {"backbone_options": {"word_ngrams": 2**40}},
-        "its option word_ngrams is 1099511627776, expected a value such",
+        "option word_ngrams of the linear backbone is 1099511627776; expected a value such",
     ),
 ]
 
@@ -393,6 +410,35 @@ WRONG_STATES: list[tuple[dict[Any, Any], str]] = [
         {"thresholds": torch.ones(2).bfloat16()},
         "its thresholds are a tensor of torch.BFloat16Storage and shape (2,)",
     ),
+    *(
+        (wrong, f"its calibration_{name} {words}")
+        for name in ("scale", "shift")
+        for wrong, words in [
+            (
+                {f"calibration_{name}": torch.ones(3)},
+                "is a tensor of float32 and shape (3,), expected 2 numbers",
+            ),
+            (
+                {f"calibration_{name}": torch.tensor([1, 1])},
+                "is a tensor of int64 and shape (2,), expected 2",
+            ),
+            ({f"calibration_{name}": torch.ones(2).bfloat16()}, "is a tensor of torch.BFloat16Storage"),
+            ({f"calibration_{name}": torch.tensor([1, nan])}, "holds nan to nan, expected finite numbers"),
+            ({f"calibration_{name}": torch.tensor([1, float("inf")])}, "holds 1.0 to inf, expected finite"),
+            (
+                {f"calibration_{name}": torch.tensor([1, 1e300], dtype=torch.float64)},
+                "holds 1.0 to 1e+300, expected finite numbers",
+            ),
+        ]
+    ),
+    (
+        {"calibration_scale": torch.tensor([1.0, 0.0])},
+        "its calibration_scale holds 0.0 to 1.0, expected finite numbers above 0",
+    ),
+    (
+        {"calibration_scale": torch.tensor([1e-300, 1.0], dtype=torch.float64)},
+        "its calibration_scale holds 1e-300 to 1.0, expected finite numbers above 0",
+    ),
     ({"thresholds": [0.5, 0.5]}, "its weights hold a list under 'thresholds', expected only tensors"),
     (
         {3: torch.ones(1)},
@@ -406,6 +452,15 @@ def test_wrong_weights(tmp_path: Path, wrong: dict[Any, Any], words: str) -> Non
     path, saved = tmp_path / "model.pt", content()
     torch.save({**saved, "state_dict": saved["state_dict"] | wrong}, path)
     assert words in refusals(path)
+
+
+@pytest.mark.parametrize("name", ["thresholds", "calibration_scale", "calibration_shift"])
+def test_missing_weights(tmp_path: Path, name: str) -> None:
+    path, saved = tmp_path / "model.pt", content()
+    del saved["state_dict"][name]
+    torch.save(saved, path)
+    verb = "are" if name == "thresholds" else "is"
+    assert f"is damaged: its {name} {verb} missing, expected 2 numbers, one a label" in refusals(path)
 
 
 class Runs:
@@ -474,7 +529,7 @@ def test_a_flipped_bit_of_a_weight(tmp_path: Path, saved_bytes: bytes) -> None:
     assert saved_bytes.count(weight) == 1
     path.write_bytes(saved_bytes.replace(weight, weight[:-1] + b"\x00"))
     assert (
-        "is damaged: its part 'archive/data/1' is not as it was written; copy or save it again"
+        "is damaged: its part 'archive/data/3' is not as it was written; copy or save it again"
         in refusals(path)
     )
 
@@ -554,7 +609,7 @@ def test_a_huge_file_is_not_read_whole(
     path = tmp_path / "model.pt"
     damaged = saved_bytes.replace(np.arange(20, dtype=np.float32).tobytes(), bytes(80))
     path.write_bytes(damaged)
-    assert "'archive/data/1' is not as it was written" in refusals(path)
+    assert "'archive/data/3' is not as it was written" in refusals(path)
     monkeypatch.setattr(torch_file, "MOST_CHECKED", 100)
     monkeypatch.setattr(torch_file, "SMALL_MEMBER", 50)
     np.testing.assert_array_equal(checkpoint.read(path)["state_dict"]["weight"], np.zeros(20))

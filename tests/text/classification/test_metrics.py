@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
+from sklearn.calibration import calibration_curve
 from sklearn.metrics import (
     accuracy_score,
     average_precision_score,
+    brier_score_loss,
     hamming_loss,
     precision_recall_fscore_support,
     roc_auc_score,
@@ -57,6 +59,9 @@ def assert_equals_sklearn(
     roc_auc = [roc_auc_score(targets[:, j], scores[:, j]) for j in range(scores.shape[1])]
     np.testing.assert_allclose(result.roc_auc, roc_auc, rtol=1e-9, atol=1e-12)
     assert result.macro_roc_auc == pytest.approx(np.mean(roc_auc))
+    brier = [brier_score_loss(targets[:, j], scores[:, j]) for j in range(scores.shape[1])]
+    np.testing.assert_allclose(result.brier, brier, rtol=1e-6, atol=1e-9)
+    assert result.macro_brier == pytest.approx(np.mean(brier), rel=1e-6)
     assert result.subset_accuracy == pytest.approx((targets == predicted).all(axis=1).mean())
     assert result.hamming_loss == pytest.approx((targets != predicted).mean())
     if scores.shape[1] > 1:  # of one column scikit-learn makes a binary problem
@@ -107,6 +112,88 @@ class TestAgainstScikitLearn:
                 scores, csr_array(targets), labels=names(9), thresholds=in_force, multi_label=True
             )
             assert_equals_sklearn(result, targets, scores >= in_force, scores)
+
+
+class TestCalibration:
+    @pytest.mark.parametrize("decimals", [1, 2, 7])
+    def test_expected_calibration_error_is_of_scikit_learns_bins(self, decimals: int) -> None:
+        generator = np.random.default_rng(decimals)
+        scores = np.round(generator.random((500, 3)) ** 3, decimals).astype(np.float32)
+        targets = (generator.random((500, 3)) < scores**2).astype(np.int8)
+        result = evaluate(scores, targets, labels="abc", thresholds=[0.5] * 3, multi_label=True)
+        for column in range(3):
+            wide = scores[:, column].astype(np.float64)
+            share, mean = calibration_curve(targets[:, column], wide, n_bins=15, strategy="quantile")
+            # scikit-learn does not tell how many rows are in each bin; its bins end at the same quantiles.
+            ends = np.percentile(wide, np.linspace(0, 100, 16))[1:-1]
+            sizes = np.bincount(np.searchsorted(ends, wide), minlength=15)
+            expected = np.sum(sizes[sizes > 0] * np.abs(share - mean)) / 500
+            assert result.expected_calibration_error[column] == pytest.approx(expected, rel=1e-9)
+        assert result.macro_expected_calibration_error == pytest.approx(
+            result.expected_calibration_error.mean()
+        )
+
+    def test_worked_example(self) -> None:
+        """Thirty scores of two values: two bins hold all rows, 20 at 0.25 and 10 at 0.75."""
+        scores = np.array([0.25] * 20 + [0.75] * 10, np.float32)[:, None]
+        targets = np.zeros((30, 1))
+        targets[:10] = targets[20:29] = 1
+        result = evaluate(scores, targets, labels="a", thresholds=[0.5], multi_label=True)
+        # |10/20 - 0.25| of 20 rows and |9/10 - 0.75| of 10.
+        assert result.expected_calibration_error[0] == pytest.approx((20 * 0.25 + 10 * 0.15) / 30)
+        assert result.brier[0] == pytest.approx((10 * 0.75**2 + 10 * 0.25**2 + 9 * 0.25**2 + 0.75**2) / 30)
+
+    @settings(max_examples=40, deadline=None)
+    @given(supported_cases(), st.randoms(use_true_random=False))
+    def test_order_of_rows_does_not_matter(
+        self, case: tuple[NDArray[np.float32], NDArray[np.int8], NDArray[np.float32]], chance: Any
+    ) -> None:
+        scores, targets, in_force = case
+        order = chance.sample(range(len(scores)), len(scores))
+        options: dict[str, Any] = {
+            "labels": names(len(in_force)),
+            "thresholds": in_force,
+            "multi_label": True,
+        }
+        once, again = evaluate(scores, targets, **options), evaluate(scores[order], targets[order], **options)
+        np.testing.assert_array_equal(again.expected_calibration_error, once.expected_calibration_error)
+        assert ((once.expected_calibration_error >= 0) & (once.expected_calibration_error <= 1)).all()
+
+    @pytest.mark.parametrize("multi_label", [True, False])
+    def test_before_calibration(self, multi_label: bool) -> None:
+        generator = np.random.default_rng(0)
+        scores, raw = generator.random((2, 60, 3)).astype(np.float32)
+        targets = np.eye(3)[generator.integers(0, 3, 60)]
+        options: dict[str, Any] = {"labels": "abc", "thresholds": [0.5] * 3, "multi_label": multi_label}
+        result = evaluate(scores, targets, uncalibrated=raw, **options)
+        alone = evaluate(raw, targets, **options)
+        assert result.uncalibrated_brier is not None
+        assert result.uncalibrated_expected_calibration_error is not None
+        np.testing.assert_array_equal(result.uncalibrated_brier, alone.brier)
+        np.testing.assert_array_equal(
+            result.uncalibrated_expected_calibration_error, alone.expected_calibration_error
+        )
+        assert result.macro_uncalibrated_brier == alone.macro_brier
+        assert result.macro_uncalibrated_expected_calibration_error == alone.macro_expected_calibration_error
+        np.testing.assert_array_equal(result.f1, evaluate(scores, targets, **options).f1)
+        scalars = result.scalars("val")
+        assert scalars["val_uncalibrated_brier"] == alone.macro_brier
+        assert (
+            scalars["val_uncalibrated_expected_calibration_error"]
+            == alone.scalars("val")["val_expected_calibration_error"]
+        )
+        assert result.to_dict()["macro"]["uncalibrated_brier"] == alone.macro_brier
+        assert result.to_dict()["labels"][1]["uncalibrated_brier"] == alone.brier[1]
+
+    def test_before_calibration_is_checked_too(self) -> None:
+        with pytest.raises(FlashError, match=r"found 1 other value \(the first is 2\.0\)"):
+            evaluate([[0.5]], [[1]], labels="a", thresholds=[0.5], multi_label=True, uncalibrated=[[2.0]])
+
+    def test_a_label_without_positives_stays_out_of_the_averages(self, worked: Evaluation) -> None:
+        assert worked.expected_calibration_error[2] == pytest.approx(0.25)  # 0.6, 0.1, 0.1 and 0.2 for none
+        assert worked.macro_brier == pytest.approx(worked.brier[[0, 1, 3]].mean())
+        assert np.isnan(worked.label_values("brier")[2])
+        assert np.isnan(worked.label_values("uncalibrated_brier")).all()
 
 
 #          a: two of three found, one wrong. b: nothing predicted. c: no positives. d: no negatives.
@@ -168,7 +255,19 @@ class TestWorkedExample:
             "recall": worked.micro_recall,
             "f1": worked.micro_f1,
         }
-        assert list(result["macro"]) == ["precision", "recall", "f1", "average_precision", "roc_auc"]
+        assert list(result["macro"]) == [
+            "precision",
+            "recall",
+            "f1",
+            "average_precision",
+            "roc_auc",
+            "expected_calibration_error",
+            "brier",
+            "uncalibrated_expected_calibration_error",
+            "uncalibrated_brier",
+        ]
+        assert result["macro"]["brier"] == worked.macro_brier
+        assert result["macro"]["uncalibrated_brier"] is None
         assert result["labels"][2] == {
             "label": "c",
             "support": 0,
@@ -179,6 +278,10 @@ class TestWorkedExample:
             "f1": None,
             "average_precision": None,
             "roc_auc": None,
+            "expected_calibration_error": None,
+            "brier": None,
+            "uncalibrated_expected_calibration_error": None,
+            "uncalibrated_brier": None,
         }
         assert result["labels"][3]["roc_auc"] is None
         assert result["labels"][3]["recall"] == 0.75
@@ -193,6 +296,9 @@ class TestWorkedExample:
         assert scalars["val_macro_average_precision"] == worked.macro_average_precision
         assert scalars["val_f1/a"] == pytest.approx(2 / 3)
         assert scalars["val_f1/b"] == 0
+        assert scalars["val_brier"] == worked.macro_brier
+        assert scalars["val_expected_calibration_error/a"] == worked.expected_calibration_error[0]
+        assert not any("uncalibrated" in name for name in scalars)
         assert "val_f1/c" not in scalars
         assert "val_roc_auc/d" not in scalars
         assert all(type(value) is float and math.isfinite(value) for value in scalars.values())
@@ -207,6 +313,8 @@ class TestWorkedExample:
             "test_macro_roc_auc",
             "test_subset_accuracy",
             "test_hamming_loss",
+            "test_expected_calibration_error",
+            "test_brier",
         ]
 
 

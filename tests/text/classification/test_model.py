@@ -1,11 +1,12 @@
 """TextClassifier under Lightning's trainer: it learns, measures, saves, resumes, and says what is wrong."""
 
+import dataclasses
 import functools
-import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
@@ -17,6 +18,7 @@ from flash.core.errors import CheckpointError, DataError, FlashError
 from flash.text import TextClassificationData, TextClassifier
 from flash.text.classification import checkpoint
 from flash.text.classification.model import Batch
+from flash.text.classification.outputs import to_probabilities
 from flash.text.classification.predictor import Predictor
 
 
@@ -36,7 +38,8 @@ def test_it_learns_and_prints_the_table(
         "animal",
         "tool",
         "threshold",
-        "One threshold for all labels, chosen on these rows",
+        "before calibration",
+        "Calibration and thresholds were chosen by cross-validation on the training rows.",
     ]:
         assert expected in printed
 
@@ -69,6 +72,28 @@ def test_names_of_the_labels() -> None:
         ({"labels": ["a"], "backbone": "lineer"}, "unknown backbone 'lineer'; did you mean 'linear'"),
         ({"labels": ["a"], "regularisation": 1.0}, "did you mean 'regularization'"),
         ({"labels": ["a"], "thresholds": 2.0}, "thresholds has 2.0 for 'a'"),
+        (
+            {"labels": ["a"], "threshold_objective": "makro_f1"},
+            "unknown objective 'makro_f1'; did you mean 'macro_f1'",
+        ),
+        ({"labels": ["a"], "threshold_objective": {"b": "macro_f1"}}, "unknown label 'b'"),
+        (
+            {"labels": ["a"], "threshold_objective": ["macro_f1"] * 2},
+            "objective has 2 values for 1 labels; expected one per label",
+        ),
+        (
+            {"labels": ["a"], "threshold_objective": "recall>=2"},
+            "asks for a recall of 2; expected one in (0, 1]",
+        ),
+        (
+            {"labels": ["toxic"], "positive_weight": {"toxik": 2.0}},
+            "positive_weight: unknown label 'toxik'; did",
+        ),
+        (
+            {"labels": ["a"], "positive_weight": {"a": "x"}},
+            "option positive_weight of the linear backbone is",
+        ),
+        ({"labels": ["a"], "exclusive": True}, "unknown option of the backbone 'linear' 'exclusive'"),
     ],
 )
 def test_what_is_wrong_with_the_arguments(keywords: dict[str, Any], words: str) -> None:
@@ -117,14 +142,249 @@ def test_settings_without_use_for_the_linear_backbone_are_said_once(
     ]
 
 
-def test_without_validation_rows_it_says_how_to_have_some(
+# ---- cross-validation, calibration and thresholds -------------------------------------------------------------------
+
+
+def flat(capsys: pytest.CaptureFixture[str]) -> str:
+    """What was printed, as if on one line."""
+    return " ".join(capsys.readouterr().out.split())
+
+
+def single_label_data(**keywords: Any) -> TextClassificationData:
+    rows = range(90)
+    return TextClassificationData.from_lists(
+        train_data=[f"number {row} is a {'cat' if row % 3 else 'dog'}" for row in rows],
+        train_targets=["feline" if row % 3 else "canine" for row in rows],
+        **keywords,
+    )
+
+
+def hard_rows(count: int = 600) -> dict[str, Any]:
+    """Texts whose words say a label in two of three cases, and another in one of twenty."""
+    generator = np.random.default_rng(3)
+    words = generator.integers(0, 2, (count, 2))
+    labels = generator.random((count, 2)) < np.where(words, [0.66, 0.2], [0.1, 0.02])
+    texts = [
+        f"row {row} {'alpha' if one else 'beta'} {'gamma' if two else 'delta'}"
+        for row, (one, two) in enumerate(words)
+    ]
+    return {"train_data": texts, "train_targets": [np.array(["x", "y"])[row].tolist() for row in labels]}
+
+
+@pytest.mark.parametrize("multi_label", [True, False])
+@pytest.mark.parametrize("thresholds", ["auto", 0.25])
+@pytest.mark.parametrize("validated", [True, False])
+@pytest.mark.parametrize("folds", [5, 0])
+def test_what_is_printed_says_what_was_chosen_on_which_rows(
+    make_data: Any,
+    make_trainer: Any,
+    capsys: pytest.CaptureFixture[str],
+    multi_label: bool,
+    thresholds: Any,
+    validated: bool,
+    folds: int,
+) -> None:
+    split = 40 if validated else None
+    data = make_data(val_split=split) if multi_label else single_label_data(val_split=split)
+    model = TextClassifier(labels=data.labels, multi_label=multi_label, thresholds=thresholds, folds=folds)
+    make_trainer().fit(model, datamodule=data)
+    printed = flat(capsys)
+    rows = 40 if validated else 240 if multi_label else 90
+    tuned = multi_label and thresholds == "auto"
+    chosen = "Calibration and thresholds were chosen" if tuned else "Calibration was chosen"
+    on_these = f"{chosen} on these rows: only rows of a test file give unbiased numbers."
+    if not validated and not folds:
+        state = "probabilities are not calibrated" + (" and the thresholds are 0.5" if tuned else "")
+        assert printed == (
+            f"Nothing was measured, as folds=0 was given and there was no validation: {state}. "
+            "Pass val_split=0.1, or leave folds=0 out, to choose them and to see how good the model is."
+        )
+        assert model.evaluation is None
+        assert model.calibration.scale.tolist() == [1] * len(model.labels)
+    else:
+        title = "Validation" if validated else "Cross-validation on the training rows"
+        assert printed.startswith(f"{title}: {rows} rows")
+        expected = f"{chosen} by cross-validation on the training rows." if validated and folds else on_these
+        assert printed.endswith(expected)
+        assert printed.count(chosen) == 1
+        assert ("Each row is scored by a model that was fitted without it." in printed) is (not validated)
+        assert model.evaluation is not None
+        assert model.evaluation.rows == rows
+        assert (model.calibration.scale != 1).any()
+    in_force = model.thresholds.numpy()
+    if not tuned:
+        np.testing.assert_allclose(in_force, 0.25 if thresholds == 0.25 else 0.5)
+    else:
+        assert (in_force == 0.5).all() == (not validated and not folds)
+
+
+def test_too_few_texts_for_folds(make_trainer: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = {"train_data": ["a b", "b c", "c d"], "train_targets": [["x"], ["x", "y"], []]}
+    data = TextClassificationData.from_lists(**rows)
+    make_trainer().fit(TextClassifier(labels=data.labels, multi_label=True), datamodule=data)
+    assert flat(capsys) == (
+        "Nothing was measured, as the training rows have fewer than 5 different texts and there was no validation: "
+        "probabilities are not calibrated and the thresholds are 0.5. "
+        "Pass val_split=0.1 to choose them and to see how good the model is."
+    )
+
+
+def test_a_fit_that_was_stopped_says_so(
     make_data: Any, make_trainer: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = make_data(val_split=None)
     model = TextClassifier(labels=data.labels, multi_label=True)
+    make_trainer(max_steps=2).fit(model, datamodule=data)
+    assert flat(capsys) == (
+        "Nothing was measured: the fit was stopped before its end; allow it more steps or time."
+    )
+    assert model.thresholds.tolist() == [0.5] * 3
+
+
+def test_the_cross_validation_is_of_fits_without_the_row(make_data: Any, make_trainer: Any) -> None:
+    """Targets drawn by lot cannot be known from other rows, though every row could be learned by heart."""
+    generator = np.random.default_rng(0)
+    texts = [" ".join(generator.choice(list("abcdefghij"), 8)) + f" {row}" for row in range(300)]
+    targets = [["heads"] if toss else [] for toss in generator.random(300) < 0.5]
+    data = TextClassificationData.from_lists(train_data=texts, train_targets=targets, multi_label=True)
+    model = TextClassifier(labels=data.labels, multi_label=True)
     make_trainer().fit(model, datamodule=data)
-    assert "Nothing was validated: pass val_split=0.1" in capsys.readouterr().out
-    np.testing.assert_array_equal(model.thresholds.numpy(), [0.5, 0.5, 0.5])
+    assert model.evaluation is not None
+    assert 0.4 < model.evaluation.macro_roc_auc < 0.6
+    assert 0.24 < model.evaluation.macro_brier < 0.26  # 0.25 is what "one half" always gets
+
+
+def test_validation_rows_only_measure(make_data: Any, make_trainer: Any) -> None:
+    """Whatever they hold, the model is the one of the training rows."""
+    texts, targets = ["a zebra", "a hammer", "a banana"] * 5, [["tool"], ["fruit"], ["animal"]] * 5
+    states = []
+    for validation in ({}, {"val_data": texts, "val_targets": targets}):
+        data = make_data(val_split=None, **validation)
+        model = TextClassifier(labels=data.labels, multi_label=True)
+        make_trainer().fit(model, datamodule=data)
+        states.append(model.state_dict())
+    assert model.evaluation is not None
+    assert model.evaluation.micro_f1 == 0
+    for name, tensor in states[0].items():
+        assert torch.equal(tensor, states[1][name]), name
+
+
+@pytest.mark.parametrize("folds", [5, 0])
+def test_logged_losses_and_metrics_are_of_calibrated_probabilities(make_trainer: Any, folds: int) -> None:
+    data = TextClassificationData.from_lists(**hard_rows(), val_split=200)
+    model = TextClassifier(
+        labels=data.labels,
+        multi_label=True,
+        folds=folds,
+        thresholds=0.25,
+        metrics=MultilabelF1Score(num_labels=2, threshold=0.25, average="micro"),
+    )
+    trainer = make_trainer()
+    trainer.fit(model, datamodule=data)
+    assert data.val_dataset is not None
+    truth = data.val_dataset.targets
+    assert truth is not None
+    logits = torch.from_numpy(model(data.val_dataset.texts).numpy())
+    loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, torch.from_numpy(truth.toarray()))
+    assert trainer.callback_metrics["val_loss"] == pytest.approx(float(loss), rel=1e-5)
+    assert model.evaluation is not None
+    f1 = trainer.callback_metrics["val_MultilabelF1Score"]
+    assert f1 == pytest.approx(model.evaluation.micro_f1, rel=1e-6)
+
+
+def test_a_threshold_objective_and_its_way_into_the_checkpoint(
+    make_trainer: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = TextClassificationData.from_lists(**hard_rows())
+    found = {}
+    for objective in ("macro_f1", "recall>=0.9", "precision>=0.9", {"y": "recall>=0.9"}):
+        model = TextClassifier(labels=data.labels, multi_label=True, threshold_objective=objective)
+        trainer = make_trainer()
+        trainer.fit(model, datamodule=data)
+        printed = flat(capsys)
+        unmet = "The rows for tuning cannot show precision>=0.9 for 'x', precision>=0.9 for 'y'; the closest"
+        assert (unmet in printed) is (objective == "precision>=0.9")
+        assert printed.count("The rows for tuning") <= 1
+        assert model.evaluation is not None
+        found[str(objective)] = model.thresholds.numpy().copy(), model.evaluation
+    (usual, _), (recalling, evaluation), (precise, _), (mixed, _) = found.values()
+    assert (evaluation.recall >= 0.9).all()
+    assert (recalling < usual).all()
+    assert (precise != usual).all()
+    assert mixed.tolist() == [usual[0], recalling[1]]
+    trainer.save_checkpoint(tmp_path / "model.pt")
+    assert checkpoint.read(tmp_path / "model.pt")["flash"]["threshold_objective"] == [
+        "macro_f1",
+        "recall>=0.9",
+    ]
+    loaded = TextClassifier.load_from_checkpoint(tmp_path / "model.pt")
+    assert loaded.threshold_objective == ("macro_f1", "recall>=0.9")
+    other = TextClassifier.load_from_checkpoint(tmp_path / "model.pt", threshold_objective="micro_f1")
+    assert other.threshold_objective == ("micro_f1", "micro_f1")
+
+
+def test_an_unmet_objective_is_said_once_though_every_epoch_validates(
+    make_trainer: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = TextClassificationData.from_lists(**hard_rows(), val_split=200)
+    model = TextClassifier(
+        labels=data.labels, multi_label=True, threshold_objective="precision>=0.9", folds=0, tolerance=1e-3
+    )
+    trainer = make_trainer(max_epochs=50, limit_train_batches=2)
+    trainer.fit(model, datamodule=data)
+    assert trainer.current_epoch > 1
+    assert flat(capsys).count("The rows for tuning") == 1
+
+
+@pytest.mark.parametrize("multi_label", [True, False])
+@pytest.mark.parametrize("precision", ["32-true", "bf16-true"])
+def test_model_file_and_predictor_calibrate_alike(
+    make_data: Any, make_trainer: Any, tmp_path: Path, multi_label: bool, precision: Any
+) -> None:
+    data = make_data(val_split=None) if multi_label else single_label_data()
+    model, trainer = (
+        TextClassifier(labels=data.labels, multi_label=multi_label),
+        make_trainer(precision=precision),
+    )
+    trainer.fit(model, datamodule=data)
+    trainer.save_checkpoint(tmp_path / "model.pt")
+    texts = ["a banana", "a cat", "", "nothing"]
+    margins = model.backbone.linear.logits(pa.array(texts, pa.large_string()))
+    expected = margins * model.calibration.scale + model.calibration.shift
+    assert (margins != expected).any(axis=1).all()
+    predictor, loaded = (
+        Predictor.load(tmp_path / "model.pt"),
+        TextClassifier.load_from_checkpoint(tmp_path / "model.pt"),
+    )
+    unseen = TextClassificationData.from_lists(predict_data=texts, batch_size=3)
+    for logits in (
+        model(texts).numpy(),
+        loaded(texts).numpy(),
+        predictor.logits(texts),
+        np.concatenate(make_trainer(precision=precision).predict(loaded, datamodule=unseen, output="logits")),
+    ):
+        np.testing.assert_array_equal(logits, expected)
+    np.testing.assert_array_equal(predictor.probabilities(texts), to_probabilities(expected, multi_label))
+
+
+def test_weights_of_labels_by_name(make_trainer: Any, tmp_path: Path) -> None:
+    data = TextClassificationData.from_lists(**hard_rows())
+    by_name, by_place, plain = (
+        TextClassifier(labels=data.labels, multi_label=True, regularization=1.0, positive_weight=weight)
+        for weight in ({"y": 8.0}, (1.0, 8.0), 1.0)
+    )
+    assert by_name.backbone.linear.config.positive_weight == (1.0, 8.0)
+    for model in (by_name, by_place, plain):
+        trainer = make_trainer()
+        trainer.fit(model, datamodule=data)
+        trainer.save_checkpoint(tmp_path / "model.pt")
+    for name, tensor in by_name.state_dict().items():
+        assert torch.equal(tensor, by_place.state_dict()[name]), name
+    ours, usual = (model.backbone.linear.arrays()["weight"] for model in (by_name, plain))
+    np.testing.assert_array_equal(ours[:, 0], usual[:, 0])
+    assert (ours[:, 1] != usual[:, 1]).any()
+    loaded = TextClassifier.load_from_checkpoint(tmp_path / "model.pt")
+    assert loaded.backbone.linear.config == plain.backbone.linear.config
 
 
 def test_loggers_get_the_table_under_stable_names(make_data: Any, make_trainer: Any, tmp_path: Path) -> None:
@@ -173,6 +433,10 @@ def test_the_most_passes_are_kept_to(make_data: Any, make_trainer: Any) -> None:
     model = TextClassifier(labels=data.labels, multi_label=True, max_passes=3, tolerance=1e-9)
     trainer = make_trainer()
     trainer.fit(model, datamodule=data)
+    assert trainer.optimizers[0].passes == 3 + 5  # and a step for each fold
+    without = TextClassifier(labels=data.labels, multi_label=True, max_passes=3, tolerance=1e-9, folds=0)
+    trainer = make_trainer()
+    trainer.fit(without, datamodule=data)
     assert trainer.optimizers[0].passes == 3
 
 
@@ -266,9 +530,7 @@ def test_thresholds_of_the_user_are_kept(
 
 
 def test_single_label(make_trainer: Any, tmp_path: Path) -> None:
-    texts = [f"number {row} is a {'cat' if row % 3 else 'dog'}" for row in range(90)]
-    targets = ["feline" if row % 3 else "canine" for row in range(90)]
-    data = TextClassificationData.from_lists(train_data=texts, train_targets=targets, val_split=30)
+    data = single_label_data(val_split=30)
     assert data.multi_label is False
     model = TextClassifier(labels=data.labels, multi_label=data.multi_label)
     trainer = make_trainer()
@@ -284,16 +546,23 @@ def test_single_label(make_trainer: Any, tmp_path: Path) -> None:
     )
 
 
-def test_two_exclusive_classes_have_the_probability_of_their_regression() -> None:
-    """Softmax of log sigmoid(z) and log sigmoid(-z) is sigmoid(z): nothing is counted twice."""
-    model = TextClassifier(labels=["no", "yes"])
-    linear = model.backbone.linear
-    linear.load_arrays({**linear.arrays(), "bias": np.array([-1.5, 1.5], np.float32)})
-    [[no, yes]] = Predictor(linear, model.labels, multi_label=False, thresholds=np.zeros(2)).probabilities(
-        ["x"]
+def test_two_classes_have_the_probability_of_their_calibrated_margins(make_trainer: Any) -> None:
+    """Softmax of two numbers is the sigmoid of their difference; to the calibration it is worth something."""
+    generator = np.random.default_rng(1)
+    cats = generator.random(1000) < 0.5
+    heard = np.where(generator.random(1000) < 0.2, ~cats, cats)  # one text in five is wrong
+    colours = ["red", "blue", "green", "white", "black", "pink", "gold", "grey", "brown", "teal"]
+    texts = [" ".join(["miaow" if cat else "woof", *generator.choice(colours, 4)]) for cat in heard]
+    data = TextClassificationData.from_lists(
+        train_data=texts[:700], train_targets=["cat" if cat else "dog" for cat in cats[:700]]
     )
-    assert yes == pytest.approx(1 / (1 + math.exp(-1.5)), rel=1e-6)
-    assert no == pytest.approx(1 - yes, rel=1e-5)
+    model = TextClassifier(labels=data.labels)
+    make_trainer().fit(model, datamodule=data)
+    logits = model(texts[700:]).numpy()
+    probabilities = to_probabilities(logits, False)
+    np.testing.assert_allclose(probabilities[:, 0], 1 / (1 + np.exp(logits[:, 1] - logits[:, 0])), rtol=1e-5)
+    likely = np.where(heard[700:], probabilities[:, 0], probabilities[:, 1])
+    assert likely.mean() == pytest.approx(0.8, abs=0.06)
 
 
 # ---- checkpoints --------------------------------------------------------------------------------------------------
@@ -324,9 +593,29 @@ def test_a_loaded_model_can_be_fitted_again(
     model, trainer, _ = trained
     trainer.save_checkpoint(tmp_path / "model.pt")
     loaded = TextClassifier.load_from_checkpoint(tmp_path / "model.pt")
-    make_trainer().finetune(loaded, datamodule=make_data())
-    for name, tensor in model.state_dict().items():
-        assert torch.equal(tensor, loaded.state_dict()[name]), name
+    again = make_trainer()
+    again.finetune(loaded, datamodule=make_data())
+    assert again.optimizers[0].passes < trainer.optimizers[0].passes  # it starts from what it knows
+    assert loaded.backbone.linear.config == model.backbone.linear.config
+    texts = ["a banana", "a zebra", "a hammer and a banana", ""]
+    np.testing.assert_allclose(loaded(texts).sigmoid(), model(texts).sigmoid(), atol=0.02)
+    np.testing.assert_allclose(loaded.thresholds, model.thresholds, atol=0.02)
+
+
+def test_a_loaded_model_keeps_the_regularization_it_chose(make_trainer: Any, tmp_path: Path) -> None:
+    data, trainer = TextClassificationData.from_lists(**hard_rows()), make_trainer()
+    model = TextClassifier(labels=data.labels, multi_label=True)
+    assert model.backbone.linear.config.regularization == "auto"
+    trainer.fit(model, datamodule=data)
+    chosen = model.backbone.linear.config.regularization
+    assert chosen != "auto"
+    trainer.save_checkpoint(tmp_path / "model.pt")
+    loaded = TextClassifier.load_from_checkpoint(tmp_path / "model.pt")
+    resumed = TextClassifier(labels=data.labels, multi_label=True)
+    make_trainer().fit(resumed, datamodule=data, ckpt_path=tmp_path / "model.pt")
+    make_trainer().fit(loaded, datamodule=data)
+    assert loaded.backbone.linear.config.regularization == chosen
+    assert resumed.backbone.linear.config.regularization == chosen
 
 
 class Stop(Callback):
@@ -352,6 +641,29 @@ def test_resuming_ends_where_an_uninterrupted_run_does(
     assert trainer.global_step == uninterrupted.global_step > 2
     for name, tensor in whole.state_dict().items():
         assert torch.equal(tensor, resumed.state_dict()[name]), name
+
+
+def test_resuming_anywhere_without_validation_rows(
+    make_data: Any, make_trainer: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Between two passes, two values of the regularization and two folds: the same model and the same table."""
+    data = make_data(val_split=None)  # 240 rows: enough to choose the regularization
+    whole = TextClassifier(labels=data.labels, multi_label=True)
+    steps = range(1, 40)
+    trainer = make_trainer(callbacks=[Stop(step, tmp_path / f"{step}.ckpt") for step in steps])
+    trainer.fit(whole, datamodule=data)
+    table = capsys.readouterr().out
+    assert table.startswith("Cross-validation on the training rows: 240 rows")
+    last = trainer.optimizers[0].passes
+    assert 10 < last < 40
+    for step in range(1, last + 1):
+        resumed = TextClassifier(labels=data.labels, multi_label=True)
+        make_trainer().fit(resumed, datamodule=data, ckpt_path=tmp_path / f"{step}.ckpt")
+        for name, tensor in whole.state_dict().items():
+            assert torch.equal(tensor, resumed.state_dict()[name]), (step, name)
+        assert resumed.backbone.linear.config == whole.backbone.linear.config
+        ended = "Nothing was measured: this run had ended before, and the model stays as it was.\n"
+        assert capsys.readouterr().out == (table if step < last else ended)
 
 
 def test_resuming_a_finished_run_keeps_the_model(
@@ -477,10 +789,14 @@ def test_a_second_fit_forgets_the_first(
     model, _, _ = trained
     assert model.thresholds[0] != 0.5
     capsys.readouterr()
+    model.backbone.linear.config = dataclasses.replace(model.backbone.linear.config, folds=0)
     make_trainer().fit(model, datamodule=make_data(val_split=None))
     assert model.evaluation is None
     np.testing.assert_array_equal(model.thresholds.numpy(), [0.5] * 3)
-    assert "Validation:" not in capsys.readouterr().out
+    np.testing.assert_array_equal(model.calibration.scale, [1] * 3)
+    assert "Nothing was measured, as folds=0" in capsys.readouterr().out
+    make_trainer().fit(model, datamodule=make_data())
+    assert "Calibration and thresholds were chosen on these rows" in capsys.readouterr().out
 
 
 def test_a_single_label_model_refuses_multi_label_data(make_data: Any, make_trainer: Any) -> None:
@@ -492,7 +808,8 @@ def test_a_single_label_model_refuses_multi_label_data(make_data: Any, make_trai
 
 
 @pytest.mark.parametrize(
-    "override", [{"multi_label": False}, {"labels": ["c", "b", "a"]}, {"buckets": 64}, {"exclusive": True}]
+    "override",
+    [{"multi_label": False}, {"labels": ["c", "b", "a"]}, {"buckets": 64}, {"regularization": 2.0}],
 )
 def test_what_the_weights_were_trained_with_cannot_be_overridden(
     trained: Any, tmp_path: Path, override: dict[str, Any]

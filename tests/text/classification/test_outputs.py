@@ -1,3 +1,4 @@
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.special import expit, softmax
 
 from flash.core.errors import FlashError
-from flash.text.classification.outputs import OUTPUTS, convert, to_probabilities
+from flash.text.classification.outputs import OUTPUTS, Calibration, convert, to_probabilities
 
 LABELS = ("zebra", "apple", "모욕")
 HALVES = np.full(3, 0.5, np.float32)
@@ -25,6 +26,27 @@ ANY_LOGITS = arrays(
 def predict(output: Any, logits: Any = LOGITS, multi_label: bool = True, **options: Any) -> Any:
     options = {"labels": LABELS, "thresholds": HALVES, **options}
     return convert(logits, output, multi_label=multi_label, **options)
+
+
+class TestCalibration:
+    def test_apply(self) -> None:
+        found = Calibration(np.array([2, 1], np.float32), np.array([1, -1], np.float32)).apply(
+            [[3, 4], [0, 1]]
+        )
+        assert found.dtype == np.float32
+        assert found.tolist() == [[7, 3], [1, 0]]
+
+    def test_identity(self) -> None:
+        logits = np.array([[0.1, -7, 1e38]], np.float32)
+        np.testing.assert_array_equal(Calibration.identity(3).apply(logits), logits)
+
+    def test_beyond_float32_is_infinite_without_a_warning(self) -> None:
+        found = Calibration(np.full(2, 1e30, np.float32), np.zeros(2, np.float32)).apply([[1e30, -1e30]])
+        assert found.tolist() == [[np.inf, -np.inf]]
+
+    def test_frozen(self) -> None:
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            Calibration.identity(1).scale = np.zeros(1, np.float32)  # type: ignore[misc]
 
 
 class TestToProbabilities:

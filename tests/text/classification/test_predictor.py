@@ -30,8 +30,12 @@ def save(path: Path, labels: list[str], *, multi_label: bool = True, **state: An
         "backbone_options": {},
     }
     weights = {f"backbone.{name}": array for name, array in arrays.items()}
-    thresholds = torch.linspace(0.25, 0.75, count)
-    checkpoint.save({"flash": flash, "state_dict": {"thresholds": thresholds, **weights}}, path)
+    chosen = {
+        "thresholds": torch.linspace(0.25, 0.75, count),
+        "calibration_scale": torch.full((count,), 2.0),
+        "calibration_shift": torch.arange(count) * 1.0,
+    }
+    checkpoint.save({"flash": flash, "state_dict": {**chosen, **weights}}, path)
     return path
 
 
@@ -39,8 +43,28 @@ def test_load(tmp_path: Path) -> None:
     predictor = Predictor.load(save(tmp_path / "m.pt", ["toxic", "insult"]))
     assert predictor.labels == ("toxic", "insult")
     np.testing.assert_array_equal(predictor.thresholds, np.array([0.25, 0.75], np.float32))
-    np.testing.assert_array_equal(predictor.logits(["a"]), [[-0.5, 0.5]])
-    assert predictor.predict(["a"]) == [["toxic"]]
+    np.testing.assert_array_equal(predictor.logits(["a"]), [[-1, 2]])  # twice (-0.5, 0.5), and (0, 1) more
+    np.testing.assert_allclose(predictor.probabilities(["a"]), 1 / (1 + np.exp([[1, -2]])), rtol=1e-6)
+    assert predictor.predict(["a"]) == [["toxic", "insult"]]
+    assert predictor.predict(["a"], thresholds={"toxic": 0.27}) == [["insult"]]
+
+
+def test_without_calibration_a_predictor_says_what_its_backbone_does(tmp_path: Path) -> None:
+    loaded = Predictor.load(save(tmp_path / "m.pt", ["toxic", "insult"]))
+    plain = Predictor(loaded.backbone, loaded.labels, multi_label=True, thresholds=loaded.thresholds)
+    np.testing.assert_array_equal(plain.logits(["a"]), [[-0.5, 0.5]])
+
+
+@pytest.mark.parametrize("name", ["calibration_scale", "calibration_shift"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_calibration_of_another_precision(tmp_path: Path, name: str, dtype: torch.dtype) -> None:
+    path = save(tmp_path / "m.pt", ["a"])
+    content = checkpoint.load(path)
+    content["state_dict"][name] = torch.tensor([3.0], dtype=dtype)
+    checkpoint.save(content, path)
+    logits = Predictor.load(path).logits(["a"])
+    assert logits.dtype == np.float32
+    assert logits.item() == {"calibration_scale": -1.5, "calibration_shift": 2.0}[name]
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float64])

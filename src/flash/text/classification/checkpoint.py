@@ -2,7 +2,8 @@
 
 The file is what `torch.save` writes (a zip of raw tensors and one pickle), limited to tensors and plain values,
 so `torch.load(path, weights_only=True)` takes it. What this project adds to Lightning's entries stands under the
-key `"flash"`: format version, labels, backbone and its options. Weights and thresholds are in `"state_dict"`.
+key `"flash"`: format version, labels, backbone and its options. Weights, calibration and thresholds are in
+`"state_dict"`.
 
 `read` reads it with NumPy alone, tensors as memory maps of the file, so that prediction starts without importing
 torch. `load` reads it with torch, for training, after `read` has: both refuse the same files in the same words.
@@ -27,7 +28,7 @@ from flash.text.classification.plain_pickle import (
 from flash.text.classification.saved_parts import short, wrong_option, wrong_setting, wrong_state
 from flash.text.classification.torch_file import open_torch_file
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Raised when an older reader could no longer make sense of the file."""
 MOST_NESTED = 100
 """How many containers may be inside one another: writing them takes several calls each."""
@@ -169,6 +170,11 @@ def _checked(content: Any, name: str | Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{name} has checkpoint format {version!r}, written by version {short(settings.get('version'))}; "
             f"this library reads up to format {FORMAT_VERSION}: install a newer one"
+        )
+    if version < FORMAT_VERSION:
+        raise CheckpointError(
+            f"{name} has checkpoint format {version}, of a library before calibration; this one reads format "
+            f"{FORMAT_VERSION}: train the model again, or load it with version {short(settings.get('version'))}"
         )
     if problem := wrong_setting(settings) or wrong_option(settings) or wrong_state(settings, state):
         raise _damaged(name, problem)

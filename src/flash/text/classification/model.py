@@ -6,7 +6,7 @@ Everything after the `(N, L)` logits is shared code that knows no backbone.
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,17 +23,21 @@ from flash import __version__
 from flash.core.errors import DataError, FlashError, unknown_name
 from flash.text.classification.backbones import available_backbones, load_backbone
 from flash.text.classification.backbones.linear_module import LinearModule, SolverOptimizer
+from flash.text.classification.calibration import fit_calibration
 from flash.text.classification.checkpoint import FORMAT_VERSION
 from flash.text.classification.checkpoint import load as load_checkpoint
 from flash.text.classification.data import TextDataset
 from flash.text.classification.metrics import Evaluation, evaluate
-from flash.text.classification.outputs import OUTPUTS, Output, convert, to_probabilities
+from flash.text.classification.outputs import OUTPUTS, Calibration, Output, convert, to_probabilities
 from flash.text.classification.readers import text_array
 from flash.text.classification.report.table import format_table
-from flash.text.classification.thresholds import Thresholds, resolve_thresholds, tune_threshold
+from flash.text.classification.thresholds import Thresholds, resolve_thresholds
+from flash.text.classification.tuning import DEFAULT_OBJECTIVE, Objective, choose_thresholds, parse_objective
 
 Batch = dict[str, Any]
 Metrics = Metric | Mapping[str, Metric] | Sequence[Metric] | None
+
+SAME_ROWS = "chosen on these rows: only rows of a test file give unbiased numbers."
 
 
 class TextClassifier(pl.LightningModule):
@@ -43,7 +47,8 @@ class TextClassifier(pl.LightningModule):
         num_classes: L; not needed with `labels`. Without names, the labels are called "0" to "L-1".
         labels: L names, in the order of the columns of every `(N, L)` array. Usually `datamodule.labels`.
         backbone: one of `TextClassifier.available_backbones()`. `"linear"`, the default, downloads nothing: TF-IDF
-            of word and character n-grams, and the exact optimum of one logistic regression a label.
+            of word and character n-grams, and the exact optimum of one linear support vector machine a label. Fitted
+            again, after `load_from_checkpoint` for instance, it starts from the weights it has.
         max_length: tokens a text for encoders; the linear backbone reads every text whole.
         loss_fn: a function of `(N, L)` logits and float targets for the reported losses; binary cross-entropy by
             default, softmax cross-entropy with `multi_label=False`.
@@ -54,7 +59,10 @@ class TextClassifier(pl.LightningModule):
         learning_rate: as `optimizer`.
         multi_label: whether any number of labels applies to a text.
         thresholds: probabilities in [0, 1] from which on a label applies: one number, L numbers, a dict by label, or
-            `"auto"`: chosen on the validation rows at the end of each validation of a fit, 0.5 until then.
+            `"auto"`: chosen at the end of a fit by cross-validation on the training rows, or on the validation rows
+            where the backbone has no such scores; 0.5 until then.
+        threshold_objective: what `"auto"` chooses for: `"macro_f1"`, `"micro_f1"`, `"macro_f2"` and other betas,
+            `"precision>=0.9"`, `"recall>=0.9"`; one for all labels, L of them, or a dict by label.
         backbone_kwargs: options of the backbone; for `"linear"` the fields of `LinearConfig`.
 
     Raises:
@@ -75,6 +83,7 @@ class TextClassifier(pl.LightningModule):
         multi_label: bool = False,
         *,
         thresholds: Thresholds = "auto",
+        threshold_objective: Objective = DEFAULT_OBJECTIVE,
         **backbone_kwargs: Any,
     ) -> None:
         super().__init__()
@@ -84,18 +93,24 @@ class TextClassifier(pl.LightningModule):
         self.max_length = int(max_length)
         self.learning_rate = None if learning_rate is None else float(learning_rate)
         self.optimizer, self.lr_scheduler, self.loss_fn = optimizer, lr_scheduler, loss_fn
-        options = {**backbone_kwargs, "exclusive": not self.multi_label}
+        options = {name: _by_label(name, value, self.labels) for name, value in backbone_kwargs.items()}
         self.backbone = LinearModule(load_backbone(backbone, len(self.labels), options))
         self.thresholds_option = _plain(thresholds)
+        self.threshold_objective = parse_objective(threshold_objective, self.labels)
         in_force = resolve_thresholds(thresholds, self.labels, np.full(len(self.labels), 0.5, np.float32))
         self.thresholds: torch.Tensor
         self.register_buffer("thresholds", torch.from_numpy(in_force))
+        # No buffers: a trainer's precision would round them.
+        self.calibration = Calibration.identity(len(self.labels))
         self.metrics = torch.nn.ModuleDict(
             {stage: _as_collection(metrics, stage) for stage in ("val", "test") if metrics is not None}
         )
         self.evaluation: Evaluation | None = None
         self.automatic_optimization = False
         self._scores: list[tuple[np.ndarray, np.ndarray]] = []
+        self._held_out: tuple[np.ndarray, Any] | None = None
+        self._cross_validated = False
+        self._notes: list[str] = []
         self._output: Output = "preds"
         self._thresholds: Thresholds = None
 
@@ -110,9 +125,9 @@ class TextClassifier(pl.LightningModule):
         return available_backbones()
 
     def forward(self, texts: Any) -> torch.Tensor:
-        """(N, L) float32 logits of N strings."""
+        """(N, L) float32 logits of N strings, calibrated where the model is."""
         array = texts if isinstance(texts, pa.Array | pa.ChunkedArray) else text_array(texts, "texts")
-        return torch.from_numpy(self.backbone.linear.logits(array))
+        return torch.from_numpy(self.calibration.apply(self.backbone.linear.logits(array)))
 
     # ---- training -------------------------------------------------------------------------------------------
 
@@ -183,16 +198,35 @@ class TextClassifier(pl.LightningModule):
             )
 
     def on_fit_start(self) -> None:
-        """Forget what an earlier fit or test measured and, unless this resumes one, the thresholds it chose."""
-        self.evaluation = None
+        """Forget what an earlier fit or test measured and, unless this resumes one, what it chose."""
+        self.evaluation = self._held_out = None
         self._scores.clear()
-        if self.thresholds_option == "auto" and self.trainer.ckpt_path is None:
-            self.thresholds.fill_(0.5)
+        self._notes.clear()
+        if self.trainer.ckpt_path is None:
+            self._cross_validated = False
+            self.calibration = Calibration.identity(len(self.labels))
+            if self.thresholds_option == "auto":
+                self.thresholds.fill_(0.5)
 
     def training_step(self, batch: int, batch_idx: int) -> None:
-        """One pass of the solver over all rows."""
+        """One pass of the solver over all rows, or one fold; after the last, calibration and thresholds."""
         loss = cast(Any, self.optimizers()).step()  # Lightning's wrapper, which counts the step
         self.log("train_loss", loss, prog_bar=True, on_step=True, on_epoch=False, batch_size=1)
+        held_out = self._solver.take_held_out()
+        if held_out is not None:
+            self._held_out, self._cross_validated = held_out, True
+            self._choose(*held_out)
+
+    def _choose(self, margins: np.ndarray, targets: Any) -> None:
+        """Calibrate, and choose thresholds, on rows that the weights have not seen."""
+        self._notes.clear()  # of an epoch before
+        self.calibration = fit_calibration(margins, targets, multi_label=self.multi_label)
+        if self.thresholds_option == "auto" and self.multi_label:
+            probabilities = to_probabilities(self.calibration.apply(margins), multi_label=True)
+            choice = choose_thresholds(probabilities, targets, self.threshold_objective)
+            self.thresholds.copy_(torch.from_numpy(choice.thresholds))
+            if unmet := choice.unmet_sentence(self.labels):
+                self._notes.append(unmet[0].upper() + unmet[1:] + ".")
 
     @property
     def _solver(self) -> SolverOptimizer:
@@ -212,27 +246,49 @@ class TextClassifier(pl.LightningModule):
             self._measure("val", tune=True)
 
     def on_fit_end(self) -> None:
-        """Print the table of the last validation."""
-        self._solver.release()
+        """Print the table of the last validation or, where there was none, of the cross-validation."""
+        held_out, self._held_out = self._held_out, None
         if getattr(self.trainer, "fast_dev_run", False) or not self.trainer.is_global_zero:
             return
-        if self.evaluation is None:
-            print("Nothing was validated: pass val_split=0.1 to choose a threshold and see how good it is.")  # noqa: T201
-        elif self.thresholds_option == "auto" and self.multi_label:
-            chosen = "One threshold for all labels, chosen on these rows: only rows of a test file give an unbiased F1."
-            self._print_table("Validation", [chosen])
+        chosen = "Calibration was"
+        if self.thresholds_option == "auto" and self.multi_label:
+            chosen = "Calibration and thresholds were"
+        if self.evaluation is not None:
+            where = "chosen by cross-validation on the training rows." if self._cross_validated else SAME_ROWS
+            self._print_table("Validation", [f"{chosen} {where}", *self._notes])
+        elif held_out is not None:
+            self.evaluation = self._evaluate(*held_out)
+            notes = ["Each row is scored by a model that was fitted without it.", f"{chosen} {SAME_ROWS}"]
+            self._print_table("Cross-validation on the training rows", [*notes, *self._notes])
         else:
-            self._print_table("Validation")
+            print(self._why_nothing_was_measured())  # noqa: T201
+
+    def _why_nothing_was_measured(self) -> str:
+        """What to tell after a fit without validation rows and without scores of its training rows."""
+        if self._cross_validated:
+            return "Nothing was measured: this run had ended before, and the model stays as it was."
+        if not self._solver.converged:
+            return "Nothing was measured: the fit was stopped before its end; allow it more steps or time."
+        defaults = ["probabilities are not calibrated"]
+        if self.thresholds_option == "auto" and self.multi_label:
+            defaults.append("the thresholds are 0.5")
+        folds = self.backbone.linear.config.folds
+        found = f"the training rows have fewer than {folds} different texts" if folds else "folds=0 was given"
+        instead = "" if folds else ", or leave folds=0 out,"
+        return (
+            f"Nothing was measured, as {found} and there was no validation: {' and '.join(defaults)}. "
+            f"Pass val_split=0.1{instead} to choose them and to see how good the model is."
+        )
 
     # ---- measuring ------------------------------------------------------------------------------------------
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Keep one batch's logits and targets."""
-        self.log("val_loss", self._keep(batch, "val", dataloader_idx), batch_size=len(batch["texts"]))
+        """Keep one batch's scores and targets."""
+        self._keep(batch, "val", dataloader_idx)
 
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Keep one batch's logits and targets."""
-        self.log("test_loss", self._keep(batch, "test", dataloader_idx), batch_size=len(batch["texts"]))
+        """Keep one batch's scores and targets."""
+        self._keep(batch, "test", dataloader_idx)
 
     def on_validation_epoch_end(self) -> None:
         """Choose thresholds if this is a fit, measure at the thresholds in force, log."""
@@ -250,27 +306,21 @@ class TextClassifier(pl.LightningModule):
         self.log_dict(self._measure("test", tune=False), batch_size=1)
         self._print_table("Test")
 
-    def _keep(self, batch: Batch, stage: str, dataloader_idx: int) -> torch.Tensor:
-        """Keep one batch's logits and targets; returns its loss."""
+    def _keep(self, batch: Batch, stage: str, dataloader_idx: int) -> None:
+        """Keep what the backbone says of one batch, before calibration, and its targets."""
         if dataloader_idx:
             raise DataError(
                 f"there are several sets of {stage} rows; join them, or measure one after the other"
             )
         if "targets" not in batch:
             raise DataError(f"the {stage} rows have no targets to compare with; pass target_fields=")
-        logits, targets = self(batch["texts"]), batch["targets"].cpu().float()  # as the logits are
-        if logits.shape != targets.shape:
+        margins = self.backbone.linear.logits(batch["texts"])
+        targets = batch["targets"].cpu().float()  # as the margins are
+        if margins.shape != targets.shape:
             raise DataError(
                 f"the {stage} rows have {targets.shape[1]} labels and the model {len(self.labels)}"
             )
-        self._scores.append((logits.numpy(), targets.numpy()))
-        if stage in self.metrics:
-            expected = (targets >= 0.5).int() if self.multi_label else targets.argmax(dim=1)
-            probabilities = torch.from_numpy(to_probabilities(logits.numpy(), self.multi_label))
-            cast(MetricCollection, self.metrics[stage]).update(
-                probabilities.to(self.device), expected.to(self.device)
-            )
-        return self._loss(logits, targets)
+        self._scores.append((margins, targets.numpy()))
 
     def _loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """The mean loss a row and label (multi-label) or a row, in nats."""
@@ -281,26 +331,39 @@ class TextClassifier(pl.LightningModule):
         return functional.cross_entropy(logits, targets)
 
     def _measure(self, stage: str, *, tune: bool) -> dict[str, Any]:
-        """Evaluate what was kept; `tune` chooses "auto" thresholds on it. Returns what a logger should get."""
-        logits, targets = (np.concatenate(parts) for parts in zip(*self._scores, strict=True))
+        """Evaluate what was kept; `tune` chooses on it what no cross-validation has chosen. Returns what to log."""
+        margins, targets = (np.concatenate(parts) for parts in zip(*self._scores, strict=True))
         self._scores.clear()
-        probabilities = to_probabilities(logits, self.multi_label)
-        if tune and self.thresholds_option == "auto" and self.multi_label:
-            self.thresholds.fill_(tune_threshold(probabilities, targets))
-        self.evaluation = evaluate(
-            probabilities,
+        if tune and not self._cross_validated:
+            self._choose(margins, targets)
+        self.evaluation = self._evaluate(margins, targets)
+        logits, truth = torch.from_numpy(self.calibration.apply(margins)), torch.from_numpy(targets)
+        scores = {f"{stage}_loss": self._loss(logits, truth), **self.evaluation.scalars(stage)}
+        return scores | self._users_scores(stage, logits, truth)
+
+    def _evaluate(self, margins: np.ndarray, targets: Any) -> Evaluation:
+        """Compare at the thresholds and the calibration in force."""
+        calibration = self.calibration
+        calibrated = bool(np.any(calibration.scale != 1) or np.any(calibration.shift != 0))
+        return evaluate(
+            to_probabilities(calibration.apply(margins), self.multi_label),
             targets,
             labels=self.labels,
             thresholds=self.thresholds.float().cpu().numpy(),
             multi_label=self.multi_label,
+            uncalibrated=to_probabilities(margins, self.multi_label) if calibrated else None,
         )
-        return {**self.evaluation.scalars(stage), **self._users_scores(stage)}
 
-    def _users_scores(self, stage: str) -> dict[str, torch.Tensor]:
+    def _users_scores(
+        self, stage: str, logits: torch.Tensor, targets: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
         """What the user's metrics found, a number a label where they give L of them."""
         if stage not in self.metrics:
             return {}
         collection = cast(MetricCollection, self.metrics[stage])
+        expected = (targets >= 0.5).int() if self.multi_label else targets.argmax(dim=1)
+        probabilities = torch.from_numpy(to_probabilities(logits.numpy(), self.multi_label))
+        collection.update(probabilities.to(self.device), expected.to(self.device))
         scores = {}
         for name, value in collection.compute().items():
             if value.ndim == 0:
@@ -336,7 +399,7 @@ class TextClassifier(pl.LightningModule):
         if self._thresholds is not None:  # only now: `ckpt_path=` may have brought other thresholds
             in_force = resolve_thresholds(self._thresholds, self.labels, in_force)
         return convert(
-            self(batch["texts"]).numpy(),
+            self.calibration.apply(self.backbone.linear.logits(batch["texts"])),
             self._output,
             labels=self.labels,
             multi_label=self.multi_label,
@@ -354,6 +417,8 @@ class TextClassifier(pl.LightningModule):
             "labels": self.labels,
             "multi_label": self.multi_label,
             "thresholds": self.thresholds_option,
+            "threshold_objective": list(self.threshold_objective),
+            "cross_validated": self._cross_validated,
             "backbone": self.backbone_name,
             "backbone_options": asdict(self.backbone.linear.config),
             "max_length": self.max_length,
@@ -364,17 +429,37 @@ class TextClassifier(pl.LightningModule):
         checkpoint["state_dict"] |= {**state, "thresholds": self.thresholds.float()}  # whatever the precision
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse to resume with another model's labels."""
+        """Refuse to resume with another model's labels; take up what its run has found so far."""
         saved = checkpoint["flash"]["labels"]
         if saved != self.labels:
             raise FlashError(
                 f"the checkpoint's labels ({_some(saved)}) are not this model's ({_some(self.labels)}); "
                 "build the model with the same labels, in the same order"
             )
+        self._cross_validated = checkpoint["flash"].get("cross_validated") is True
+        linear, chosen = self.backbone.linear, checkpoint["flash"]["backbone_options"].get("regularization")
+        finished = all(state.get("converged") for state in checkpoint.get("optimizer_states", ()))
+        if finished and linear.config.regularization == "auto" and chosen is not None:
+            linear.config = replace(linear.config, regularization=chosen)
         if self.thresholds_option != "auto":
             state = checkpoint["state_dict"]
             kept = resolve_thresholds(self.thresholds_option, self.labels, state["thresholds"].numpy())
             state["thresholds"] = torch.from_numpy(kept)
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        """Calibration beside the buffers, as copies."""
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        for name in ("scale", "shift"):
+            destination[f"{prefix}calibration_{name}"] = torch.tensor(getattr(self.calibration, name))
+
+    def _load_from_state_dict(
+        self, state_dict: Mapping[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        """Take calibration out of what torch compares with the buffers."""
+        names = [f"{prefix}calibration_{name}" for name in ("scale", "shift")]
+        self.calibration = Calibration(*(state_dict[name].float().cpu().numpy() for name in names))
+        others = {name: tensor for name, tensor in state_dict.items() if name not in names}
+        super()._load_from_state_dict(others, prefix, *args, **kwargs)
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]
@@ -404,12 +489,12 @@ class TextClassifier(pl.LightningModule):
         content = load_checkpoint(checkpoint_path)
         settings = content["flash"]
         trained = {name: settings[name] for name in ("labels", "multi_label", "backbone")}
-        options = {name: value for name, value in settings["backbone_options"].items() if name != "exclusive"}
-        if fixed := [name for name in overrides if name in (*trained, *options, "num_classes", "exclusive")]:
+        options = dict(settings["backbone_options"])
+        if fixed := [name for name in overrides if name in (*trained, *options, "num_classes")]:
             raise FlashError(
                 f"{', '.join(fixed)} cannot be changed: the weights of {checkpoint_path} were trained with it"
             )
-        others = ("max_length", "learning_rate", "optimizer", "thresholds")
+        others = ("max_length", "learning_rate", "optimizer", "thresholds", "threshold_objective")
         kept = {name: settings[name] for name in others if name in settings}
         model = cls(**{**trained, **options, **kept, **overrides})
         state = dict(content["state_dict"])
@@ -465,6 +550,16 @@ def _some(names: Sequence[str]) -> str:
 
 def _kind(multi_label: bool) -> str:
     return "multi-label" if multi_label else "single-label"
+
+
+def _by_label(name: str, value: Any, labels: Sequence[str]) -> Any:
+    """An option of the backbone; a dict by label as a tuple in label order, 1.0 for labels that it lacks."""
+    if not isinstance(value, Mapping):
+        return value
+    for label in value:
+        if label not in set(labels):
+            raise FlashError(f"{name}: {unknown_name('label', str(label), labels)}")
+    return tuple(value.get(label, 1.0) for label in labels)
 
 
 def _plain(thresholds: Any) -> Thresholds:

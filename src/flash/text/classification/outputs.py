@@ -1,9 +1,12 @@
 """What a prediction is given as: label names, class indices, probabilities or logits.
 
-The rule is one line, `applies`, and predictions, metrics and tuning all follow it. Shared by the trainer, the predictor and the command line. Imports neither torch nor lightning.
+`Calibration` makes logits of what a backbone says. The rule of decision is one line, `applies`, and predictions,
+metrics and tuning all follow it. Shared by the trainer, the predictor and the command line. Imports neither torch
+nor lightning.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, TypeAlias
 
@@ -14,6 +17,30 @@ from flash.core.errors import FlashError, unknown_name
 
 Logits: TypeAlias = NDArray[np.float32]
 Output: TypeAlias = str | Callable[[NDArray[np.float32]], Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """What makes logits calibrated: logits * scale + shift.
+
+    Attributes:
+        scale: (L,) float32, above 0.
+        shift: (L,) float32.
+    """
+
+    scale: NDArray[np.float32]
+    shift: NDArray[np.float32]
+
+    @classmethod
+    def identity(cls, count: int) -> "Calibration":
+        """What leaves the logits of `count` labels as they are."""
+        return cls(np.ones(count, np.float32), np.zeros(count, np.float32))
+
+    def apply(self, logits: ArrayLike) -> NDArray[np.float32]:
+        """Calibrated logits, (N, L) float32, of (N, L) logits; beyond float32's range they are infinite."""
+        with np.errstate(over="ignore"):
+            calibrated: NDArray[np.float32] = np.asarray(logits, np.float32) * self.scale + self.shift
+        return calibrated
 
 
 def applies(probabilities: ArrayLike, thresholds: ArrayLike) -> NDArray[np.bool_]:

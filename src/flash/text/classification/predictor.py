@@ -14,7 +14,7 @@ from flash.core.errors import CheckpointError, FlashError
 from flash.text.classification import checkpoint
 from flash.text.classification.backbones import load_backbone
 from flash.text.classification.backbones.linear import Linear
-from flash.text.classification.outputs import Output, convert, to_probabilities
+from flash.text.classification.outputs import Calibration, Output, convert, to_probabilities
 from flash.text.classification.readers import text_array
 from flash.text.classification.thresholds import Thresholds, resolve_thresholds
 
@@ -29,15 +29,23 @@ class Predictor:
         multi_label: whether any number of labels applies to a text (sigmoid), or exactly one (softmax).
         thresholds: (L,) float32 in [0, 1], chosen at the end of training; a label applies where its
             probability is at least its threshold.
+        calibration: what makes probabilities of the backbone's numbers.
     """
 
     def __init__(
-        self, backbone: Linear, labels: Sequence[str], *, multi_label: bool, thresholds: np.ndarray
+        self,
+        backbone: Linear,
+        labels: Sequence[str],
+        *,
+        multi_label: bool,
+        thresholds: np.ndarray,
+        calibration: Calibration | None = None,
     ) -> None:
         self.backbone = backbone
         self.labels = tuple(labels)
         self.multi_label = multi_label
         self.thresholds = thresholds
+        self.calibration = calibration or Calibration.identity(len(labels))
 
     @classmethod
     def load(cls, path: str | Path) -> "Predictor":
@@ -64,6 +72,10 @@ class Predictor:
             settings["labels"],
             multi_label=settings["multi_label"],
             thresholds=np.array(arrays["thresholds"], np.float32),
+            calibration=Calibration(
+                np.array(arrays["calibration_scale"], np.float32),
+                np.array(arrays["calibration_shift"], np.float32),
+            ),
         )
 
     def __repr__(self) -> str:
@@ -76,12 +88,12 @@ class Predictor:
         return f"Predictor({count}: {names}{more}; {kind}; thresholds {span})"
 
     def logits(self, texts: Sequence[str] | pa.Array) -> np.ndarray:
-        """(N, L) float32 scores before sigmoid or softmax.
+        """(N, L) float32 scores before sigmoid or softmax, calibrated.
 
         Raises:
             DataError: an element is not a string, or holds lone surrogates.
         """
-        return self.backbone.logits(text_array(texts, "texts"))
+        return self.calibration.apply(self.backbone.logits(text_array(texts, "texts")))
 
     def probabilities(self, texts: Sequence[str] | pa.Array) -> np.ndarray:
         """(N, L) float32 probabilities; N may be 0."""

@@ -8,17 +8,25 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flash.core.errors import DataError
 from flash.text.classification.backbones import features, kernels, reference
+from flash.text.classification.backbones.features import (
+    choose_features,
+    in_threads,
+    text_buffers,
+    weigh_grams,
+)
 from flash.text.classification.backbones.features import count_grams as count_grams_of_texts
-from flash.text.classification.backbones.features import in_threads, text_buffers, weigh_grams
-from flash.text.classification.backbones.solver import settle, solve_pass
+from flash.text.classification.backbones.solver import add_rows, optimal_duals, score_rows, solve_pass
+
+Singles = npt.NDArray[np.float32]
 
 HOSTILE = [
     "e\u0301\u0328 \u0301lone mark",
@@ -93,6 +101,7 @@ def test_tokens_by_hand(text: str, tokens: list[str]) -> None:
     assert reference.tokens_reference(text) == tokens
     words_only = counts_of([text], (1, 0, 0), 2**20)[0]
     assert words_only == {reference.bucket_reference("word", (token,), 2**20): 1 for token in tokens}
+    assert all(bucket % 2 == kernels.WORDS for bucket in words_only)
 
 
 def test_grams_by_hand() -> None:
@@ -198,61 +207,143 @@ def test_threads_keep_the_order_and_pass_errors_on(threads: int | None) -> None:
         in_threads(threads, lambda n: 1 // n, [1, 0])
 
 
-@settings(deadline=None)
-@example(z=3.0, q=26.0, t=0.0, b=0.0)  # Newton's method alone goes to and fro between 3 and -8.4
+@settings(deadline=None, max_examples=30)
 @given(
-    z=st.floats(-500, 500),
-    q=st.floats(0, 1e4),
-    t=st.floats(0, 1),
-    b=st.floats(0, 1),
+    texts=st.lists(TEXT, min_size=1, max_size=6),
+    data=st.data(),
+    min_texts=st.integers(1, 4),
+    most=st.integers(1, 200),
 )
-def test_settle_solves_its_equation(z: float, q: float, t: float, b: float) -> None:
-    dual = float(settle(z, q, t, b))
-    low, high = z + q * b - q, z + q * b
-    for _ in range(200):  # the root in u by halving
-        u = (low + high) / 2
-        sigmoid = 1 / (1 + np.exp(-u)) if u > -700 else 0.0
-        low, high = (low, u) if u + q * sigmoid > z + q * b else (u, high)
-    assert dual == pytest.approx(t - sigmoid, abs=2e-6)
+def test_features_are_the_frequent_and_those_of_rare_labels(
+    texts: list[str], data: st.DataObject, min_texts: int, most: int
+) -> None:
+    texts = texts * data.draw(st.sampled_from([1, 2, 300]))  # more than a chunk too
+    marks = data.draw(st.lists(st.booleans(), min_size=6, max_size=6))
+    rare = [marks[i % 6] for i in range(len(texts))]
+    counted = count_grams_of_texts(pa.array(texts), (2, 2, 3), 2**10, 2)
+    buffer, offsets = text_buffers(pa.array(texts))
+    normal = [bytes(buffer[start:end]).decode() for start, end in pairwise(offsets)]
+    cached = {text: reference.count_reference(text, (2, 2, 3), 2**10) for text in set(normal)}
+    documents, of_rare = reference.documents_reference([cached[text] for text in normal], rare, 2**10)
+    wanted = [b for b in range(2**10) if documents[b] >= min_texts or of_rare[b] >= min(min_texts, 2)]
+    wanted = sorted(wanted, key=lambda b: -documents[b])[:most]
+    buckets, idf = choose_features(counted, np.array(rare), 2**10, min_texts, most)
+    assert buckets.tolist() == wanted
+    np.testing.assert_allclose(idf, np.log((1 + len(texts)) / (1 + documents[wanted])) + 1, rtol=1e-6)
 
 
-def test_settle_keeps_its_digits_at_the_ends() -> None:
-    assert float(settle(-40.0, 1e-9, 0.0, 0.0)) == pytest.approx(-np.exp(-40.0), rel=1e-5)
-    assert float(settle(40.0, 1e-9, 1.0, 1.0)) == pytest.approx(np.exp(-40.0), rel=1e-5)
+def test_a_row_gives_words_and_characters_the_same_length() -> None:
+    counted = count_grams_of_texts(pa.array(["one two", "", "onetwo"]), (1, 2, 3), 2**20, 1)
+    rows = np.full(2**20, -1, np.int32)
+    seen = np.unique(counted[0][0])
+    rows[seen] = np.arange(len(seen))
+    known = weigh_grams(counted.copy(), rows, np.ones(len(seen), np.float32), 1)
+    kinds = seen[known.features] % 2
+    first, last = slice(0, known.ends[0]), slice(known.ends[1], None)
+    for part in (first, last):
+        squares = [np.sum(known.values[part][kinds[part] == kind] ** 2) for kind in (0, 1)]
+        assert squares == pytest.approx([0.5, 0.5])
+    rows[seen[seen % 2 == kernels.WORDS]] = -1  # characters alone have the whole length
+    found = weigh_grams(counted, rows, np.ones(len(seen), np.float32), 1)
+    assert np.sum(found.values[: found.ends[0]] ** 2) == pytest.approx(1)
+
+
+class Problem:
+    """Random sparse rows of length one, some empty, with random targets, hard, soft and stored zeros."""
+
+    def __init__(self, seed: int, labels: int, bias: float) -> None:
+        self.generator = generator = np.random.default_rng(seed)
+        self.labels, self.bias = labels, bias
+        dense = generator.random((12, 7)) * (generator.random((12, 7)) < 0.4)
+        dense = (dense / np.maximum(np.linalg.norm(dense, axis=1, keepdims=True), 1e-12)).astype(np.float32)
+        row, column = np.nonzero(dense)
+        self.dense = np.hstack([dense, np.full((12, 1), bias)]).astype(np.float64)
+        ends = np.cumsum(np.bincount(row, minlength=12))
+        self.rows = (ends, column.astype(np.int32), dense[row, column])
+        self.targets = np.round(generator.random((12, labels)) * 4) / 4  # 0.5 too, which says nothing
+        self.targets *= generator.random((12, labels)) < 0.7
+        where, label = np.nonzero((self.targets > 0) | (generator.random((12, labels)) < 0.1))
+        starts = np.concatenate([[0], np.cumsum(np.bincount(where, minlength=12))])
+        self.csr = (starts, label.astype(np.int32), self.targets[where, label].astype(np.float32))
+        self.costs = np.exp(generator.uniform(-2, 2, (2, labels))).astype(np.float32)
+
+    def zeros(self) -> tuple[Singles, Singles, Singles]:
+        """Duals, weights and biases."""
+        return (
+            np.zeros((12, self.labels), np.float32),
+            np.zeros((7, self.labels), np.float32),
+            np.zeros(self.labels, np.float32),
+        )
+
+
+PROBLEM = st.builds(
+    Problem, seed=st.integers(0, 1000), labels=st.integers(1, 20), bias=st.sampled_from([0.0, 1.0, 2.0])
+)
+
+
+@settings(deadline=None, max_examples=40)
+@given(problem=PROBLEM, tolerance=st.sampled_from([1e-6, 0.617]), still=st.sampled_from([0.0, 0.317]))
+def test_a_pass_equals_the_reference(problem: Problem, tolerance: float, still: float) -> None:
+    labels = problem.labels
+    duals, weight, bias = problem.zeros()
+    violations, costs = np.full(labels, np.inf, np.float32), problem.costs.astype(np.float64)
+    expected_duals, expected_weight = np.zeros((labels, 12)), np.zeros((labels, 8))
+    for _ in range(3):
+        order = problem.generator.permutation(12)[:10]  # rows of a held-out fold are not visited
+        losses, last = np.zeros(labels), violations.copy()
+        model = (duals, weight, bias, problem.costs)
+        options = (problem.bias, tolerance, still)
+        solve_pass(order, *problem.rows, problem.csr, *model, *options, violations, losses)
+        for label in range(labels):
+            violation, loss = float(last[label]), 0.0
+            if violation >= tolerance:  # else it is settled
+                violation, loss = reference.solve_pass_reference(
+                    order,
+                    problem.dense,
+                    problem.targets[:, label],
+                    expected_duals[label],
+                    expected_weight[label],
+                    costs[:, label],
+                    still * tolerance,
+                )
+            assert violations[label] == pytest.approx(violation, rel=1e-4, abs=1e-4)
+            assert losses[label] == pytest.approx(loss, rel=1e-4, abs=1e-4)
+    np.testing.assert_allclose(duals, expected_duals.T, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(weight, expected_weight[:, :-1].T, rtol=1e-3, atol=2e-4)
+    np.testing.assert_allclose(bias, expected_weight[:, -1], rtol=1e-3, atol=2e-4)
 
 
 @settings(deadline=None, max_examples=30)
-@given(
-    seed=st.integers(0, 1000),
-    labels=st.integers(1, 20),
-    cost=st.floats(0.1, 100),
-    bias=st.sampled_from([0, 1, 2]),
-)
-def test_a_pass_equals_the_reference(seed: int, labels: int, cost: float, bias: float) -> None:
-    generator = np.random.default_rng(seed)
-    count, features = 12, 7
-    dense = generator.random((count, features)) * (generator.random((count, features)) < 0.4)
-    dense /= np.maximum(np.linalg.norm(dense, axis=1, keepdims=True), 1e-12)
-    dense = dense.astype(np.float32)
-    row, column = np.nonzero(dense)
-    ends = np.cumsum(np.bincount(row, minlength=count))
-    targets = np.round(generator.random((count, labels)) * 2) / 2  # soft targets too
-    duals, weight = np.zeros((count, labels), np.float32), np.zeros((features, labels), np.float32)
-    biases, losses = np.zeros(labels, np.float32), np.zeros(labels)
-    expected_duals, expected_weight = np.zeros((labels, count)), np.zeros((labels, features + 1))
-    extended = np.hstack([dense, np.full((count, 1), bias)]).astype(float)
-    for _ in range(3):
-        order = generator.permutation(count)
-        rows = (ends, column.astype(np.int32), dense[row, column].astype(np.float32))
-        hot = targets.astype(np.float32)
-        solve_pass(order, *rows, hot, duals, weight, biases, losses, cost, float(bias), 0.0)
-        for label in range(labels):
-            reference.solve_pass_reference(
-                order, extended, targets[:, label], expected_duals[label], expected_weight[label], cost
-            )
-    np.testing.assert_allclose(duals, expected_duals.T, atol=2e-4)
-    np.testing.assert_allclose(weight, expected_weight[:, :-1].T, atol=2e-3 * max(cost, 1) ** 0.5)
-    np.testing.assert_allclose(biases, expected_weight[:, -1], atol=2e-3 * max(cost, 1) ** 0.5)
+@given(problem=PROBLEM, sign=st.sampled_from([1.0, -1.0]), share=st.sampled_from([0.05, 0.9]))
+def test_rows_are_added_and_scored(problem: Problem, sign: float, share: float) -> None:
+    duals, weight, bias = problem.zeros()
+    duals[:] = problem.generator.normal(size=duals.shape) * (problem.generator.random(duals.shape) < share)
+    rows = np.sort(problem.generator.permutation(12)[:8])
+    add_rows(rows, *problem.rows, duals, weight, bias, problem.bias, sign)
+    total = problem.dense[rows].T @ duals[rows].astype(np.float64) * sign
+    np.testing.assert_allclose(weight, total[:-1], atol=1e-5)
+    np.testing.assert_allclose(bias, total[-1], atol=2e-5)
+    scores = np.full((12, problem.labels), np.nan, np.float32)
+    score_rows(rows, *problem.rows, weight, bias, problem.bias, scores)
+    for label in range(problem.labels):
+        expected = reference.scores_reference(problem.dense, np.append(weight[:, label], bias[label]))
+        np.testing.assert_allclose(scores[rows, label], expected[rows], atol=2e-5)
+    assert np.isnan(np.delete(scores, rows, axis=0)).all()
+
+
+@settings(deadline=None, max_examples=30)
+@given(problem=PROBLEM)
+def test_optimal_duals_equal_the_reference(problem: Problem) -> None:
+    margins = problem.generator.normal(size=(12, problem.labels)).astype(np.float32) * 2
+    duals = margins.copy()
+    optimal_duals(problem.csr, problem.costs, duals)
+    for label in range(problem.labels):
+        expected = reference.optimal_duals_reference(
+            margins[:, label].astype(np.float64),
+            problem.targets[:, label],
+            problem.costs[:, label].astype(np.float64),
+        )
+        np.testing.assert_allclose(duals[:, label], expected, rtol=1e-4, atol=1e-5)
 
 
 COMPILED_ANEW = """

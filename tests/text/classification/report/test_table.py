@@ -40,14 +40,17 @@ def test_golden_multi_label() -> None:
         "",
         "macro average precision (mAP)  0.750   subset accuracy  0.250",
         "macro ROC AUC                  0.583   Hamming loss     0.250",
+        "macro expected calibration error (ECE)  0.3083",
+        "macro Brier score                       0.2008",
         "",
-        "label                      support  threshold      P      R     F1     AP    AUC",
+        "label               support  threshold      P      R     F1     AP    AUC    ECE",
         "--------------------------------------------------------------------------------",
-        "toxic                            3      0.500  0.667  0.667  0.667  0.917  0.667",
-        "모욕                             1      0.500  0.000  0.000  0.000  0.333  0.500",
-        "threat\\n                         0      0.500      -      -      -      -      -",
-        "a label name longer th...        4     <0.001  1.000  1.000  1.000  1.000      -",
+        "toxic                     3      0.500  0.667  0.667  0.667  0.917  0.667  0.375",
+        "모욕                      1      0.500  0.000  0.000  0.000  0.333  0.500  0.250",
+        "threat\\n                  0      0.500      -      -      -      -      -      -",
+        "a label name lo...        4     <0.001  1.000  1.000  1.000  1.000      -  0.300",
         "--------------------------------------------------------------------------------",
+        "ECE: gap between probability and how often it comes true.",
         "1 label has no positive rows here (threat\\n): shown with -, left out of the",
         "macro averages.",
         "1 label has no negative rows here (a label name longer than an...): shown with",
@@ -66,19 +69,47 @@ def test_golden_single_label() -> None:
     )
     assert format_table(evaluation, title="Test").split("\n") == [
         "Test: 3 rows, 2 labels, one per row",
-        "--------------------------------------------------------------------",
+        "---------------------------------------------------------------------------",
         "               precision   recall       F1",
         "micro average      0.667    0.667    0.667",
         "macro average      0.750    0.750    0.667",
         "",
         "macro average precision (mAP)  1.000   subset accuracy  0.667",
         "macro ROC AUC                  1.000   Hamming loss     0.333",
+        "macro expected calibration error (ECE)  0.4333",
+        "macro Brier score                       0.2300",
         "",
-        "label          support  threshold      P      R     F1     AP    AUC",
-        "--------------------------------------------------------------------",
-        "ham                  1     argmax  0.500  1.000  0.667  1.000  1.000",
-        "spam                 2     argmax  1.000  0.500  0.667  1.000  1.000",
-        "--------------------------------------------------------------------",
+        "label          support  threshold      P      R     F1     AP    AUC    ECE",
+        "---------------------------------------------------------------------------",
+        "ham                  1     argmax  0.500  1.000  0.667  1.000  1.000  0.433",
+        "spam                 2     argmax  1.000  0.500  0.667  1.000  1.000  0.433",
+        "---------------------------------------------------------------------------",
+        "ECE: gap between probability and how often it comes true.",
+    ]
+
+
+def test_golden_before_calibration() -> None:
+    targets = np.array([[1, 0], [0, 1], [1, 1], [0, 1]])
+    evaluation = evaluate(
+        np.abs(targets - 0.25),
+        targets,
+        labels=["identity_hate", "a long label name"],
+        thresholds=[0.5, 0.5],
+        multi_label=True,
+        uncalibrated=np.abs(targets - 0.4),
+    )
+    assert format_table(evaluation, title="Test").split("\n")[6:] == [
+        "macro average precision (mAP)  1.000   subset accuracy  1.000",
+        "macro ROC AUC                  1.000   Hamming loss     0.000",
+        "macro expected calibration error (ECE)  0.2500 (0.4000 before calibration)",
+        "macro Brier score                       0.0625 (0.1600 before calibration)",
+        "",
+        "label           support  thresh      P      R     F1     AP    AUC    ECE    raw",
+        "--------------------------------------------------------------------------------",
+        "identity_hate         2   0.500  1.000  1.000  1.000  1.000  1.000  0.250  0.400",
+        "a long labe...        3   0.500  1.000  1.000  1.000  1.000  1.000  0.250  0.400",
+        "--------------------------------------------------------------------------------",
+        "ECE: gap between probability and how often it comes true; raw: uncalibrated.",
     ]
 
 
@@ -89,17 +120,20 @@ def test_nothing_defined() -> None:
     assert lines[4] == "macro average          -        -        -"
     assert lines[6].startswith("macro average precision (mAP)      -   subset accuracy  1.000")
     assert lines[7].startswith("macro ROC AUC                      -   Hamming loss     0.000")
+    assert lines[8] == "macro expected calibration error (ECE)       -"
+    assert lines[9] == "macro Brier score                            -"
 
 
 @settings(max_examples=100)
-@given(st.lists(st.text(max_size=40), min_size=1, max_size=8), st.integers(70, 120))
-def test_every_name_keeps_to_its_column(labels: list[str], width: int) -> None:
-    lines = format_table(some_evaluation(labels), title="Test", width=width).split("\n")
+@given(st.lists(st.text(max_size=40), min_size=1, max_size=8), st.integers(80, 120), st.booleans())
+def test_every_name_keeps_to_its_column(labels: list[str], width: int, raw: bool) -> None:
+    options = {"uncalibrated": np.full((2, len(labels)), 0.5)} if raw else {}
+    lines = format_table(some_evaluation(labels, **options), title="Test", width=width).split("\n")
     assert all(columns(line) <= width for line in lines)
     assert all(mark.isprintable() or mark in "\u200c\u200d" for line in lines for mark in line)
-    first = 11
+    first = 13
     assert len({columns(line) for line in lines[first : first + len(labels)]}) == 1
-    assert len(lines) == first + len(labels) + 1
+    assert len(lines) == first + len(labels) + 2
 
 
 def test_ascii_names_make_an_ascii_table() -> None:
@@ -108,7 +142,7 @@ def test_ascii_names_make_an_ascii_table() -> None:
     assert table.isascii()
     assert "bell\\x07" in table
     assert "tab\\t" in table
-    assert "x" * 22 + "..." in table
+    assert "x" * 15 + "..." in table
 
 
 def test_long_names_have_room_when_there_is_width() -> None:
@@ -150,6 +184,7 @@ def test_many_labels(many: Evaluation) -> None:
     shown = [line.split()[0] for line in lines[start + 23 : start + 33]]
     assert shown == [f"n{column}" for column in range(40, 50)]
     assert lines[start + 34 :] == [
+        "ECE: gap between probability and how often it comes true.",
         "70 more labels are not shown; all are in `flash evaluate MODEL FILE --json` and",
         "in Python's `evaluation.to_dict()`.",
         "5 labels have no positive rows here (n95, n96, n97, n98, n99): shown with -,",
@@ -171,7 +206,7 @@ def test_many_undefined_labels_are_counted() -> None:
 def test_sixty_labels_are_all_shown_in_order() -> None:
     labels = [f"n{column}" for column in range(60)]
     lines = format_table(some_evaluation(labels), title="Test").split("\n")
-    assert [line.split()[0] for line in lines[11:71]] == labels
+    assert [line.split()[0] for line in lines[13:73]] == labels
     assert "not shown" not in "".join(lines)
 
 

@@ -3,7 +3,7 @@
 Imports nothing of the project but the errors and the kernels.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from os import cpu_count
@@ -19,6 +19,7 @@ from flash.core.errors import DataError
 from flash.text.classification.backbones import kernels
 
 CHUNK = 256  # texts that one task takes; no result depends on it
+GROUP = 64  # chunks whose rows are made before they are put in their place
 Texts: TypeAlias = pa.Array | pa.ChunkedArray
 Counted: TypeAlias = tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.int64]]
 Item = TypeVar("Item")
@@ -82,19 +83,23 @@ def count_grams(
 
 
 def choose_features(
-    counted: Iterable[Counted], texts: int, buckets: int, min_texts: int, most: int
+    counted: Sequence[Counted], rare: npt.NDArray[np.bool_], buckets: int, min_texts: int, most: int
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
-    """The `most` frequent buckets that at least `min_texts` texts have, and their smoothed idf, one each.
+    """The `most` frequent of the buckets that matter, and their smoothed idf, one each.
 
+    A bucket matters if at least `min_texts` texts have it, or two (fewer, if `min_texts` is) of the texts that
+    `rare` (N,) marks: what few texts of a rare label share is all there is to tell it by.
     idf = log((1 + texts) / (1 + texts with the bucket)) + 1, as scikit-learn's TfidfTransformer has it.
     The most frequent come first, so that the weights touched most lie together.
     """
-    documents = np.zeros(buckets, dtype=np.int64)
-    for found, _, _ in counted:
-        kernels.count_documents(found, documents)
-    used = np.flatnonzero(documents >= min_texts)
+    documents = np.zeros(buckets, dtype=np.int32)
+    of_rare = np.zeros(buckets, dtype=np.uint8)
+    marks = rare.view(np.uint8)
+    for start, (found, _, ends) in zip(range(0, len(marks), CHUNK), counted, strict=True):
+        kernels.count_documents(found, ends, marks[start : start + CHUNK], documents, of_rare)
+    used = np.flatnonzero((documents >= min_texts) | (of_rare >= min(min_texts, 2)))
     used = used[np.argsort(-documents[used], kind="stable")][:most]
-    idf = np.log((1 + texts) / (1 + documents[used])) + 1
+    idf = np.log((1 + len(rare)) / (1 + documents[used])) + 1
     return used.astype(np.int32), idf.astype(np.float32)
 
 
@@ -108,16 +113,25 @@ class Rows:
 
 
 def weigh_grams(
-    counted: Sequence[Counted],
+    counted: list[Counted],
     rows: npt.NDArray[np.int32],
     idf: npt.NDArray[np.float32],
     threads: int | None,
 ) -> Rows:
-    """The TF-IDF rows of counted texts; `rows` gives each bucket's feature, -1 for none."""
-    parts = in_threads(threads, lambda part: kernels.weigh_texts(*part, rows, idf), counted)
-    starts = np.cumsum([0] + [len(features) for features, _, _ in parts])
-    return Rows(
-        np.concatenate([features for features, _, _ in parts]),
-        np.concatenate([values for _, values, _ in parts]),
-        np.concatenate([ends + start for (_, _, ends), start in zip(parts, starts[:-1], strict=True)]),
-    )
+    """The TF-IDF rows of counted texts; `rows` gives each bucket's feature, -1 for none.
+
+    Empties `counted`, so that its parts and the rows made of them are never in memory together.
+    """
+    room = sum(len(buckets) for buckets, _, _ in counted)
+    features, values = np.empty(room, np.int32), np.empty(room, np.float32)  # untouched memory costs nothing
+    ends = []
+    end = 0
+    counted.reverse()
+    while counted:
+        group = [counted.pop() for _ in range(min(len(counted), GROUP))]
+        for part in in_threads(threads, lambda part: kernels.weigh_texts(*part, rows, idf), group):
+            last = end + len(part[0])
+            features[end:last], values[end:last] = part[:2]
+            ends.append(part[2] + end)
+            end = last
+    return Rows(features[:end], values[:end], np.concatenate(ends) if ends else np.zeros(0, np.int64))

@@ -18,6 +18,7 @@ from numba import njit
 from numba.core.event import Event, Listener, install_listener
 
 SPACE, WORD, SYMBOL, EXTENDS, IGNORED = range(5)  # what a character is to the tokeniser
+WORDS, CHARACTERS = range(2)  # the lowest bit of an n-gram's bucket
 BOUNDARY = 0x20  # stands before and after each token; no token holds a space itself
 CHARACTER_SEED = np.uint64(
     0x243F6A8885A308D3
@@ -141,10 +142,10 @@ def decode(
 
 
 @compiled
-def finish(value: np.uint64, mask: np.uint64) -> np.int32:
-    """The bucket of a hash: every bit of it reaches the low ones."""
+def finish(value: np.uint64, mask: np.uint64, kind: int) -> np.int32:
+    """The bucket of a hash: every bit of it reaches the low ones, and the lowest is the n-gram's kind."""
     value = (value ^ (value >> SHIFT)) * FINAL_MULTIPLIER
-    return np.int32((value ^ (value >> SHIFT)) & mask)
+    return np.int32((value ^ (value >> SHIFT)) & mask & ~np.uint64(1)) | np.int32(kind)
 
 
 @compiled
@@ -195,7 +196,7 @@ def count_grams(
         if first > 0 and kinds[first] == SPACE:
             for n in range(min(words, seen + 1), 0, -1):
                 chain[n] = ((chain[n - 1] if n > 1 else WORD_SEED) ^ word) * MULTIPLIER
-                found = count(finish(chain[n], mask), found, table, table_mask, slots)
+                found = count(finish(chain[n], mask, WORDS), found, table, table_mask, slots)
             seen += 1
             word = WORD_SEED
         elif first > 0:
@@ -204,7 +205,7 @@ def count_grams(
         for last in range(first, min(first + longest, size)):
             gram = (gram ^ np.uint64(codes[last])) * MULTIPLIER
             if last - first + 1 >= shortest and (last > first or kinds[last] != SPACE):
-                found = count(finish(gram, mask), found, table, table_mask, slots)
+                found = count(finish(gram, mask, CHARACTERS), found, table, table_mask, slots)
             if last > first and kinds[last] == SPACE:
                 break
     return found
@@ -268,10 +269,17 @@ def count_texts(
 
 
 @compiled
-def count_documents(buckets: Int32s, documents: Int64s) -> None:
-    """Add one to `documents[bucket]` for each of a chunk's (text, bucket) pairs."""
-    for bucket in buckets:
-        documents[bucket] += 1
+def count_documents(
+    buckets: Int32s, ends: Int64s, rare: Bytes, documents: Int32s, rare_documents: Bytes
+) -> None:
+    """Count for each bucket the texts of a chunk that have it; those with a rare label also apart, up to 255."""
+    start = 0
+    for text in range(len(ends)):
+        for i in range(start, ends[text]):
+            documents[buckets[i]] += 1
+            if rare[text] and rare_documents[buckets[i]] < 255:
+                rare_documents[buckets[i]] += 1
+        start = ends[text]
 
 
 @compiled
@@ -279,6 +287,8 @@ def weigh(
     buckets: Int32s, counts: Int32s, rows: Int32s, idf: Floats, features: Int32s, values: Floats
 ) -> int:
     """A text's TF-IDF row: (1 + log count) * idf over the features it has, of length one.
+
+    Its words and its characters have the same length, whichever are more.
 
     Args:
         buckets: The text's different buckets.
@@ -292,20 +302,27 @@ def weigh(
         How many features were written.
     """
     kept = 0
-    square = 0.0
+    word_square = character_square = 0.0
     for i in range(len(buckets)):
         feature = rows[buckets[i]]
         if feature >= 0:
             value = np.float64(idf[feature])
             if counts[i] > 1:
                 value *= 1.0 + np.log(np.float64(counts[i]))
-            features[kept] = feature
+            kind = buckets[i] & 1
+            features[kept] = 2 * feature + kind
             values[kept] = value
-            square += value * value
+            if kind == WORDS:
+                word_square += value * value
+            else:
+                character_square += value * value
             kept += 1
-    scale = 1.0 / np.sqrt(square) if kept > 0 else 0.0
+    both = 2.0 if word_square > 0 and character_square > 0 else 1.0
+    word_scale = 1.0 / np.sqrt(both * word_square) if word_square > 0 else 0.0
+    character_scale = 1.0 / np.sqrt(both * character_square) if character_square > 0 else 0.0
     for i in range(kept):
-        values[i] = values[i] * scale
+        values[i] = values[i] * (word_scale if features[i] & 1 == WORDS else character_scale)
+        features[i] >>= 1
     return kept
 
 
@@ -327,6 +344,30 @@ def weigh_texts(
 
 
 @compiled
+def add_scores(
+    features: Int32s, values: Floats, start: int, stop: int, weight: Floats, scores: Floats
+) -> None:
+    """Add the sparse row from `start` to `stop` times `weight` (F, K) to `scores` (K,).
+
+    Four features at a time: the scores are loaded and stored a fourth as often.
+    """
+    labels = len(scores)
+    i = start
+    while i + 4 <= stop:
+        v0, v1, v2, v3 = values[i], values[i + 1], values[i + 2], values[i + 3]
+        w0, w1 = weight[features[i]], weight[features[i + 1]]
+        w2, w3 = weight[features[i + 2]], weight[features[i + 3]]
+        for k in range(labels):
+            scores[k] += ((v0 * w0[k] + v1 * w1[k]) + v2 * w2[k]) + v3 * w3[k]
+        i += 4
+    while i < stop:
+        value, weights = values[i], weight[features[i]]
+        for k in range(labels):
+            scores[k] += value * weights[k]
+        i += 1
+
+
+@compiled
 def logits_of_texts(
     data: Bytes,
     offsets: Int64s,
@@ -340,7 +381,6 @@ def logits_of_texts(
 ) -> None:
     """Texts to logits (N, L) in one go; what a text gets does not depend on its neighbours."""
     buckets = len(rows)
-    labels = weight.shape[1]
     per_byte, codes, kinds, table, slots = scratch(offsets, grams, buckets)
     found_buckets = np.empty_like(slots)
     found_counts = np.empty_like(slots)
@@ -353,9 +393,5 @@ def logits_of_texts(
         found = count_grams(codes, kinds, size, grams, np.uint64(buckets - 1), table, mask, slots)
         drain(found, slots, table, found_buckets, found_counts)
         kept = weigh(found_buckets[:found], found_counts[:found], rows, idf, features, values)
-        row = logits[text]
-        row[:] = bias
-        for i in range(kept):
-            weights = weight[features[i]]
-            for label in range(labels):
-                row[label] += values[i] * weights[label]
+        logits[text] = bias
+        add_scores(features, values, 0, kept, weight, logits[text])

@@ -1,4 +1,4 @@
-"""The linear backbone: hashed n-grams, TF-IDF, and one exact logistic regression a label.
+"""The linear backbone: hashed n-grams, TF-IDF, and one linear classifier a label; `fitting` trains it.
 
 Imports no torch and no lightning; of the project only the errors and the compiled loops beside it. Word
 n-grams and in-word character n-grams of the normalised text are hashed into buckets; a bucket that training
@@ -8,14 +8,12 @@ probabilities.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
-from zlib import crc32
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from flash.core.errors import DataError, FlashError
+from flash.core.errors import FlashError
 from flash.text.classification.backbones.features import (
     CHUNK,
     Rows,
@@ -27,15 +25,21 @@ from flash.text.classification.backbones.features import (
     weigh_grams,
 )
 from flash.text.classification.backbones.kernels import character_classes, logits_of_texts
-from flash.text.classification.backbones.solver import solve_pass
 
 if TYPE_CHECKING:  # scipy.sparse is slow to import, and prediction needs none of it
-    from scipy.sparse import csr_array
+    from scipy.sparse import csc_array
 
+MANY_TEXTS = 10_000  # of so many, one has to have a feature
 FEW_TEXTS = 1000  # with fewer, a feature of a single text may be all there is to learn from
 MOST_WEIGHT_BYTES = 2**31
 MOST_BUCKETS = 2**24
 """A file of 2 kB can ask for any number of buckets, and each takes 4 bytes of memory."""
+MOST_COST = 1e6
+"""What multiplies costs is up to this, and down to its inverse, so that no product leaves float32."""
+RARE = 50
+"""A label with fewer texts is rare."""
+NUMBERS = object()
+"""Stands for a tuple of any number of numbers."""
 
 
 @dataclass(frozen=True)
@@ -46,32 +50,50 @@ class LinearConfig:
     """Word n-grams of one word up to this many; 0 for none."""
     char_ngrams: tuple[int, int] = (2, 5)
     """Shortest and longest character n-gram, within a word and its boundaries; (0, 0) for none."""
-    buckets: int = 2**20
-    """How many buckets n-grams are hashed into: a power of two."""
-    min_texts: int = 2
-    """A bucket is a feature if this many training texts have it; below 1,000 texts, every bucket is."""
-    regularization: float = 4.0
-    """C, the weight of the training loss against half the squared length of a label's weights; above 0."""
+    buckets: int = 2**21
+    """How many buckets n-grams are hashed into, words and characters half each: a power of two."""
+    min_texts: int = 3
+    """A bucket is a feature if this many training texts and one in 10,000 have it, or two texts of a rare
+    label (one with fewer than 50 texts); below 1,000 texts, every bucket is."""
+    regularization: float | Literal["auto"] | tuple[float, ...] = "auto"
+    """C, the weight of the training loss against half the squared length of a label's weights, above 0: a number, one
+    a label, or "auto": for each label the smallest of 0.125, 0.25, 0.5 and 1 of which the next is not clearly better
+    on rows held out."""
+    positive_weight: float | Literal["balanced"] | tuple[float, ...] = 1.0
+    """How much more a text that has a label counts for it than one that has not: a number, one a label, or
+    "balanced": as many times as there are more texts without it."""
+    label_weight: float | tuple[float, ...] = 1.0
+    """What each label's C is multiplied by: a number, or one a label."""
+    folds: int = 5
+    """How many folds the training rows are divided into for scores of texts that a model has not seen, from
+    which calibration and thresholds come; 0 for none."""
     bias: float = 1.0
     """The value of the constant feature, whose weight is regularised like any other; 0 for no bias."""
-    tolerance: float = 1e-3
-    """The fit ends when no dual variable is further than this from its row's probability."""
+    tolerance: float = 0.2
+    """The fit ends when no dual variable's gradient, a margin, is larger than this."""
     max_passes: int = 100
-    """The fit ends after this many passes over the training rows in any case."""
-    exclusive: bool = False
-    """Whether exactly one label applies: the logits are then log sigmoid(z), so that their softmax is the
-    probabilities of one against the rest, divided by their sum."""
+    """A fit ends after this many passes over the training rows in any case."""
 
     def __post_init__(self) -> None:
-        if isinstance(self.char_ngrams, list):  # a model file gives one
-            object.__setattr__(self, "char_ngrams", tuple(self.char_ngrams))
+        for name in ("char_ngrams", "regularization", "positive_weight", "label_weight"):
+            if isinstance(getattr(self, name), list):  # a model file gives one
+                object.__setattr__(self, name, tuple(getattr(self, name)))
         for field in fields(self):
             value = getattr(self, field.name)
-            if not is_alike(value, field.default):
+            if not any(is_alike(value, kind) for kind in (field.default, *OTHER_KINDS.get(field.name, ()))):
                 raise FlashError(
                     f"option {field.name} of the linear backbone is {value!r}; expected a value such as {field.default!r}"
                 )
         shortest, longest = self.char_ngrams
+        weights = {
+            name: np.atleast_1d(1.0 if isinstance(value, str) else np.asarray(value, np.float64))
+            for name in ("regularization", "positive_weight", "label_weight")
+            for value in [getattr(self, name)]
+        }
+        positive = {
+            name: bool(value.size) and bool(np.all((value >= 1 / MOST_COST) & (value <= MOST_COST)))
+            for name, value in weights.items()
+        }
         rules = {
             "word_ngrams": (self.word_ngrams >= 0, "0 or more"),
             "char_ngrams": (
@@ -83,11 +105,17 @@ class LinearConfig:
                 f"a power of two from 64 to {MOST_BUCKETS}",
             ),
             "min_texts": (self.min_texts >= 1, "1 or more"),
-            "regularization": (0 < self.regularization < np.inf, "a number above 0"),
-            "bias": (0 <= self.bias < np.inf, "0 or more"),
+            "regularization": (positive["regularization"], "a number from 1e-6 to 1e6, or 'auto'"),
+            "positive_weight": (positive["positive_weight"], "numbers from 1e-6 to 1e6, or 'balanced'"),
+            "label_weight": (positive["label_weight"], "numbers from 1e-6 to 1e6"),
+            "folds": (self.folds == 0 or 2 <= self.folds <= 100, "0, or 2 to 100"),
+            "bias": (0 <= self.bias <= 1e6, "0 to 1e6"),
             "tolerance": (0 < self.tolerance < 1, "between 0 and 1"),
             "max_passes": (self.max_passes >= 1, "1 or more"),
         }
+        for name, word in (("regularization", "auto"), ("positive_weight", "balanced")):
+            if isinstance(value := getattr(self, name), str) and value != word:
+                rules[name] = (False, rules[name][1])
         for name, (holds, expected) in rules.items():
             if not holds:
                 raise FlashError(
@@ -95,8 +123,18 @@ class LinearConfig:
                 )
 
 
+OTHER_KINDS: dict[str, tuple[Any, ...]] = {
+    "regularization": (1.0, NUMBERS),
+    "positive_weight": ("balanced", NUMBERS),
+    "label_weight": (NUMBERS,),
+}
+"""What an option may be beside a value like its default."""
+
+
 def is_alike(value: Any, default: Any) -> bool:
     """Whether a value has the type of an option's default; JSON-like lists stand for tuples."""
+    if default is NUMBERS:
+        return type(value) in (list, tuple) and all(is_alike(number, 1.0) for number in value)
     if type(default) is tuple:
         length = len(value) if type(value) in (list, tuple) else -1
         return length == len(default) and all(map(is_alike, value, default))
@@ -148,7 +186,7 @@ class Linear:
             logits_of_texts(*buffers, classes, self._grams, self._rows, idf, weight, bias, chunk)
 
         in_threads(self.threads, fill, range(0, len(texts), CHUNK))
-        return -np.logaddexp(np.float32(0), -logits) if self.config.exclusive else logits
+        return logits
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """Everything that prediction needs beside the options; not copied.
@@ -187,172 +225,21 @@ class Linear:
         for constant in self._constants:
             constant.flags.writeable = False  # one type, one compilation, for trained and loaded models
 
-    def fit_features(self, texts: Texts) -> Rows:
+    def fit_features(self, texts: Texts, targets: "csc_array") -> Rows:
         """Choose the features from training texts, with weights of 0, and return the texts' rows."""
         config = self.config
         counted = count_grams(texts, self._grams, config.buckets, self.threads)
-        min_texts = config.min_texts if len(texts) >= FEW_TEXTS else 1
+        min_texts = max(config.min_texts, len(texts) // MANY_TEXTS) if len(texts) >= FEW_TEXTS else 1
+        rare = np.zeros(len(texts), np.bool_)
+        support = np.diff(targets.indptr)
+        for label in np.flatnonzero((support > 0) & (support < RARE)):
+            rare[targets.indices[targets.indptr[label] : targets.indptr[label + 1]]] = True
         most = MOST_WEIGHT_BYTES // (4 * max(self.num_labels, 1))
-        buckets, idf = choose_features(counted, len(texts), config.buckets, min_texts, most)
+        buckets, idf = choose_features(counted, rare, config.buckets, min_texts, most)
         weight = np.zeros((len(buckets), self.num_labels), np.float32)
         bias = np.zeros(self.num_labels, np.float32)
         self.load_arrays({"buckets": buckets, "idf": idf, "weight": weight, "bias": bias})
         return weigh_grams(counted, self._rows, idf, self.threads)
-
-
-class LinearSolver:
-    """One exact fit of a `Linear`, pass by pass, so that a training loop can show progress, stop and resume.
-
-    Features and their idf are chosen here; the weights of `model` are set to 0, and change with each `step`.
-    Labels are solved in blocks of `labels_a_block`, each on one thread, over the rows in an order drawn from
-    (seed, pass): the same seed and data give the same weights bit for bit at any number of threads.
-
-    Args:
-        model: What to fit.
-        texts: N training texts.
-        targets: (N, L), 1.0 where a label applies, soft targets in [0, 1] as they are.
-        seed: Of the order of the rows.
-
-    Raises:
-        DataError: No rows, numbers of rows or labels that differ, or a target outside [0, 1].
-    """
-
-    def __init__(self, model: Linear, texts: Texts, targets: "csr_array", *, seed: int = 0) -> None:
-        if 0 in targets.shape or targets.shape != (len(texts), model.num_labels):
-            raise DataError(
-                f"{len(texts)} texts with targets of shape {targets.shape} for {model.num_labels} labels; "
-                f"expected targets of shape (texts, labels), and at least one of each"
-            )
-        if targets.nnz and not (targets.data.min() >= 0 and targets.data.max() <= 1):
-            raise DataError(
-                f"targets lie between {targets.data.min()} and {targets.data.max()}; expected 0 to 1"
-            )
-        self.model = model
-        self.seed = seed
-        self.passes = 0
-        self.rows = model.fit_features(texts)
-        self._targets = targets.tocsc()  # a block takes its columns
-        width = labels_a_block(model.num_labels)
-        self._labels = [
-            slice(first, min(first + width, model.num_labels)) for first in range(0, model.num_labels, width)
-        ]
-        sizes = [labels.stop - labels.start for labels in self._labels]
-        features = len(self.model.arrays()["idf"])
-        self._duals = [np.zeros((len(texts), size), np.float32) for size in sizes]
-        self._weights = [np.zeros((features, size), np.float32) for size in sizes]
-        self._biases = [np.zeros(size, np.float32) for size in sizes]
-        self._violations = np.ones(len(sizes))  # of each block's last pass
-        self._losses = np.zeros(len(sizes))
-
-    @property
-    def converged(self) -> bool:
-        """Whether the optimum is reached within `tolerance`, or `max_passes` are done."""
-        config = self.model.config
-        return self.passes >= config.max_passes or bool(np.all(self._violations < config.tolerance))
-
-    def step(self) -> float:
-        """One pass over the rows for all labels.
-
-        Returns:
-            The mean binary cross-entropy a row and label in nats, each taken just before its row's update.
-        """
-        order = np.random.Generator(np.random.PCG64([self.seed, self.passes])).permutation(
-            len(self.rows.ends)
-        )
-        tolerance = self.model.config.tolerance
-        blocks = np.flatnonzero(self._violations >= tolerance).tolist()  # the others are done
-        in_threads(self.model.threads, lambda block: self._solve_block(block, order), blocks)
-        self.passes += 1
-        return float(self._losses.sum()) / (len(order) * self.model.num_labels)
-
-    def _solve_block(self, block: int, order: npt.NDArray[np.int64]) -> None:
-        config, rows, model = self.model.config, self.rows, self.model.arrays()
-        labels = self._labels[block]
-        weight, bias = self._weights[block], self._biases[block]
-        losses = np.zeros(len(bias))
-        self._violations[block] = solve_pass(
-            order,
-            rows.ends,
-            rows.features,
-            rows.values,
-            self._targets[:, labels].toarray().astype(np.float32),
-            self._duals[block],
-            weight,
-            bias,
-            losses,
-            config.regularization,
-            config.bias,
-            config.tolerance / 10,
-        )
-        self._losses[block] = losses.sum()
-        model["weight"][:, labels] = weight
-        model["bias"][labels] = bias * np.float32(config.bias)
-
-    def state(self) -> dict[str, npt.NDArray[Any] | int]:
-        """A copy of everything that the next pass depends on, beside the model's options and the data.
-
-        `duals` (N, L) are t - b; `weight` (F, L) and `bias` (L,) are the float32 sums that the passes so far
-        have left, which no recomputation would give bit for bit.
-        """
-        return {
-            "passes": self.passes,
-            "seed": self.seed,
-            "checksum": self._checksum,
-            "duals": np.hstack(self._duals),
-            "weight": np.hstack(self._weights),
-            "bias": np.hstack(self._biases),
-            "violations": self._violations.copy(),
-            "losses": self._losses.copy(),
-        }
-
-    def load_state(self, state: Mapping[str, npt.NDArray[Any] | int]) -> None:
-        """Go on from a `state`, bit for bit as the solver that gave it would have.
-
-        Raises:
-            FlashError: The state is of other data or options, or lacks a part.
-        """
-        current = self.state()
-        missing = sorted(current.keys() - state.keys())
-        if missing:
-            raise FlashError(f"the solver's state lacks {', '.join(missing)}; give what state() returned")
-        if state["checksum"] != self._checksum:
-            raise FlashError(
-                "the solver's state belongs to other texts, targets or options; resume with the data and "
-                "options that the run began with, or start afresh"
-            )
-        known = {name: value for name, value in current.items() if isinstance(value, np.ndarray)}
-        arrays = {name: np.asarray(state[name]) for name in known}
-        check_arrays(
-            "solver state", arrays, {name: (array.shape, array.dtype.type) for name, array in known.items()}
-        )
-        self.passes, self.seed = int(state["passes"]), int(state["seed"])
-        self._violations, self._losses = arrays["violations"].copy(), arrays["losses"].copy()
-        for block, labels in enumerate(self._labels):
-            self._duals[block][:] = arrays["duals"][:, labels]
-            self._weights[block][:] = arrays["weight"][:, labels]
-            self._biases[block][:] = arrays["bias"][labels]
-        model = self.model.arrays()
-        model["weight"][:] = arrays["weight"]
-        model["bias"][:] = arrays["bias"] * np.float32(self.model.config.bias)
-
-    @cached_property
-    def _checksum(self) -> int:
-        """Tells apart training data, and the options that weights and dual variables depend on."""
-        checksum = 0
-        rows, targets, config = self.rows, self._targets, self.model.config
-        options = np.array([config.regularization, config.bias])
-        hot = (targets.indptr, targets.indices, targets.data)
-        for array in (options, rows.ends, rows.features, rows.values, *hot):
-            checksum = crc32(np.ascontiguousarray(array).data.cast("B"), checksum)
-        return checksum
-
-
-def labels_a_block(labels: int) -> int:
-    """How many labels one thread solves side by side: no function of the number of threads.
-
-    Wide blocks fetch a row's features less often, narrow ones keep more threads busy.
-    """
-    return 4 if labels <= 16 else min(64, 8 * -(-labels // 32))
 
 
 def check_arrays(

@@ -13,7 +13,8 @@ import torch
 from scipy.sparse import csr_array
 from torch import nn
 
-from flash.text.classification.backbones.linear import Linear, LinearSolver
+from flash.text.classification.backbones.fitting import LinearSolver
+from flash.text.classification.backbones.linear import Linear
 
 
 class LinearModule(nn.Module):
@@ -56,7 +57,7 @@ class SolverOptimizer(torch.optim.Optimizer):
     """One `step` is one pass of the exact solver, whose dual variables are this optimiser's state.
 
     Attributes:
-        converged: whether the optimum is reached, so that further passes would change nothing.
+        converged: whether the fit is done, so that further passes would change nothing.
         passes: how many were made, those before a resume included.
     """
 
@@ -67,6 +68,7 @@ class SolverOptimizer(torch.optim.Optimizer):
         self.solver: LinearSolver | None = None
         self.converged, self.passes = False, 0
         self._resumed: dict[str, Any] | None = None
+        self._targets: csr_array | None = None
         self._loss = 0.0
 
     def remaining_passes(self, texts: pa.Array, targets: csr_array, seed: int) -> Iterator[int]:
@@ -74,6 +76,7 @@ class SolverOptimizer(torch.optim.Optimizer):
 
         There is at least one, which changes nothing at the optimum: an epoch without a batch has no validation.
         """
+        self._targets = targets
         if self.solver is None and not self.converged:
             self.solver = LinearSolver(self.module.linear, texts, targets, seed=seed)
             if self._resumed is not None:
@@ -96,10 +99,16 @@ class SolverOptimizer(torch.optim.Optimizer):
         self.module.show_arrays()
         return self._loss
 
-    def release(self) -> None:
-        """Give back the training rows of a finished fit."""
-        if self.converged:
-            self.solver = None
+    def take_held_out(self) -> tuple[np.ndarray, csr_array] | None:
+        """Once after a finished fit: scores (rows, L) of training rows by a fit without them, and their targets."""
+        solver = self.solver
+        if solver is None or not self.converged:
+            return None
+        self.solver = None  # gives back the training rows
+        if not len(solver.held_out) or self._targets is None:
+            return None
+        scored = ~np.isnan(solver.held_out[:, 0])
+        return solver.held_out[scored], self._targets[scored]
 
     def state_dict(self) -> dict[str, Any]:
         """The dual variables, or only that the fit is done: a finished model needs none."""

@@ -11,6 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from flash.text.classification.backbones import kernels
+from flash.text.classification.backbones.solver import LEAST_WEIGHT, OFFSET
+
+Doubles = npt.NDArray[np.float64]
 
 BITS = 2**64 - 1
 
@@ -68,14 +71,18 @@ def grams_reference(text: str, grams: tuple[int, int, int]) -> Iterator[tuple[st
 
 
 def bucket_reference(kind: str, gram: tuple[str, ...], buckets: int) -> int:
-    """The bucket of an n-gram: a 64-bit hash over its code points, or over its words' hashes."""
+    """The bucket of an n-gram: a 64-bit hash over its code points, or over its words' hashes.
+
+    Words have even buckets, characters odd ones.
+    """
     if kind == "character":
         value = _hash(int(kernels.CHARACTER_SEED), [ord(character) for character in gram])
     else:
         seed = int(kernels.WORD_SEED)
         value = _hash(seed, [_hash(seed, [ord(character) for character in word]) for word in gram])
     value = ((value ^ (value >> 32)) * int(kernels.FINAL_MULTIPLIER)) & BITS
-    return (value ^ (value >> 32)) & (buckets - 1)
+    bucket = (value ^ (value >> 32)) & (buckets - 1)
+    return bucket - bucket % 2 + (kernels.CHARACTERS if kind == "character" else kernels.WORDS)
 
 
 def _hash(value: int, parts: Sequence[int]) -> int:
@@ -89,15 +96,30 @@ def count_reference(text: str, grams: tuple[int, int, int], buckets: int) -> Cou
     return Counter(bucket_reference(kind, gram, buckets) for kind, gram in grams_reference(text, grams))
 
 
+def documents_reference(
+    texts: Sequence[Mapping[int, int]], rare: Sequence[bool], buckets: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """How many counted texts have each bucket, and how many of those with a rare label, up to 255."""
+    documents, of_rare = np.zeros(buckets, np.int64), np.zeros(buckets, np.int64)
+    for counts, is_rare in zip(texts, rare, strict=True):
+        for bucket in counts:
+            documents[bucket] += 1
+            of_rare[bucket] += is_rare
+    return documents, np.minimum(of_rare, 255)
+
+
 def weigh_reference(
     counts: Mapping[int, int], rows: npt.NDArray[np.int32], idf: npt.NDArray[np.float32]
-) -> npt.NDArray[np.float64]:
-    """A text's dense TF-IDF row (F,) of length one, or all zeros."""
-    row = np.zeros(len(idf))
+) -> Doubles:
+    """A text's dense TF-IDF row (F,) of length one, words and characters half of its square each, or all zeros."""
+    words, characters = np.zeros(len(idf)), np.zeros(len(idf))
     for bucket, times in counts.items():
         if rows[bucket] >= 0:
+            row = words if bucket % 2 == kernels.WORDS else characters
             row[rows[bucket]] = (1 + np.log(times)) * idf[rows[bucket]]
-    return row / (np.linalg.norm(row) or 1.0)
+    both = words / (np.linalg.norm(words) or 1.0) + characters / (np.linalg.norm(characters) or 1.0)
+    scaled: Doubles = both / (np.linalg.norm(both) or 1.0)
+    return scaled
 
 
 def logits_reference(
@@ -110,28 +132,64 @@ def logits_reference(
     return row @ arrays["weight"].astype(np.float64) + arrays["bias"].astype(np.float64)
 
 
+def signs_and_costs_reference(targets: Doubles, costs: Doubles) -> tuple[Doubles, Doubles]:
+    """Of each row, y and what its squared hinge is multiplied by, both (N,), for one label.
+
+    `costs` (2,) are those of rows without the label and with it.
+    """
+    has = targets >= 0.5
+    weights = np.where(targets > 0, np.maximum(np.abs(2 * targets - 1), LEAST_WEIGHT), 1.0)
+    return np.where(has, 1.0, -1.0), costs[has.astype(int)] * weights
+
+
 def solve_pass_reference(
     order: npt.NDArray[np.int64],
-    rows: npt.NDArray[np.float64],
-    targets: npt.NDArray[np.float64],
-    duals: npt.NDArray[np.float64],
-    weight: npt.NDArray[np.float64],
-    cost: float,
-) -> None:
+    rows: Doubles,
+    targets: Doubles,
+    duals: Doubles,
+    weight: Doubles,
+    costs: Doubles,
+    still: float,
+) -> tuple[float, float]:
     """One pass for one label, over dense rows (N, F + 1) that end with the constant feature.
 
-    `duals` (N,) holds t - b, and `weight` (F + 1,) is cost * duals @ rows; both are changed. The best b is
-    found by halving: log(b / (1 - b)) - z + q (b - b before) grows with b.
+    `duals` (N,) holds a y, and `weight` (F + 1,) is duals @ rows; both are changed. Returns the largest
+    projected gradient and the sum of the squared hinges.
     """
+    signs, row_costs = signs_and_costs_reference(targets, costs)
+    violation = loss = 0.0
     for i in order:
-        z = rows[i] @ weight
-        q = cost * (rows[i] @ rows[i])
-        before = targets[i] - duals[i]
-        low, high = 0.0, 1.0
-        for _ in range(200):
-            b = (low + high) / 2
-            if b in (low, high):
-                break
-            low, high = (low, b) if np.log(b) - np.log1p(-b) - z + q * (b - before) > 0 else (b, high)
-        weight += cost * ((targets[i] - b) - duals[i]) * rows[i]
-        duals[i] = targets[i] - b
+        y, softness = signs[i], 1 / (2 * row_costs[i])
+        a = duals[i] * y
+        margin = y * (rows[i] @ weight + OFFSET)
+        gradient = margin - 1 + softness * a
+        projected = gradient if a > 0 else min(gradient, 0.0)
+        violation, loss = max(violation, abs(projected)), loss + max(0.0, 1 - margin) ** 2
+        if abs(projected) > still:
+            after = max(0.0, a - gradient / (rows[i] @ rows[i] + softness))
+            weight += (after - a) * y * rows[i]
+            duals[i] = after * y
+    return violation, loss
+
+
+def scores_reference(rows: Doubles, weight: Doubles) -> Doubles:
+    """The margins (N,) of dense rows (N, F + 1) that end with the constant feature."""
+    margins: Doubles = rows @ weight + OFFSET
+    return margins
+
+
+def optimal_duals_reference(margins: Doubles, targets: Doubles, costs: Doubles) -> Doubles:
+    """The a y (N,) of an optimum with these margins, for one label."""
+    signs, row_costs = signs_and_costs_reference(targets, costs)
+    duals: Doubles = signs * 2 * row_costs * np.maximum(0, 1 - signs * margins)
+    return duals
+
+
+def objective_reference(
+    weight: Doubles, rows: Doubles, targets: Doubles, costs: Doubles
+) -> tuple[float, Doubles]:
+    """What the solver minimises for one label, as a function of the weights (F + 1,), and its gradient."""
+    signs, row_costs = signs_and_costs_reference(targets, costs)
+    short = np.maximum(0, 1 - signs * scores_reference(rows, weight))
+    value = weight @ weight / 2 + row_costs @ short**2
+    return float(value), weight - 2 * (row_costs * short * signs) @ rows

@@ -29,7 +29,9 @@ def format_table(
     positives, the 10 with the lowest F1 are, and a line says how to get them all.
 
     Args:
-        evaluation: what to show; three decimals, "-" where a value is undefined.
+        evaluation: what to show; three decimals (the averages of calibration, small as they are, four), "-"
+            where a value is undefined. The column "raw" is there if probabilities before calibration were
+            evaluated too.
         title: what was evaluated, such as "Validation".
         notes: sentences to end with.
         width: the columns to stay within, 80 unless given. Long names are shortened, but never below 12.
@@ -41,8 +43,11 @@ def format_table(
     sections = _choose_labels(evaluation)
     shown = np.concatenate([rows for _, rows in sections])
     cells = {int(row): _label_cells(evaluation, int(row)) for row in shown}
-    header = ["support", "threshold", "P", "R", "F1", "AP", "AUC"]
-    columns = zip(header, ["", "", *["0.000"] * 5], *cells.values(), strict=True)
+    header = ["support", "threshold", "P", "R", "F1", "AP", "AUC", "ECE"]
+    if evaluation.uncalibrated_brier is not None:
+        # One more column, and still 14 for the name of a label within 80.
+        header = ["support", "thresh", *header[2:], "raw"]
+    columns = zip(header, ["", "", *["0.000"] * (len(header) - 2)], *cells.values(), strict=True)
     widths = [max(map(len, column)) for column in columns]
     names = {row: _printable(evaluation.labels[row]) for row in cells}
     room = max(width - sum(widths) - 2 * len(widths), 12)
@@ -86,7 +91,7 @@ def _describe(evaluation: Evaluation) -> str:
 def _overall(evaluation: Evaluation) -> list[str]:
     """The head: averages over labels, and the measures of whole rows."""
     micro = [_number(getattr(evaluation, f"micro_{name}")) for name in PER_LABEL[:3]]
-    macro = [_number(getattr(evaluation, f"macro_{name}")) for name in PER_LABEL]
+    macro = [_number(getattr(evaluation, f"macro_{name}")) for name in PER_LABEL[:5]]
     return [
         _line("", ["precision", "recall", "F1"], 13, [9, 7, 7]),
         _line("micro average", micro, 13, [9, 7, 7]),
@@ -94,7 +99,17 @@ def _overall(evaluation: Evaluation) -> list[str]:
         "",
         f"macro average precision (mAP)  {macro[3]:>5}   subset accuracy  {evaluation.subset_accuracy:.3f}",
         f"macro ROC AUC                  {macro[4]:>5}   Hamming loss     {evaluation.hamming_loss:.3f}",
+        f"macro expected calibration error (ECE)  {_compared(evaluation, 'expected_calibration_error')}",
+        f"macro Brier score                       {_compared(evaluation, 'brier')}",
     ]
+
+
+def _compared(evaluation: Evaluation, name: str) -> str:
+    """A macro average, and where known what it was before calibration."""
+    after, before = (getattr(evaluation, f"macro_{kind}{name}") for kind in ("", "uncalibrated_"))
+    if math.isnan(after):
+        return "     -"
+    return f"{after:.4f}" + ("" if math.isnan(before) else f" ({before:.4f} before calibration)")
 
 
 def _label_cells(evaluation: Evaluation, row: int) -> list[str]:
@@ -103,13 +118,17 @@ def _label_cells(evaluation: Evaluation, row: int) -> list[str]:
     shown = _number(threshold) if evaluation.multi_label else "argmax"
     if 0 < threshold < 0.0005:
         shown = "<0.001"  # 0.000 would read as "always"
-    values = [_number(float(evaluation.label_values(name)[row])) for name in PER_LABEL]
+    names = [*PER_LABEL[:5], "expected_calibration_error"]
+    if evaluation.uncalibrated_brier is not None:
+        names.append("uncalibrated_expected_calibration_error")
+    values = [_number(float(evaluation.label_values(name)[row])) for name in names]
     return [f"{evaluation.support[row]:,}", shown, *values]
 
 
 def _remarks(evaluation: Evaluation, shown: int) -> list[str]:
-    """Sentences about labels that are not shown, or not fully."""
-    sentences = []
+    """Sentences about the last columns, and about labels that are not shown, or not fully."""
+    raw = "" if evaluation.uncalibrated_brier is None else "; raw: uncalibrated"
+    sentences = [f"ECE: gap between probability and how often it comes true{raw}."]
     hidden = len(evaluation.labels) - shown
     if hidden:
         sentences.append(

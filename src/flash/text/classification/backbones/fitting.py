@@ -1,0 +1,542 @@
+"""The linear backbone's fit: regularisation by a held-out fold, the exact optimum, scores of unseen rows.
+
+One `step` of a `LinearSolver` is one pass of coordinate descent over the rows, or one fold. Imports neither torch
+nor lightning.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from os import cpu_count
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from scipy.sparse import csc_array, csr_array
+
+from flash.core.errors import DataError, FlashError
+from flash.text.classification.backbones.features import Rows, Texts, in_threads
+from flash.text.classification.backbones.linear import Linear, check_arrays
+from flash.text.classification.backbones.solver import (
+    OFFSET,
+    add_rows,
+    optimal_duals,
+    score_rows,
+    solve_pass,
+)
+from flash.text.classification.calibration import fit_calibration
+
+GRID = (0.125, 0.25, 0.5, 1.0)
+"""Regularisations that are tried, from the strongest; the last is for clean labels, the first for doubtful ones."""
+CLEARLY_BETTER = 0.025
+"""By which share of a label's loss on the held-out fold a weaker regularisation must be better to be preferred."""
+LABELS_DIFFER = 0.02
+"""The standard deviation of that share over the labels of a data set, as a prior: a label with few texts follows the
+others."""
+SAMPLE = 8_000
+"""Rows outside the held-out fold that are enough to choose by, and the most of it that are scored."""
+ROUGH = 2.5
+"""How much more than the tolerance is tolerated when choosing the regularisation."""
+FEWEST_TO_CHOOSE = 200
+"""With fewer rows a held-out fold says nothing about the regularisation, and the middle one is taken."""
+ENOUGH = 40_000
+"""Rows with scores that are enough to calibrate and choose thresholds on: no further folds are scored after these."""
+FOLD_PASSES = 2
+"""Most passes over the rows outside a fold, from the optimum of all rows less the fold's share."""
+STILL = 0.1
+"""A gradient below this share of the tolerance is left alone in a pass."""
+NARROW = 0.75
+"""Once no more than this share of a block's labels still moves, a pass takes them out of it and puts them back."""
+
+Floats = npt.NDArray[np.float32]
+Indices = npt.NDArray[np.int64]
+
+
+@dataclass
+class Block:
+    """The labels that one thread solves side by side, and where their fit stands."""
+
+    labels: slice
+    targets: tuple[Indices, npt.NDArray[np.int32], Floats]  # CSR
+    duals: Floats  # (N, K)
+    weight: Floats  # (F, K)
+    bias: Floats  # (K,)
+    violations: Floats  # (K,), of the last pass of this stage; infinite before it, 0 for labels that wait
+
+
+class LinearSolver:
+    """One fit of a `Linear`, step by step, so that a training loop can show progress, stop and resume.
+
+    Its stages: with `regularization="auto"`, fits without the first fold, at the values of `GRID` in turn, until the
+    next is not clearly better on that fold; the fit of all rows, which makes the weights of `model`; and for each fold
+    the scores that its rows have without it. Starts from the weights that `model` has, if it was trained before.
+
+    The same seed and data give the same numbers bit for bit at any number of threads.
+
+    Args:
+        model: What to fit. Its features are chosen anew, its weights change with each `step`, and its
+            `config.regularization` becomes the one that was chosen.
+        texts: N training texts.
+        targets: (N, L), 1.0 where a label applies, soft targets in [0, 1] as they are.
+        seed: Of the order of the rows, and of the folds.
+
+    Attributes:
+        held_out: (N, L) float32 scores of each row by a fit without its fold; NaN until they are known, and for good
+            in folds beyond those with `ENOUGH` rows.
+
+    Raises:
+        DataError: No rows, numbers of rows or labels that differ, or a target outside [0, 1].
+        FlashError: Weights of another number of labels.
+    """
+
+    def __init__(self, model: Linear, texts: Texts, targets: csr_array, *, seed: int = 0) -> None:
+        if 0 in targets.shape or targets.shape != (len(texts), model.num_labels):
+            raise DataError(
+                f"{len(texts)} texts with targets of shape {targets.shape} for {model.num_labels} labels; "
+                f"expected targets of shape (texts, labels), and at least one of each"
+            )
+        if targets.nnz and not (targets.data.min() >= 0 and targets.data.max() <= 1):
+            raise DataError(
+                f"targets lie between {targets.data.min()} and {targets.data.max()}; expected 0 to 1"
+            )
+        self.model, self.seed, self.passes = model, seed, 0
+        columns = csc_array(targets, dtype=np.float32)
+        columns.eliminate_zeros()
+        columns.sort_indices()
+        self._targets = columns
+        count = len(texts)
+        self._relative = self._relative_costs()
+        earlier = model.logits(texts) if len(model.arrays()["idf"]) else None
+        self.rows: Rows = model.fit_features(texts, columns)
+        self._folds = fold_of_each(texts, model.config.folds, seed) if model.config.folds else None
+        chooses = (
+            model.config.regularization == "auto" and self._folds is not None and count >= FEWEST_TO_CHOOSE
+        )
+        self._stage, self._stage_passes = 0 if chooses else len(GRID), 0
+        self._chosen = np.full(model.num_labels, 0 if chooses else 1)
+        self._racing = np.full(model.num_labels, chooses)
+        self._inside, self._outside = self._sample() if chooses else (np.arange(0), np.arange(count))
+        self._cell_losses = np.zeros((len(self._inside), model.num_labels), np.float32)
+        held_out = count if self._folds is not None else 0
+        self.held_out = np.full((held_out, model.num_labels), np.nan, np.float32)
+        self._loss = 0.0
+        features, labels = len(model.arrays()["idf"]), model.num_labels
+        width = min(max(-(-labels // (model.threads or cpu_count() or 1)), 4), 128)
+        self._blocks = [
+            Block(
+                slice(first, last),
+                _rows_of(columns[:, first:last]),
+                np.zeros((count, last - first), np.float32),
+                np.zeros((features, last - first), np.float32),
+                np.zeros(last - first, np.float32),
+                np.full(last - first, np.inf, np.float32),
+            )
+            for first, last in ((first, min(first + width, labels)) for first in range(0, labels, width))
+        ]
+        if earlier is not None:
+            self._start_from(earlier)
+
+    # ---- stages ---------------------------------------------------------------------------------------------
+
+    @property
+    def _scored_folds(self) -> int:
+        """How many folds are scored, the first so many."""
+        folds = self.model.config.folds
+        return 0 if self._folds is None else min(folds, -(-ENOUGH * folds // len(self._folds)))
+
+    @property
+    def converged(self) -> bool:
+        """Whether the last stage is done."""
+        return self._stage > len(GRID) + self._scored_folds
+
+    @property
+    def regularization(self) -> Floats:
+        """C of each label (L,) in the present stage."""
+        given = self.model.config.regularization
+        if given != "auto":
+            return np.asarray(self._one_a_label("regularization", given), np.float32)
+        present = np.where(self._racing, self._stage, self._chosen)
+        return np.asarray(GRID, np.float32)[present]
+
+    def step(self) -> float:
+        """One pass over the rows for the labels that still move, or the scores of one fold.
+
+        Returns:
+            The mean of max(0, 1 - y z)^2 a row and label in the last pass, each taken just before its row's update.
+        """
+        if self.converged:
+            return self._loss
+        if self._stage > len(GRID):
+            self._score_fold(self._stage - len(GRID) - 1)
+            self._stage += 1
+        else:
+            self._pass()
+            config = self.model.config
+            if self._is_solved() or self._stage_passes >= config.max_passes:
+                self._next_stage()
+        self.passes += 1
+        return self._loss
+
+    @property
+    def _tolerance(self) -> float:
+        """Of the present stage: to choose the regularisation, a rough optimum will do."""
+        return self.model.config.tolerance * (ROUGH if self._stage < len(GRID) else 1)
+
+    def _is_solved(self) -> bool:
+        return all(block.violations.max() < self._tolerance for block in self._blocks)
+
+    def _pass(self) -> None:
+        """One pass of the present stage's fit."""
+        rows = self._outside if self._stage < len(GRID) else np.arange(len(self.rows.ends))
+        order = self._shuffled(rows, self.passes)
+
+        def solve(block: Block) -> tuple[npt.NDArray[np.float64], int]:
+            summed = self._solve(block, order)
+            self._show(block)
+            return summed
+
+        losses, counts = zip(*in_threads(self.model.threads, solve, self._blocks), strict=True)
+        self._loss = float(np.concatenate(losses).sum()) / (len(order) * sum(counts))
+        self._stage_passes += 1
+
+    def _next_stage(self) -> None:
+        """Go on from a fit that has reached its optimum."""
+        self._stage_passes = 0
+        if self._stage < len(GRID):
+            self._choose()
+        else:
+            if self.model.config.regularization == "auto":
+                self.model.config = replace(self.model.config, regularization=as_option(self.regularization))
+            self._stage += 1
+        for block in self._blocks:
+            racing = self._racing[block.labels] if self._stage < len(GRID) else True
+            block.violations[:] = np.where(racing, np.inf, 0)
+
+    def _choose(self) -> None:
+        """Keep those labels racing for which this regularisation is clearly better than the last."""
+        inside = self._inside
+        scores = np.empty((len(self.rows.ends), self.model.num_labels), np.float32)
+        in_threads(
+            self.model.threads,
+            lambda block: self._write_scores(inside, block.weight, block.bias, scores, block.labels),
+            self._blocks,
+        )
+        losses = cell_losses(scores[inside], self._targets[inside])
+        if self._stage > 0:
+            racing = np.flatnonzero(self._racing)
+            better = improvement(self._cell_losses[:, racing], losses[:, racing])
+            self._racing[racing] = better > CLEARLY_BETTER
+        self._chosen[self._racing] = self._stage
+        self._cell_losses = losses
+        self._stage = self._stage + 1 if self._racing.any() else len(GRID)
+        if self._stage == len(GRID):
+            self._racing[:] = False
+            self._cell_losses = losses[:0]
+
+    def _score_fold(self, fold: int) -> None:
+        """The scores of a fold's rows by the fit of all rows from which they are taken out."""
+        inside, outside = np.flatnonzero(self._folds == fold), np.flatnonzero(self._folds != fold)
+        orders = [self._shuffled(outside, self.passes * FOLD_PASSES + again) for again in range(FOLD_PASSES)]
+
+        def score(block: Block) -> None:
+            part = replace(
+                block,
+                duals=block.duals.copy(),
+                weight=block.weight.copy(),
+                bias=block.bias.copy(),
+                violations=np.full_like(block.violations, np.inf),
+            )
+            rows, value = self.rows, self.model.config.bias
+            add_rows(
+                inside, rows.ends, rows.features, rows.values, part.duals, part.weight, part.bias, value, -1.0
+            )
+            for order in orders:
+                self._solve(part, order)
+            self._write_scores(inside, part.weight, part.bias, self.held_out, part.labels)
+
+        in_threads(self.model.threads, score, self._blocks)
+
+    # ---- the compiled loops ---------------------------------------------------------------------------------
+
+    def _solve(self, block: Block, order: Indices) -> tuple[npt.NDArray[np.float64], int]:
+        """One pass over those labels of a block that still move; losses (K,), 0 of the others, and how many move."""
+        moving = np.flatnonzero(block.violations >= self._tolerance)
+        if len(moving) <= NARROW * len(block.bias):
+            losses = np.zeros(len(block.bias))
+            if not len(moving):
+                return losses, 0
+            narrow = Block(
+                block.labels,
+                _rows_of(self._targets[:, np.arange(block.labels.start, block.labels.stop)[moving]]),
+                np.ascontiguousarray(block.duals[:, moving]),
+                np.ascontiguousarray(block.weight[:, moving]),
+                block.bias[moving],
+                block.violations[moving],
+            )
+            losses[moving] = self._solve_all(narrow, self._costs(block.labels)[:, moving], order)
+            block.duals[:, moving], block.weight[:, moving] = narrow.duals, narrow.weight
+            block.bias[moving], block.violations[moving] = narrow.bias, narrow.violations
+            return losses, len(moving)
+        return self._solve_all(block, self._costs(block.labels), order), len(moving)
+
+    def _solve_all(self, block: Block, costs: Floats, order: Indices) -> npt.NDArray[np.float64]:
+        """One pass over all labels of a block; their losses (K,)."""
+        config, rows = self.model.config, self.rows
+        losses = np.zeros(len(block.bias))
+        solve_pass(
+            order,
+            rows.ends,
+            rows.features,
+            rows.values,
+            block.targets,
+            block.duals,
+            block.weight,
+            block.bias,
+            np.ascontiguousarray(costs),
+            config.bias,
+            self._tolerance,
+            STILL,
+            block.violations,
+            losses,
+        )
+        return losses
+
+    def _show(self, block: Block) -> None:
+        """Copy a block's weights to the model."""
+        arrays = self.model.arrays()
+        arrays["weight"][:, block.labels] = block.weight
+        arrays["bias"][block.labels] = block.bias * np.float32(self.model.config.bias) + np.float32(OFFSET)
+
+    def _write_scores(
+        self, rows: Indices, weight: Floats, bias: Floats, scores: Floats, labels: slice
+    ) -> None:
+        part = np.empty((len(self.rows.ends), len(bias)), np.float32)
+        sparse, value = self.rows, self.model.config.bias
+        score_rows(rows, sparse.ends, sparse.features, sparse.values, weight, bias, value, part)
+        scores[rows, labels] = part[rows]
+
+    def _start_from(self, earlier: Floats) -> None:
+        """Begin with the dual variables that an optimum with the scores of an earlier model has.
+
+        An earlier fit ended with small gradients, whose sum over all rows is not small. So the duals of rows with a
+        label and of those without are scaled apart, to the lowest dual objective. Both scales are at or above 0, as
+        no feature is negative; without one of the two sides, the objective has no mixed term.
+        """
+        rows = self._outside if self._stage < len(GRID) else np.arange(len(self.rows.ends))
+        sparse, value = self.rows, self.model.config.bias
+
+        def start(block: Block) -> None:
+            margins = np.ascontiguousarray(earlier[:, block.labels])
+            duals = margins.copy()
+            optimal_duals(block.targets, self._costs(block.labels), duals)
+            sides, squares = [], []
+            for sign in (1, -1):
+                side = np.zeros_like(duals)
+                side[rows] = np.maximum(sign * duals[rows], 0) * np.float32(sign)
+                weight, bias = np.zeros_like(block.weight), np.zeros_like(block.bias)
+                add_rows(rows, sparse.ends, sparse.features, sparse.values, side, weight, bias, value, 1.0)
+                sides.append((side, weight, bias))
+                squares.append(_dots(weight, weight) + bias**2 + _dots(side, sign - margins))
+            (with_label, weight, bias), (without, weight_without, bias_without) = sides
+            mixed = _dots(weight, weight_without) + bias * bias_without
+            ratio = np.divide(-mixed, squares[1], out=np.zeros_like(mixed), where=squares[1] > 0)
+            first = squares[0] + ratio * mixed
+            # the objective's linear term; that of rows without the label is 1 + OFFSET, nothing
+            linear = (1 - OFFSET) * with_label.sum(axis=0, dtype=np.float64)
+            scale = np.divide(linear, first, out=np.zeros_like(first), where=first > 0)
+            one, other = scale.astype(np.float32), (scale * ratio).astype(np.float32)
+            block.duals[:] = with_label * one + without * other
+            block.weight[:] = weight * one + weight_without * other
+            block.bias[:] = bias * one + bias_without * other
+            self._show(block)
+
+        in_threads(self.model.threads, start, self._blocks)
+
+    def _sample(self) -> tuple[Indices, Indices]:
+        """The rows of the first fold to score, and those outside it to fit, when choosing the regularisation."""
+        order = np.random.Generator(np.random.PCG64([self.seed])).permutation(len(self.rows.ends))
+        first = np.asarray(self._folds)[order] == 0
+        inside, outside = order[first], order[~first]
+        return np.sort(inside[:SAMPLE]), np.sort(outside[:SAMPLE])
+
+    def _shuffled(self, rows: Indices, number: int) -> Indices:
+        """Rows in the order of a pass."""
+        return rows[np.random.Generator(np.random.PCG64([self.seed, number])).permutation(len(rows))]
+
+    def _costs(self, labels: slice) -> Floats:
+        """(2, K) costs of a row without and with each label, at the present regularisation."""
+        return self._relative[:, labels] * self.regularization[labels]
+
+    def _relative_costs(self) -> Floats:
+        """(2, L): what each label's rows without and with it count for, relative to C."""
+        config, (rows, labels) = self.model.config, self._targets.shape
+        if config.regularization != "auto":
+            self._one_a_label(
+                "regularization", config.regularization
+            )  # refuses a wrong number of them at once
+        each: Floats = np.asarray(self._one_a_label("label_weight", config.label_weight), np.float32)
+        if config.positive_weight == "balanced":
+            certain = _column_of_each(self._targets)[self._targets.data >= 0.5]
+            positives = np.maximum(np.bincount(certain, minlength=labels), 1)
+            positive = np.maximum((rows - positives) / positives, 1 / rows).astype(np.float32)
+        else:
+            positive = np.asarray(self._one_a_label("positive_weight", config.positive_weight), np.float32)
+        return np.stack([each, each * positive])
+
+    def _one_a_label(self, name: str, value: Any) -> Any:
+        """A number a label, from one for all or one each."""
+        count = self.model.num_labels
+        if isinstance(value, tuple) and len(value) != count:
+            raise FlashError(
+                f"option {name} of the linear backbone has {len(value)} numbers for {count} labels"
+            )
+        return np.broadcast_to(np.asarray(value, np.float32), (count,))
+
+    # ---- the state ------------------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Any]:
+        """A copy of everything that the next step depends on, beside the model's options and the data.
+
+        `duals` (N, L) are a y; `weight` (F, L) and `bias` (L,) are the float32 sums that the passes so far
+        have left, which no recomputation would give bit for bit.
+        """
+        return {
+            "passes": self.passes,
+            "seed": self.seed,
+            "checksum": self._checksum,
+            "progress": np.array([self._stage, self._stage_passes], np.int64),
+            "choice": np.stack([self._chosen, self._racing]).astype(np.int64),
+            "loss": np.array([self._loss]),
+            "regularization": self.regularization.astype(np.float64),
+            "cell_losses": self._cell_losses.copy(),
+            "violations": np.hstack([block.violations for block in self._blocks]),
+            "folds": np.zeros(0, np.int64) if self._folds is None else self._folds.copy(),
+            "held_out": self.held_out.copy(),
+            "duals": np.hstack([block.duals for block in self._blocks]),
+            "weight": np.hstack([block.weight for block in self._blocks]),
+            "bias": np.hstack([block.bias for block in self._blocks]),
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from a `state`, bit for bit as the solver that gave it would have.
+
+        Raises:
+            FlashError: The state is of other data or options, or lacks a part.
+        """
+        current = self.state()
+        missing = sorted(current.keys() - state.keys())
+        if missing:
+            raise FlashError(f"the solver's state lacks {', '.join(missing)}; give what state() returned")
+        foreign = (
+            "the solver's state belongs to other texts, targets or options; resume with the data and "
+            "options that the run began with, or start afresh"
+        )
+        if state["checksum"] != self._checksum:
+            raise FlashError(foreign)
+        known = {name: value for name, value in current.items() if isinstance(value, np.ndarray)}
+        arrays = {name: np.asarray(state[name]) for name in known}
+        expected = {name: (array.shape, array.dtype.type) for name, array in known.items()}
+        losses = expected.pop("cell_losses")
+        check_arrays("solver state", arrays, expected)
+        stage, stage_passes = arrays["progress"].tolist()
+        # how many rows they are of depends on the seed and the stage
+        inside = min(int((arrays["folds"] == 0).sum()), SAMPLE) if stage < len(GRID) else 0
+        check_arrays("solver state", arrays, {"cell_losses": ((inside, *losses[0][1:]), losses[1])})
+        chosen, racing = arrays["choice"][0], arrays["choice"][1] > 0
+        given, regularization = self.model.config.regularization, arrays["regularization"]
+        of_grid = np.asarray(GRID)[np.where(racing, stage, chosen)]
+        wanted = of_grid if given == "auto" else current["regularization"]
+        if (given != "auto" and stage < len(GRID)) or (regularization != wanted).any():
+            raise FlashError(foreign)
+        self.passes, self.seed = int(state["passes"]), int(state["seed"])
+        self._stage, self._stage_passes = stage, stage_passes
+        self._chosen, self._racing = chosen.copy(), racing
+        self._loss, self._cell_losses = float(arrays["loss"][0]), arrays["cell_losses"].copy()
+        if self._stage > len(GRID) and given == "auto":
+            self.model.config = replace(self.model.config, regularization=as_option(regularization))
+        if self._folds is not None:
+            self._folds = arrays["folds"].copy()
+            self._inside, self._outside = self._sample()
+        self.held_out = arrays["held_out"].copy()
+        for block in self._blocks:
+            block.duals[:] = arrays["duals"][:, block.labels]
+            block.weight[:] = arrays["weight"][:, block.labels]
+            block.bias[:] = arrays["bias"][block.labels]
+            block.violations[:] = arrays["violations"][block.labels]
+            self._show(block)
+
+    @cached_property
+    def _checksum(self) -> int:
+        """Tells apart training data, and the options that weights and dual variables depend on."""
+        checksum = 0
+        rows, targets, config = self.rows, self._targets, self.model.config
+        options = np.array([config.bias, config.folds, config.tolerance])
+        hot = (targets.indptr, targets.indices, targets.data)
+        for array in (options, self._relative, rows.ends, rows.features, rows.values, *hot):
+            checksum = crc32(np.ascontiguousarray(array).data.cast("B"), checksum)
+        return checksum
+
+
+def fold_of_each(texts: Texts, folds: int, seed: int) -> Indices | None:
+    """The fold (N,) of each text, the same for identical texts; None if there are too few different ones."""
+    array = texts.cast(pa.large_string())
+    array = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
+    codes = array.dictionary_encode().indices.to_numpy(zero_copy_only=False)
+    different = int(codes.max()) + 1
+    if different < folds:
+        return None
+    order = np.random.Generator(np.random.PCG64([seed, folds])).permutation(different)
+    fold: Indices = order[codes] % folds
+    return fold
+
+
+def cell_losses(scores: Floats, targets: csr_array) -> Floats:
+    """The cross-entropy (N, L) in nats of each row and label once the (N, L) scores are calibrated on these rows."""
+    truth = csc_array(targets)
+    losses = fit_calibration(scores, truth, multi_label=True).apply(scores)
+    columns = _column_of_each(truth)
+    hot = truth.data * losses[truth.indices, columns]
+    losses = np.logaddexp(np.float32(0), losses)  # softplus(z) - t z
+    np.subtract.at(losses, (truth.indices, columns), hot)
+    return losses
+
+
+def as_option(regularization: npt.NDArray[np.floating[Any]]) -> float | tuple[float, ...]:
+    """The option that says the same: one number if it is the same for all labels."""
+    values = tuple(regularization.astype(np.float64).tolist())
+    return values[0] if len(set(values)) == 1 else values
+
+
+def improvement(before: Floats, after: Floats) -> npt.NDArray[np.float64]:
+    """By which share each label's loss sank, (L,), from cell losses (N, L): shrunk towards what all labels say.
+
+    The mean of a normal posterior: the label's own share has its standard error over the rows, and labels differ by
+    `LABELS_DIFFER`.
+    """
+    total = before.sum(axis=0, dtype=np.float64) + 1e-12
+    change = (before - after).astype(np.float64)
+    own = change.sum(axis=0) / total
+    error = change.std(axis=0) * np.sqrt(len(change)) / total + 1e-6
+    weights = 1 / (error**2 + LABELS_DIFFER**2)
+    common = (own * weights).sum() / weights.sum()
+    trust = LABELS_DIFFER**2 * weights
+    shrunk: npt.NDArray[np.float64] = trust * own + (1 - trust) * common
+    return shrunk
+
+
+def _rows_of(columns: csc_array) -> tuple[Indices, npt.NDArray[np.int32], Floats]:
+    rows = csr_array(columns)
+    return rows.indptr.astype(np.int64), rows.indices.astype(np.int32), rows.data.astype(np.float32)
+
+
+def _column_of_each(matrix: csc_array) -> Indices:
+    """The column of each stored entry of a CSC matrix."""
+    return np.repeat(np.arange(matrix.shape[1]), np.diff(matrix.indptr))
+
+
+def _dots(left: Floats, right: Floats) -> npt.NDArray[np.float64]:
+    """The scalar product of each column of one matrix with that of another."""
+    products: npt.NDArray[np.float64] = np.einsum("nk,nk->k", left, right, dtype=np.float64)
+    return products

@@ -1,0 +1,451 @@
+"""The linear backbone's fit beside SciPy's and scikit-learn's optimum, its stages, folds, resume and errors."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.csv
+import pytest
+from scipy.optimize import minimize
+from scipy.sparse import csr_array
+from sklearn.metrics import log_loss, roc_auc_score
+from sklearn.svm import LinearSVC
+
+from flash.core.errors import FlashError
+from flash.text.classification.backbones import reference
+from flash.text.classification.backbones.features import Texts
+from flash.text.classification.backbones.fitting import (
+    GRID,
+    LinearSolver,
+    as_option,
+    cell_losses,
+    fold_of_each,
+    improvement,
+)
+from flash.text.classification.backbones.linear import Linear, LinearConfig
+from flash.text.classification.calibration import fit_calibration
+from flash.text.classification.outputs import to_probabilities
+
+SMALL = LinearConfig(buckets=2**12, regularization=1.0, folds=0)
+EXACT = replace(SMALL, tolerance=1e-5, max_passes=2000)
+FOLDS = replace(SMALL, folds=4)
+AUTO = replace(SMALL, regularization="auto", folds=4)
+WORDS = ["good", "bad", "Ugly", "häst", "시간", "!!!", "👍🏽", "don't", "x", "toolong"]
+
+
+def sample(count: int, labels: int, seed: int = 0, noise: float = 0.1) -> tuple[pa.Array, csr_array]:
+    """Random texts; label j applies where word j % 10 occurs, with some noise."""
+    generator = np.random.default_rng(seed)
+    drawn = generator.random((count, len(WORDS))) < 0.3
+    texts = [" ".join(np.array(WORDS)[row]) for row in drawn]
+    targets = drawn[:, np.arange(labels) % len(WORDS)] ^ (generator.random((count, labels)) < noise)
+    return pa.array(texts, pa.large_string()), csr_array(targets.astype(np.float32))
+
+
+def clean_sample(count: int, labels: int) -> tuple[pa.Array, csr_array]:
+    """Texts of 20 of 200 words; label j applies where word j occurs."""
+    drawn = np.random.default_rng(0).integers(0, 200, (count, 20))
+    texts = [" ".join(f"w{word}" for word in row) for row in drawn]
+    targets = np.stack([(drawn == label).any(axis=1) for label in range(labels)], axis=1)
+    return pa.array(texts, pa.large_string()), csr_array(targets.astype(np.float32))
+
+
+def fit(
+    texts: Texts, targets: csr_array, config: LinearConfig = SMALL, *, threads: int | None = 1, seed: int = 0
+) -> tuple[Linear, LinearSolver]:
+    model = Linear(targets.shape[1], config, threads=threads)
+    return model, run(LinearSolver(model, texts, targets, seed=seed))
+
+
+def run(solver: LinearSolver) -> LinearSolver:
+    """Step to the end."""
+    while not solver.converged:
+        solver.step()
+    return solver
+
+
+def same(left: Mapping[str, Any], right: Mapping[str, Any]) -> bool:
+    return left.keys() == right.keys() and all(
+        np.asarray(left[name]).tobytes() == np.asarray(right[name]).tobytes() for name in left
+    )
+
+
+def dense_rows(solver: LinearSolver) -> npt.NDArray[np.float64]:
+    """The training rows (N, F + 1), the constant feature last."""
+    rows, model = solver.rows, solver.model
+    shape = (len(rows.ends), len(model.arrays()["idf"]))
+    matrix = csr_array((rows.values, rows.features, np.concatenate([[0], rows.ends])), shape=shape).toarray()
+    return np.hstack([matrix, np.full((shape[0], 1), model.config.bias)]).astype(np.float64)
+
+
+def optimum(
+    rows: npt.NDArray[np.float64], targets: npt.NDArray[np.float64], without: float, having: float
+) -> npt.NDArray[np.float64]:
+    """The weights (F + 1,) at the minimum of one label's primal objective, by L-BFGS."""
+    found = minimize(
+        reference.objective_reference,
+        np.zeros(rows.shape[1]),
+        args=(rows, targets, np.array([without, having])),
+        jac=True,
+        method="L-BFGS-B",
+        options={"ftol": 1e-13, "gtol": 1e-6, "maxiter": 5000, "maxfun": 10000},
+    )
+    weight: npt.NDArray[np.float64] = found.x
+    return weight
+
+
+@pytest.mark.parametrize(
+    ("options", "without", "having"),
+    [
+        ({}, [1, 1, 1], [1, 1, 1]),
+        ({"bias": 0.0}, [1, 1, 1], [1, 1, 1]),
+        ({"bias": 3.0, "regularization": 10.0}, [10, 10, 10], [10, 10, 10]),
+        ({"positive_weight": 3}, [1, 1, 1], [3, 3, 3]),
+        ({"positive_weight": (0.5, 2.0, 7.0)}, [1, 1, 1], [0.5, 2, 7]),
+        ({"label_weight": 0.5, "regularization": 4}, [2, 2, 2], [2, 2, 2]),
+        ({"label_weight": (1, 2, 3), "positive_weight": (3, 1, 0.1)}, [1, 2, 3], [3, 2, 0.3]),
+    ],
+)
+@pytest.mark.parametrize("soft", [False, True])
+def test_the_optimum_is_that_of_the_primal_objective(
+    options: dict[str, Any], without: list[float], having: list[float], soft: bool
+) -> None:
+    texts, targets = sample(60, 3)
+    if soft:
+        targets = csr_array(np.random.default_rng(1).random((60, 3)).round(1).astype(np.float32))
+    model, solver = fit(texts, targets, replace(EXACT, **options))
+    rows, truth, margins = dense_rows(solver), targets.toarray().astype(np.float64), model.logits(texts)
+    for label in range(3):
+        weight = optimum(rows, truth[:, label], without[label], having[label])
+        expected = reference.scores_reference(rows, weight)
+        np.testing.assert_allclose(margins[:, label], expected, atol=1e-3)
+
+
+def test_balanced_costs_make_both_sides_count_alike() -> None:
+    texts, targets = sample(60, 3)
+    truth = targets.toarray()
+    truth[truth == 0] = np.float32(0.25)  # soft: nearer to no than to yes
+    positives = (truth >= 0.5).sum(axis=0)
+    weights = tuple(float((60 - count) / count) for count in positives)
+    balanced, given = (
+        fit(texts, csr_array(truth), replace(EXACT, positive_weight=weight))[0]
+        for weight in ("balanced", weights)
+    )
+    assert balanced.logits(texts).tobytes() == given.logits(texts).tobytes()
+    assert min(weights) > 1.2
+
+
+@pytest.mark.parametrize("weight", [1.0, 4.0])
+def test_the_optimum_is_scikit_learns(weight: float) -> None:
+    """With a large constant feature it hardly costs anything to move the margin's start, which LinearSVC has at 0."""
+    texts, targets = sample(60, 3)
+    model, solver = fit(texts, targets, replace(EXACT, bias=10.0, positive_weight=weight))
+    matrix = dense_rows(solver)[:, :-1]
+    for label in range(3):
+        oracle = LinearSVC(
+            loss="squared_hinge",
+            dual=False,
+            intercept_scaling=10.0,
+            class_weight={0: 1, 1: weight},
+            tol=1e-8,
+            max_iter=10_000,
+        ).fit(matrix, targets.toarray()[:, label])
+        np.testing.assert_allclose(model.logits(texts)[:, label], oracle.decision_function(matrix), atol=0.02)
+
+
+def test_the_loss_is_the_mean_squared_hinge() -> None:
+    texts, targets = sample(50, 1)
+    solver = LinearSolver(Linear(1, EXACT), texts, targets)
+    assert solver.step() > 0.3  # far from the optimum, where nothing is known yet
+    last = 0.0
+    while not solver.converged:
+        last = solver.step()
+    signs = 2 * targets.toarray() - 1
+    expected = np.mean(np.maximum(0, 1 - signs * solver.model.logits(texts).astype(np.float64)) ** 2)
+    assert last == pytest.approx(expected, abs=1e-4)
+    assert solver.step() == last  # nothing more is done
+    assert solver.passes > 5
+
+
+@pytest.mark.parametrize(
+    "config", [AUTO, FOLDS, replace(SMALL, max_passes=4)], ids=["auto", "folds", "plain"]
+)
+def test_threads_change_nothing(config: LinearConfig) -> None:
+    texts, targets = sample(300, 23)
+    results = [fit(texts, targets, config, threads=threads) for threads in (1, 2, 4, None)]
+    for model, solver in results[1:]:
+        assert same(model.arrays(), results[0][0].arrays())
+        assert same(solver.state(), results[0][1].state())
+        assert solver.held_out.tobytes() == results[0][1].held_out.tobytes()
+        assert model.logits(texts).tobytes() == results[0][0].logits(texts).tobytes()
+    again = [results[0][0], Linear(23, config, threads=3)]
+    again[1].load_arrays({name: array.copy() for name, array in results[0][0].arrays().items()})
+    first, second = (run(LinearSolver(model, texts, targets)) for model in again)  # from the weights it has
+    assert same(second.state(), first.state()) == (config is not AUTO)  # of which the first chose its options
+
+
+def test_the_seed_is_the_order_of_rows_and_the_folds() -> None:
+    texts, targets = sample(80, 2)
+    for config in (replace(SMALL, max_passes=2), FOLDS):
+        results = [fit(texts, targets, config, seed=seed) for seed in (1, 1, 2)]
+        (first, again, other) = [{**model.arrays(), "scores": solver.held_out} for model, solver in results]
+        assert same(first, again)
+        assert not same(first, other)
+    (one, _), (other_one, _) = (fit(texts, targets, EXACT, seed=seed) for seed in (1, 2))
+    np.testing.assert_allclose(one.logits(texts), other_one.logits(texts), atol=1e-3)
+
+
+def test_resume_at_every_step_equals_uninterrupted() -> None:
+    texts, targets = sample(210, 5)
+    for config in (AUTO, FOLDS, SMALL):
+        first = LinearSolver(Linear(5, config), texts, targets, seed=5)
+        states = [first.state()]
+        while not first.converged:
+            first.step()
+            states.append(first.state())
+        for state in states:
+            resumed_model = Linear(5, config)
+            resumed = LinearSolver(resumed_model, texts, targets)  # the seed comes with the state
+            resumed.load_state(state)
+            assert resumed.passes == state["passes"]
+            assert same(resumed.state(), state)  # and the state was a copy
+            run(resumed)
+            assert same(resumed.state(), states[-1])
+            assert same(resumed_model.arrays(), first.model.arrays())
+            assert resumed_model.config == first.model.config
+            assert resumed.held_out.tobytes() == first.held_out.tobytes()
+    assert states[-1]["passes"] > 3
+
+
+def test_a_model_that_has_its_regularization_resumes_among_its_folds() -> None:
+    texts, targets = sample(210, 5)
+    first = LinearSolver(Linear(5, AUTO), texts, targets)
+    while first.model.config.regularization == "auto":
+        first.step()
+    resumed = LinearSolver(Linear(5, first.model.config), texts, targets)
+    resumed.load_state(first.state())
+    assert run(resumed).held_out.tobytes() == run(first).held_out.tobytes()
+
+
+def test_a_loaded_state_shows_in_the_logits() -> None:
+    texts, targets = sample(40, 3)
+    model, solver = fit(texts, targets)
+    other = Linear(3, SMALL)
+    LinearSolver(other, texts, targets).load_state(solver.state())
+    assert other.logits(texts).tobytes() == model.logits(texts).tobytes()
+
+
+def test_each_label_gets_the_regularization_that_suits_it() -> None:
+    texts, clean = clean_sample(600, 6)
+    noise = (np.random.default_rng(1).random((600, 6)) < 0.3).astype(np.float32)
+    results = {}
+    for name, targets in {"clean": clean, "noise": csr_array(noise)}.items():
+        solver = LinearSolver(Linear(6, AUTO), texts, targets)
+        tried = [solver.regularization]
+        while solver.model.config.regularization == "auto":
+            assert np.isnan(solver.held_out).all()
+            solver.step()
+            tried.append(solver.regularization)
+        assert np.all(tried[0] == np.float32(GRID[0]))
+        assert np.all(np.isin(tried, GRID))
+        assert as_option(tried[-1]) == solver.model.config.regularization
+        results[name] = solver.model.config.regularization, {float(value) for value in np.unique(tried)}
+        assert np.isfinite(run(solver).held_out).all()
+    assert results["clean"] == (GRID[-1], set(GRID))
+    assert results["noise"] == (GRID[0], set(GRID[:2]))  # it stops where it gets no better
+
+
+def test_labels_with_regularizations_of_their_own() -> None:
+    texts, targets = sample(80, 3)
+    own, _ = fit(texts, targets, replace(FOLDS, regularization=(0.125, 0.3, 4)))
+    for label, regularization in enumerate((0.125, 0.3, 4.0)):
+        alone, _ = fit(texts, targets[:, [label]], replace(FOLDS, regularization=regularization))
+        assert alone.logits(texts)[:, 0].tobytes() == own.logits(texts)[:, label].tobytes()
+    assert own.config.regularization == (0.125, 0.3, 4)  # as it was given
+    assert as_option(np.full(3, 0.375)) == 0.375
+    assert as_option(np.array([1.0, 0.375])) == (1.0, 0.375)
+
+
+@pytest.mark.parametrize("config", [AUTO, replace(AUTO, folds=0)])
+def test_few_rows_or_no_folds_take_the_middle_regularization(config: LinearConfig) -> None:
+    texts, targets = sample(100 if config.folds else 300, 3)
+    auto, given = (fit(texts, targets, replace(config, regularization=c)) for c in ("auto", GRID[1]))
+    assert auto[0].config.regularization == GRID[1]
+    assert same(auto[0].arrays(), given[0].arrays())
+    assert auto[1].passes == given[1].passes
+
+
+@pytest.mark.parametrize("config", [AUTO, FOLDS, replace(FOLDS, folds=10, regularization=0.125)])
+def test_held_out_scores_have_not_seen_their_row(config: LinearConfig) -> None:
+    generator = np.random.default_rng(0)
+    truth = generator.random(400) < 0.5
+    texts = pa.array([f"common unique{i} rare{i}" for i in range(400)])
+    targets = csr_array(truth[:, None].astype(np.float32))
+    model, solver = fit(texts, targets, replace(config, char_ngrams=(0, 0), buckets=2**20), seed=1)
+    assert roc_auc_score(truth, model.logits(texts)[:, 0]) == 1.0
+    folds = fold_of_each(texts, config.folds, 1)
+    assert folds is not None
+    for fold in range(config.folds):  # across folds, the share of the label in the others tells it apart
+        rows = folds == fold
+        assert np.ptp(solver.held_out[rows]) < 1e-4  # as of a text with "common" only
+
+
+@pytest.mark.parametrize("config", [FOLDS, replace(FOLDS, bias=0.5, positive_weight=3.0)])
+def test_held_out_scores_are_those_of_a_fit_without_the_fold(config: LinearConfig) -> None:
+    texts, targets = clean_sample(300, 2)
+    model, solver = fit(texts, targets, replace(config, char_ngrams=(0, 0)))
+    folds = fold_of_each(texts, 4, 0)
+    rows, truth = dense_rows(solver), targets.toarray().astype(np.float64)
+    assert folds is not None
+    exact = np.zeros((300, 2))
+    for fold in range(4):
+        for label in range(2):
+            inside, outside = folds == fold, folds != fold
+            positive = 1.0 if config.positive_weight == 1 else 3.0
+            weight = optimum(rows[outside], truth[outside, label], 1.0, positive)
+            exact[inside, label] = reference.scores_reference(rows[inside], weight)
+    error = np.sqrt(np.mean((solver.held_out - exact) ** 2))
+    seen = np.sqrt(np.mean((model.logits(texts) - exact) ** 2))
+    assert error < 0.05
+    assert seen > 5 * error  # the scores of the rows' own fit are further away
+
+
+def test_identical_texts_share_a_fold() -> None:
+    generator = np.random.default_rng(0)
+    texts = [f"text {i}" for i in generator.integers(0, 100, 1000)]
+    chunked = pa.chunked_array([texts[:300], [], texts[300:]], pa.string())
+    folds = fold_of_each(chunked, 5, seed=3)
+    assert folds is not None
+    of_text = dict(zip(texts, folds.tolist(), strict=True))
+    assert [of_text[text] for text in texts] == folds.tolist()
+    assert np.bincount(list(of_text.values())).tolist() == [20] * 5
+    again, other = fold_of_each(pa.array(texts), 5, seed=3), fold_of_each(chunked, 5, seed=4)
+    assert again is not None
+    assert again.tolist() == folds.tolist()
+    assert other is not None
+    assert other.tolist() != folds.tolist()
+
+
+@pytest.mark.parametrize(("different", "folds"), [(1, 2), (3, 4), (4, 4), (50, 0)])
+def test_held_out_scores_need_as_many_texts_as_folds(different: int, folds: int) -> None:
+    texts = pa.array([f"text{i % different}" for i in range(250)])
+    targets = csr_array((np.arange(250) % 3 == 0).astype(np.float32)[:, None])
+    for regularization in (1.0, "auto"):
+        config = replace(SMALL, folds=folds, regularization=regularization)
+        _, solver = fit(texts, targets, config)
+        known = 250 if folds and different >= folds else 0
+        assert solver.held_out.shape == (known, 1)
+        assert np.isfinite(solver.held_out).all()
+
+
+def test_a_second_fit_starts_from_the_weights_of_the_first() -> None:
+    texts, targets = sample(500, 6)
+    model, _ = fit(texts.slice(0, 450), targets[:450])
+    scratch, cold = fit(texts, targets)
+    warm = run(LinearSolver(model, texts, targets, seed=7))
+    assert warm.passes < cold.passes
+    np.testing.assert_allclose(model.logits(texts), scratch.logits(texts), atol=0.15)
+    assert len(model.arrays()["idf"]) == len(scratch.arrays()["idf"])
+    done = run(LinearSolver(model, texts, targets, seed=8))  # nothing new to learn
+    assert done.passes <= warm.passes
+    exact, _ = fit(texts, targets, EXACT)
+    model.config = EXACT
+    run(LinearSolver(model, texts, targets, seed=9))
+    np.testing.assert_allclose(model.logits(texts), exact.logits(texts), atol=2e-3)
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_a_second_fit_of_one_sided_labels(value: float) -> None:
+    texts, targets = sample(50, 3)
+    one_sided = csr_array(np.full((50, 3), value, np.float32))
+    model, _ = fit(texts, one_sided, EXACT)
+    before = model.logits(texts)
+    again = run(LinearSolver(model, texts, one_sided, seed=1))
+    np.testing.assert_allclose(model.logits(texts), before, atol=1e-3)
+    assert again.passes < 20
+    run(LinearSolver(model, texts, targets))  # and from there to others
+    np.testing.assert_allclose(model.logits(texts), fit(texts, targets, EXACT)[0].logits(texts), atol=1e-3)
+
+
+def test_a_second_fit_has_not_seen_the_held_out_rows_either() -> None:
+    truth = np.random.default_rng(0).random(400) < 0.5
+    texts = pa.array([f"common unique{i} rare{i}" for i in range(400)])
+    targets = csr_array(truth[:, None].astype(np.float32))
+    config = replace(AUTO, char_ngrams=(0, 0), buckets=2**20)
+    model, _ = fit(texts, targets, config)
+    model.config = config  # choose again
+    solver = run(LinearSolver(model, texts, targets))
+    folds = fold_of_each(texts, 4, 0)
+    assert folds is not None
+    assert all(np.ptp(solver.held_out[folds == fold]) < 1e-4 for fold in range(4))
+
+
+@pytest.mark.parametrize("regularization", [1e-6, 1e6])
+def test_extreme_regularization_stays_finite(regularization: float) -> None:
+    texts, targets = sample(250, 3)
+    config = replace(FOLDS, regularization=regularization, max_passes=20)
+    config = replace(config, positive_weight=regularization, label_weight=regularization)
+    model, solver = fit(texts, targets, config)
+    assert np.isfinite(model.logits(texts)).all()
+    assert np.isfinite(solver.held_out).all()
+
+
+def test_cell_losses_are_the_cross_entropy_of_calibrated_scores() -> None:
+    generator = np.random.default_rng(0)
+    scores = generator.normal(size=(300, 3)).astype(np.float32)
+    targets = csr_array((scores + generator.normal(size=scores.shape) > 1).astype(np.float32))
+    logits = fit_calibration(scores, targets, multi_label=True).apply(scores)
+    probabilities = to_probabilities(logits, True).astype(np.float64)
+    losses = cell_losses(scores, targets)
+    for k in range(3):
+        assert np.mean(losses[:, k]) == pytest.approx(
+            log_loss(targets.toarray()[:, k], probabilities[:, k]), rel=1e-5
+        )
+
+
+def test_improvement_trusts_a_label_as_far_as_its_rows_go() -> None:
+    generator = np.random.default_rng(0)
+    before = generator.random((1000, 3)).astype(np.float32)
+    after = before * np.array([0.8, 0.8, 1.1], np.float32)
+    shares = improvement(before, after)
+    np.testing.assert_allclose(shares, [0.2, 0.2, -0.1], atol=0.03)
+    after[:, 2] += generator.normal(size=1000) * 20  # a label whose rows say nothing follows the others
+    assert improvement(before, after)[2] == pytest.approx(0.2, abs=0.05)
+    assert np.all(np.abs(improvement(before, before)) < 1e-6)
+    assert np.isfinite(improvement(np.zeros((5, 2), np.float32), np.zeros((5, 2), np.float32))).all()
+
+
+def test_states_that_do_not_fit() -> None:
+    texts, targets = sample(220, 3)
+    for config in (SMALL, AUTO):
+        state = LinearSolver(Linear(3, config), texts, targets).state()
+        others = [
+            LinearSolver(Linear(3, config), texts.slice(1), targets[1:]),
+            LinearSolver(Linear(3, config), texts, targets[::-1]),
+            LinearSolver(Linear(3, replace(config, regularization=0.5)), texts, targets),
+            LinearSolver(Linear(3, replace(config, regularization=GRID[0])), texts, targets),
+            LinearSolver(Linear(3, replace(config, label_weight=2.0)), texts, targets),
+            LinearSolver(Linear(3, replace(config, folds=3)), texts, targets),
+        ]
+        if config is SMALL:  # of 1.0, which "auto" would not be at
+            others.append(LinearSolver(Linear(3, replace(config, regularization="auto")), texts, targets))
+        for solver in others:
+            before = solver.state()
+            with pytest.raises(
+                FlashError, match="belongs to other texts, targets or options; resume with the"
+            ):
+                solver.load_state(state)
+            assert same(solver.state(), before)
+    finished = fit(texts, targets)[1].state()
+    with pytest.raises(FlashError, match="belongs to other texts, targets or options"):
+        LinearSolver(Linear(3, replace(SMALL, regularization="auto")), texts, targets).load_state(finished)
+    solver = LinearSolver(Linear(3, SMALL), texts, targets)
+    with pytest.raises(FlashError, match=r"the solver's state lacks duals; give what state\(\) returned"):
+        solver.load_state({name: value for name, value in finished.items() if name != "duals"})
+    with pytest.raises(
+        FlashError, match=r"solver state's arrays do not fit: bias is float32 \(2,\), expected"
+    ):
+        solver.load_state({**finished, "bias": np.zeros(2, np.float32)})
