@@ -367,6 +367,17 @@ def test_model_file_and_predictor_calibrate_alike(
     np.testing.assert_array_equal(predictor.probabilities(texts), to_probabilities(expected, multi_label))
 
 
+def test_calibration_is_a_part_of_the_state(trained: Any) -> None:
+    model, _, _ = trained
+    other = TextClassifier(labels=model.labels, multi_label=True)
+    state = model.state_dict()
+    other.load_state_dict(state)
+    np.testing.assert_array_equal(other(["a banana"]), model(["a banana"]))
+    del state["calibration_shift"]
+    with pytest.raises(RuntimeError, match='Missing key.* "calibration_shift"'):
+        other.load_state_dict(state)
+
+
 def test_weights_of_labels_by_name(make_trainer: Any, tmp_path: Path) -> None:
     data = TextClassificationData.from_lists(**hard_rows())
     by_name, by_place, plain = (

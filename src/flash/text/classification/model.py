@@ -457,7 +457,10 @@ class TextClassifier(pl.LightningModule):
     ) -> None:
         """Take calibration out of what torch compares with the buffers."""
         names = [f"{prefix}calibration_{name}" for name in ("scale", "shift")]
-        self.calibration = Calibration(*(state_dict[name].float().cpu().numpy() for name in names))
+        if lacking := [name for name in names if name not in state_dict]:
+            args[2].extend(lacking)  # torch's list of missing keys
+        else:
+            self.calibration = Calibration(*(state_dict[name].float().cpu().numpy() for name in names))
         others = {name: tensor for name, tensor in state_dict.items() if name not in names}
         super()._load_from_state_dict(others, prefix, *args, **kwargs)
 

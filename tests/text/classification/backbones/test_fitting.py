@@ -17,9 +17,9 @@ from sklearn.svm import LinearSVC
 from flash.core.errors import FlashError
 from flash.text.classification.backbones import reference
 from flash.text.classification.backbones.features import Texts
-from flash.text.classification.backbones.fitting import (
+from flash.text.classification.backbones.fitting import LinearSolver
+from flash.text.classification.backbones.held_out import (
     GRID,
-    LinearSolver,
     as_option,
     cell_losses,
     fold_of_each,
@@ -449,3 +449,23 @@ def test_states_that_do_not_fit() -> None:
         FlashError, match=r"solver state's arrays do not fit: bias is float32 \(2,\), expected"
     ):
         solver.load_state({**finished, "bias": np.zeros(2, np.float32)})
+
+
+def test_held_out_rows_score_as_new_texts_do() -> None:
+    """Numbers that a row alone has are no part of a new text's row: they must not make held-out margins smaller."""
+    generator = np.random.default_rng(1)
+    cats = generator.random(500) < 0.5
+    heard = np.where(generator.random(500) < 0.2, ~cats, cats)
+    words = [
+        f"{'miaow' if cat else 'woof'} {number}"
+        for cat, number in zip(heard, generator.permutation(500), strict=True)
+    ]
+    texts, targets = pa.array(words, pa.large_string()), csr_array(np.float32(np.stack([cats, ~cats], 1)))
+    model = Linear(2, replace(FOLDS, regularization=0.125))
+    solver = LinearSolver(model, texts.slice(0, 350), targets[:350])
+    while not solver.converged:
+        solver.step()
+    sign = np.where(heard, 1, -1)
+    held_out = np.mean(solver.held_out[:, 0] * sign[:350])
+    new = np.mean(model.logits(texts.slice(350))[:, 0] * sign[350:])
+    assert held_out == pytest.approx(new, rel=0.15)

@@ -13,11 +13,19 @@ from zlib import crc32
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 from scipy.sparse import csc_array, csr_array
 
 from flash.core.errors import DataError, FlashError
 from flash.text.classification.backbones.features import Rows, Texts, in_threads
+from flash.text.classification.backbones.held_out import (
+    CLEARLY_BETTER,
+    GRID,
+    as_option,
+    as_unseen,
+    cell_losses,
+    fold_of_each,
+    improvement,
+)
 from flash.text.classification.backbones.linear import Linear, check_arrays
 from flash.text.classification.backbones.solver import (
     OFFSET,
@@ -26,15 +34,8 @@ from flash.text.classification.backbones.solver import (
     score_rows,
     solve_pass,
 )
-from flash.text.classification.calibration import fit_calibration
+from flash.text.classification.thresholds import column_of_each
 
-GRID = (0.125, 0.25, 0.5, 1.0)
-"""Regularisations that are tried, from the strongest; the last is for clean labels, the first for doubtful ones."""
-CLEARLY_BETTER = 0.025
-"""By which share of a label's loss on the held-out fold a weaker regularisation must be better to be preferred."""
-LABELS_DIFFER = 0.02
-"""The standard deviation of that share over the labels of a data set, as a prior: a label with few texts follows the
-others."""
 SAMPLE = 8_000
 """Rows outside the held-out fold that are enough to choose by, and the most of it that are scored."""
 ROUGH = 2.5
@@ -43,6 +44,8 @@ FEWEST_TO_CHOOSE = 200
 """With fewer rows a held-out fold says nothing about the regularisation, and the middle one is taken."""
 ENOUGH = 40_000
 """Rows with scores that are enough to calibrate and choose thresholds on: no further folds are scored after these."""
+MANY = 10_000
+"""With so many rows, hardly a feature stands in one fold alone."""
 FOLD_PASSES = 2
 """Most passes over the rows outside a fold, from the optimum of all rows less the fold's share."""
 STILL = 0.1
@@ -217,13 +220,14 @@ class LinearSolver:
     def _choose(self) -> None:
         """Keep those labels racing for which this regularisation is clearly better than the last."""
         inside = self._inside
-        scores = np.empty((len(self.rows.ends), self.model.num_labels), np.float32)
+        scores = np.empty((len(inside), self.model.num_labels), np.float32)
+        unseen = self._as_unseen(inside, self._outside)
         in_threads(
             self.model.threads,
-            lambda block: self._write_scores(inside, block.weight, block.bias, scores, block.labels),
+            lambda block: self._write_scores(unseen, block, scores, slice(None)),
             self._blocks,
         )
-        losses = cell_losses(scores[inside], self._targets[inside])
+        losses = cell_losses(scores, self._targets[inside])
         if self._stage > 0:
             racing = np.flatnonzero(self._racing)
             better = improvement(self._cell_losses[:, racing], losses[:, racing])
@@ -240,6 +244,8 @@ class LinearSolver:
         inside, outside = np.flatnonzero(self._folds == fold), np.flatnonzero(self._folds != fold)
         orders = [self._shuffled(outside, self.passes * FOLD_PASSES + again) for again in range(FOLD_PASSES)]
 
+        unseen = self._as_unseen(inside, outside)
+
         def score(block: Block) -> None:
             part = replace(
                 block,
@@ -254,7 +260,7 @@ class LinearSolver:
             )
             for order in orders:
                 self._solve(part, order)
-            self._write_scores(inside, part.weight, part.bias, self.held_out, part.labels)
+            self._write_scores(unseen, part, self.held_out, inside)
 
         in_threads(self.model.threads, score, self._blocks)
 
@@ -309,13 +315,27 @@ class LinearSolver:
         arrays["weight"][:, block.labels] = block.weight
         arrays["bias"][block.labels] = block.bias * np.float32(self.model.config.bias) + np.float32(OFFSET)
 
+    def _as_unseen(self, inside: Indices, outside: Indices) -> tuple[Rows, Indices]:
+        """Rows, and which of them, as texts that are new to a fit of the rows outside: see `held_out.as_unseen`.
+
+        Where texts are many, features are so frequent that it changes nothing.
+        """
+        if len(self.rows.ends) >= MANY:
+            return self.rows, inside
+        buckets = self.model.arrays()["buckets"]
+        return as_unseen(self.rows, inside, outside, buckets & 1), np.arange(len(inside))
+
     def _write_scores(
-        self, rows: Indices, weight: Floats, bias: Floats, scores: Floats, labels: slice
+        self, unseen: tuple[Rows, Indices], block: Block, scores: Floats, places: Indices | slice
     ) -> None:
-        part = np.empty((len(self.rows.ends), len(bias)), np.float32)
-        sparse, value = self.rows, self.model.config.bias
-        score_rows(rows, sparse.ends, sparse.features, sparse.values, weight, bias, value, part)
-        scores[rows, labels] = part[rows]
+        """The margins of some rows by a block's weights, to the block's labels and some places of `scores`."""
+        sparse, rows = unseen
+        margins = np.empty((len(sparse.ends), len(block.bias)), np.float32)
+        value = self.model.config.bias
+        score_rows(
+            rows, sparse.ends, sparse.features, sparse.values, block.weight, block.bias, value, margins
+        )
+        scores[places, block.labels] = margins[rows]
 
     def _start_from(self, earlier: Floats) -> None:
         """Begin with the dual variables that an optimum with the scores of an earlier model has.
@@ -378,7 +398,7 @@ class LinearSolver:
             )  # refuses a wrong number of them at once
         each: Floats = np.asarray(self._one_a_label("label_weight", config.label_weight), np.float32)
         if config.positive_weight == "balanced":
-            certain = _column_of_each(self._targets)[self._targets.data >= 0.5]
+            certain = column_of_each(self._targets)[self._targets.data >= 0.5]
             positives = np.maximum(np.bincount(certain, minlength=labels), 1)
             positive = np.maximum((rows - positives) / positives, 1 / rows).astype(np.float32)
         else:
@@ -479,61 +499,9 @@ class LinearSolver:
         return checksum
 
 
-def fold_of_each(texts: Texts, folds: int, seed: int) -> Indices | None:
-    """The fold (N,) of each text, the same for identical texts; None if there are too few different ones."""
-    array = texts.cast(pa.large_string())
-    array = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
-    codes = array.dictionary_encode().indices.to_numpy(zero_copy_only=False)
-    different = int(codes.max()) + 1
-    if different < folds:
-        return None
-    order = np.random.Generator(np.random.PCG64([seed, folds])).permutation(different)
-    fold: Indices = order[codes] % folds
-    return fold
-
-
-def cell_losses(scores: Floats, targets: csr_array) -> Floats:
-    """The cross-entropy (N, L) in nats of each row and label once the (N, L) scores are calibrated on these rows."""
-    truth = csc_array(targets)
-    losses = fit_calibration(scores, truth, multi_label=True).apply(scores)
-    columns = _column_of_each(truth)
-    hot = truth.data * losses[truth.indices, columns]
-    losses = np.logaddexp(np.float32(0), losses)  # softplus(z) - t z
-    np.subtract.at(losses, (truth.indices, columns), hot)
-    return losses
-
-
-def as_option(regularization: npt.NDArray[np.floating[Any]]) -> float | tuple[float, ...]:
-    """The option that says the same: one number if it is the same for all labels."""
-    values = tuple(regularization.astype(np.float64).tolist())
-    return values[0] if len(set(values)) == 1 else values
-
-
-def improvement(before: Floats, after: Floats) -> npt.NDArray[np.float64]:
-    """By which share each label's loss sank, (L,), from cell losses (N, L): shrunk towards what all labels say.
-
-    The mean of a normal posterior: the label's own share has its standard error over the rows, and labels differ by
-    `LABELS_DIFFER`.
-    """
-    total = before.sum(axis=0, dtype=np.float64) + 1e-12
-    change = (before - after).astype(np.float64)
-    own = change.sum(axis=0) / total
-    error = change.std(axis=0) * np.sqrt(len(change)) / total + 1e-6
-    weights = 1 / (error**2 + LABELS_DIFFER**2)
-    common = (own * weights).sum() / weights.sum()
-    trust = LABELS_DIFFER**2 * weights
-    shrunk: npt.NDArray[np.float64] = trust * own + (1 - trust) * common
-    return shrunk
-
-
 def _rows_of(columns: csc_array) -> tuple[Indices, npt.NDArray[np.int32], Floats]:
     rows = csr_array(columns)
     return rows.indptr.astype(np.int64), rows.indices.astype(np.int32), rows.data.astype(np.float32)
-
-
-def _column_of_each(matrix: csc_array) -> Indices:
-    """The column of each stored entry of a CSC matrix."""
-    return np.repeat(np.arange(matrix.shape[1]), np.diff(matrix.indptr))
 
 
 def _dots(left: Floats, right: Floats) -> npt.NDArray[np.float64]:

@@ -1,0 +1,107 @@
+"""What a fit learns from rows that it has not seen: folds of the training rows, and the regularisation.
+
+Imports neither torch nor lightning.
+"""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from scipy.sparse import csc_array, csr_array
+
+from flash.text.classification.backbones.features import Rows, Texts
+from flash.text.classification.calibration import fit_calibration
+from flash.text.classification.thresholds import column_of_each
+
+GRID = (0.125, 0.25, 0.5, 1.0)
+"""Regularisations that are tried, from the strongest; the last is for clean labels, the first for doubtful ones."""
+CLEARLY_BETTER = 0.025
+"""By which share of a label's loss on the held-out fold a weaker regularisation must be better to be preferred."""
+LABELS_DIFFER = 0.02
+"""The standard deviation of that share over the labels of a data set, as a prior: a label with few texts follows the
+others."""
+
+Floats = npt.NDArray[np.float32]
+Indices = npt.NDArray[np.int64]
+
+
+def fold_of_each(texts: Texts, folds: int, seed: int) -> Indices | None:
+    """The fold (N,) of each text, the same for identical texts; None if there are too few different ones."""
+    array = texts.cast(pa.large_string())
+    array = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
+    codes = array.dictionary_encode().indices.to_numpy(zero_copy_only=False)
+    different = int(codes.max()) + 1
+    if different < folds:
+        return None
+    order = np.random.Generator(np.random.PCG64([seed, folds])).permutation(different)
+    fold: Indices = order[codes] % folds
+    return fold
+
+
+def as_unseen(rows: Rows, inside: Indices, outside: Indices, kinds: npt.NDArray[np.int32]) -> Rows:
+    """The rows `inside` as they are to a fit of the rows `outside`, which has no feature that none of these has.
+
+    A new text's words that training has not seen are no part of its row, whose length is one without them: a row
+    of training that kept its own would have smaller margins than a new text, and calibration would be overconfident.
+
+    Args:
+        rows: The TF-IDF rows of all texts.
+        inside: Which to return, in this order.
+        outside: Which were fitted.
+        kinds: (F,), 0 for words and 1 for characters, each of which has half of a row's squared length.
+    """
+    seen = np.zeros(len(kinds), np.bool_)
+    seen[rows.features[_entries(rows, outside)[0]]] = True
+    entries, owner = _entries(rows, inside)
+    known = seen[rows.features[entries]]
+    entries, owner = entries[known], owner[known]
+    features, values = rows.features[entries], rows.values[entries].astype(np.float64)
+    place = 2 * owner + kinds[features]
+    squares = np.bincount(place, values**2, minlength=2 * len(inside)).reshape(-1, 2)
+    both = np.where((squares > 0).all(axis=1, keepdims=True), 2, 1)
+    scale = (1 / np.sqrt(np.where(squares > 0, both * squares, 1))).ravel()
+    ends = np.cumsum(np.bincount(owner, minlength=len(inside)))
+    return Rows(features, (values * scale[place]).astype(np.float32), ends)
+
+
+def _entries(rows: Rows, which: Indices) -> tuple[Indices, Indices]:
+    """Where the features of some rows stand, and for each the place of its row in `which`."""
+    sizes = np.diff(rows.ends, prepend=0)[which]
+    owner = np.repeat(np.arange(len(which)), sizes)
+    within = np.arange(len(owner)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    return (rows.ends[which] - sizes)[owner] + within, owner
+
+
+def cell_losses(scores: Floats, targets: csr_array) -> Floats:
+    """The cross-entropy (N, L) in nats of each row and label once the (N, L) scores are calibrated on these rows."""
+    truth = csc_array(targets)
+    losses = fit_calibration(scores, truth, multi_label=True).apply(scores)
+    columns = column_of_each(truth)
+    hot = truth.data * losses[truth.indices, columns]
+    losses = np.logaddexp(np.float32(0), losses)  # softplus(z) - t z
+    np.subtract.at(losses, (truth.indices, columns), hot)
+    return losses
+
+
+def as_option(regularization: npt.NDArray[np.floating[Any]]) -> float | tuple[float, ...]:
+    """The option that says the same: one number if it is the same for all labels."""
+    values = tuple(regularization.astype(np.float64).tolist())
+    return values[0] if len(set(values)) == 1 else values
+
+
+def improvement(before: Floats, after: Floats) -> npt.NDArray[np.float64]:
+    """By which share each label's loss sank, (L,), from cell losses (N, L): shrunk towards what all labels say.
+
+    The mean of a normal posterior: the label's own share has its standard error over the rows, and labels differ by
+    `LABELS_DIFFER`.
+    """
+    total = before.sum(axis=0, dtype=np.float64) + 1e-12
+    change = (before - after).astype(np.float64)
+    own = change.sum(axis=0) / total
+    error = change.std(axis=0) * np.sqrt(len(change)) / total + 1e-6
+    weights = 1 / (error**2 + LABELS_DIFFER**2)
+    common = (own * weights).sum() / weights.sum()
+    trust = LABELS_DIFFER**2 * weights
+    shrunk: npt.NDArray[np.float64] = trust * own + (1 - trust) * common
+    return shrunk
