@@ -29,7 +29,7 @@ from flash.text.classification.backbones.kernels import character_classes, logit
 if TYPE_CHECKING:  # scipy.sparse is slow to import, and prediction needs none of it
     from scipy.sparse import csc_array
 
-MANY_TEXTS = 10_000  # of so many, one has to have a feature
+MANY_TEXTS = 8_000  # of so many, one has to have a feature
 FEW_TEXTS = 1000  # with fewer, a feature of a single text may be all there is to learn from
 MOST_WEIGHT_BYTES = 2**31
 MOST_BUCKETS = 2**24
@@ -53,7 +53,7 @@ class LinearConfig:
     buckets: int = 2**21
     """How many buckets n-grams are hashed into, words and characters half each: a power of two."""
     min_texts: int = 3
-    """A bucket is a feature if this many training texts and one in 10,000 have it, or two texts of a rare
+    """A bucket is a feature if this many training texts and one in 8,000 have it, or two texts of a rare
     label (one with fewer than 50 texts); below 1,000 texts, every bucket is."""
     regularization: float | Literal["auto"] | tuple[float, ...] = "auto"
     """C, the weight of the training loss against half the squared length of a label's weights, above 0: a number, one
