@@ -34,6 +34,7 @@ from flash.text.classification.backbones.solver import (
     score_rows,
     solve_pass,
 )
+from flash.text.classification.backbones.stacking import fit_stacking
 from flash.text.classification.thresholds import column_of_each
 
 SAMPLE = 8_000
@@ -73,8 +74,9 @@ class LinearSolver:
     """One fit of a `Linear`, step by step, so that a training loop can show progress, stop and resume.
 
     Its stages: with `regularization="auto"`, fits without the first fold, at the values of `GRID` in turn, until the
-    next is not clearly better on that fold; the fit of all rows, which makes the weights of `model`; and for each fold
-    the scores that its rows have without it. Starts from the weights that `model` has, if it was trained before.
+    next is not clearly better on that fold; the fit of all rows, which makes the weights of `model`; for each fold the
+    scores that its rows have without it; and from these the mixture of labels that goes into the weights
+    (`stacking`). Starts from the weights that `model` has, if it was trained before.
 
     The same seed and data give the same numbers bit for bit at any number of threads.
 
@@ -86,8 +88,8 @@ class LinearSolver:
         seed: Of the order of the rows, and of the folds.
 
     Attributes:
-        held_out: (N, L) float32 scores of each row by a fit without its fold; NaN until they are known, and for good
-            in folds beyond those with `ENOUGH` rows.
+        held_out: (N, L) float32 scores of each row by a fit without its fold, in the end mixed as the weights are; NaN
+            until they are known, and for good in folds beyond those with `ENOUGH` rows.
 
     Raises:
         DataError: No rows, numbers of rows or labels that differ, or a target outside [0, 1].
@@ -123,7 +125,7 @@ class LinearSolver:
         self._inside, self._outside = self._sample() if chooses else (np.arange(0), np.arange(count))
         self._cell_losses = np.zeros((len(self._inside), model.num_labels), np.float32)
         held_out = count if self._folds is not None else 0
-        self.held_out = np.full((held_out, model.num_labels), np.nan, np.float32)
+        self.held_out = self._scores = np.full((held_out, model.num_labels), np.nan, np.float32)
         self._loss = 0.0
         features, labels = len(model.arrays()["idf"]), model.num_labels
         width = min(max(-(-labels // (model.threads or cpu_count() or 1)), 4), 128)
@@ -174,6 +176,8 @@ class LinearSolver:
         if self._stage > len(GRID):
             self._score_fold(self._stage - len(GRID) - 1)
             self._stage += 1
+            if self.converged:
+                self._stack()
         else:
             self._pass()
             config = self.model.config
@@ -221,7 +225,7 @@ class LinearSolver:
         """Keep those labels racing for which this regularisation is clearly better than the last."""
         inside = self._inside
         scores = np.empty((len(inside), self.model.num_labels), np.float32)
-        unseen = self._as_unseen(inside, self._outside)
+        unseen = self._as_unseen(inside)
         in_threads(
             self.model.threads,
             lambda block: self._write_scores(unseen, block, scores, slice(None)),
@@ -244,7 +248,7 @@ class LinearSolver:
         inside, outside = np.flatnonzero(self._folds == fold), np.flatnonzero(self._folds != fold)
         orders = [self._shuffled(outside, self.passes * FOLD_PASSES + again) for again in range(FOLD_PASSES)]
 
-        unseen = self._as_unseen(inside, outside)
+        unseen = self._as_unseen(inside)
 
         def score(block: Block) -> None:
             part = replace(
@@ -260,9 +264,23 @@ class LinearSolver:
             )
             for order in orders:
                 self._solve(part, order)
-            self._write_scores(unseen, part, self.held_out, inside)
+            self._write_scores(unseen, part, self._scores, inside)
 
         in_threads(self.model.threads, score, self._blocks)
+
+    def _stack(self) -> None:
+        """Mix the labels' scores, and the weights in the model alike."""
+        threads, arrays = self.model.threads, self.model.arrays()
+        scored = ~np.isnan(self._scores[:, 0])
+        targets = csc_array(csr_array(self._targets)[scored])
+        stacking = fit_stacking(self._scores[scored], targets, threads=threads)
+        if stacking is not None:
+            self.held_out = self._scores.copy()
+            stacking.mix(self.held_out, threads)
+            self.held_out += stacking.shift
+            stacking.mix(arrays["weight"], threads)
+            stacking.mix(arrays["bias"][np.newaxis])
+            arrays["bias"] += stacking.shift
 
     # ---- the compiled loops ---------------------------------------------------------------------------------
 
@@ -315,15 +333,20 @@ class LinearSolver:
         arrays["weight"][:, block.labels] = block.weight
         arrays["bias"][block.labels] = block.bias * np.float32(self.model.config.bias) + np.float32(OFFSET)
 
-    def _as_unseen(self, inside: Indices, outside: Indices) -> tuple[Rows, Indices]:
-        """Rows, and which of them, as texts that are new to a fit of the rows outside: see `held_out.as_unseen`.
+    def _as_unseen(self, inside: Indices) -> tuple[Rows, Indices]:
+        """Rows, and which of them, as texts that are new to a fit of all others: see `held_out.as_unseen`.
 
         Where texts are many, features are so frequent that it changes nothing.
         """
         if len(self.rows.ends) >= MANY:
             return self.rows, inside
         buckets = self.model.arrays()["buckets"]
-        return as_unseen(self.rows, inside, outside, buckets & 1), np.arange(len(inside))
+        return as_unseen(self.rows, inside, self._texts, buckets & 1), np.arange(len(inside))
+
+    @cached_property
+    def _texts(self) -> Indices:
+        """How many rows have each feature."""
+        return np.bincount(self.rows.features, minlength=len(self.model.arrays()["idf"]))
 
     def _write_scores(
         self, unseen: tuple[Rows, Indices], block: Block, scores: Floats, places: Indices | slice
@@ -433,7 +456,7 @@ class LinearSolver:
             "cell_losses": self._cell_losses.copy(),
             "violations": np.hstack([block.violations for block in self._blocks]),
             "folds": np.zeros(0, np.int64) if self._folds is None else self._folds.copy(),
-            "held_out": self.held_out.copy(),
+            "held_out": self._scores.copy(),
             "duals": np.hstack([block.duals for block in self._blocks]),
             "weight": np.hstack([block.weight for block in self._blocks]),
             "bias": np.hstack([block.bias for block in self._blocks]),
@@ -479,13 +502,15 @@ class LinearSolver:
         if self._folds is not None:
             self._folds = arrays["folds"].copy()
             self._inside, self._outside = self._sample()
-        self.held_out = arrays["held_out"].copy()
+        self.held_out = self._scores = arrays["held_out"].copy()
         for block in self._blocks:
             block.duals[:] = arrays["duals"][:, block.labels]
             block.weight[:] = arrays["weight"][:, block.labels]
             block.bias[:] = arrays["bias"][block.labels]
             block.violations[:] = arrays["violations"][block.labels]
             self._show(block)
+        if self.converged and len(self._scores):
+            self._stack()
 
     @cached_property
     def _checksum(self) -> int:

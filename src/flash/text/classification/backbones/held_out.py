@@ -16,7 +16,7 @@ from flash.text.classification.thresholds import column_of_each
 
 GRID = (0.125, 0.25, 0.5, 1.0)
 """Regularisations that are tried, from the strongest; the last is for clean labels, the first for doubtful ones."""
-CLEARLY_BETTER = 0.025
+CLEARLY_BETTER = 0.01
 """By which share of a label's loss on the held-out fold a weaker regularisation must be better to be preferred."""
 LABELS_DIFFER = 0.02
 """The standard deviation of that share over the labels of a data set, as a prior: a label with few texts follows the
@@ -39,8 +39,8 @@ def fold_of_each(texts: Texts, folds: int, seed: int) -> Indices | None:
     return fold
 
 
-def as_unseen(rows: Rows, inside: Indices, outside: Indices, kinds: npt.NDArray[np.int32]) -> Rows:
-    """The rows `inside` as they are to a fit of the rows `outside`, which has no feature that none of these has.
+def as_unseen(rows: Rows, inside: Indices, texts: Indices, kinds: npt.NDArray[np.int32]) -> Rows:
+    """The rows `inside` as they are to a fit of all others, which has no feature that none of these has.
 
     A new text's words that training has not seen are no part of its row, whose length is one without them: a row
     of training that kept its own would have smaller margins than a new text, and calibration would be overconfident.
@@ -48,12 +48,11 @@ def as_unseen(rows: Rows, inside: Indices, outside: Indices, kinds: npt.NDArray[
     Args:
         rows: The TF-IDF rows of all texts.
         inside: Which to return, in this order.
-        outside: Which were fitted.
+        texts: (F,), how many rows have each feature.
         kinds: (F,), 0 for words and 1 for characters, each of which has half of a row's squared length.
     """
-    seen = np.zeros(len(kinds), np.bool_)
-    seen[rows.features[_entries(rows, outside)[0]]] = True
     entries, owner = _entries(rows, inside)
+    seen = texts > np.bincount(rows.features[entries], minlength=len(texts))
     known = seen[rows.features[entries]]
     entries, owner = entries[known], owner[known]
     features, values = rows.features[entries], rows.values[entries].astype(np.float64)

@@ -1,0 +1,140 @@
+"""What the scores of other labels say about a label, mixed into its own: stacking.
+
+After Godbole and Sarawagi, "Discriminative methods for multi-labeled classification", PAKDD 2004: a second linear
+classifier a label whose features are all labels' scores of rows that the first has not seen. Theirs is fitted anew;
+ours starts from the label's own calibrated score and goes one Newton step of the cross-entropy from there, under a
+normal prior that keeps each share near 0: a label with few texts stays as it was. As scores are linear, so is the
+mixture, and it goes into the model's weights: prediction does not know of it.
+
+Imports neither torch nor lightning.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.sparse import csc_array
+
+from flash.text.classification.backbones.features import in_threads
+from flash.text.classification.backbones.kernels import Floats, Int32s, Int64s, compiled
+from flash.text.classification.calibration import fit_calibration
+from flash.text.classification.outputs import to_probabilities
+
+MOST_SOURCES = 32
+"""How many other labels a label listens to, those that say most about what its own score gets wrong."""
+PRECISION = 1000.0
+"""Of the prior of a share of a standardised score, as so many rows at probability 0.5 with a score of 2."""
+SETTLED = 0.005
+"""A row whose probability is within this of its target is left out."""
+CELLS = 2**20
+"""Of a matrix that one task mixes."""
+
+Doubles = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Stacking:
+    """New scores are a label's own, plus shares of other labels' scores, plus a shift.
+
+    Attributes:
+        sources: (L, K), the labels that each label listens to.
+        shares: (L, K), what each source's score is multiplied by.
+        shift: (L,).
+    """
+
+    sources: Int32s
+    shares: Floats
+    shift: Floats
+
+    def mix(self, matrix: Floats, threads: int | None = None) -> None:
+        """Replace scores (N, L), or weights (F, L), by their mixture, without the shift."""
+        step = max(1, CELLS // matrix.shape[1])
+        in_threads(
+            threads,
+            lambda first: mix_rows(matrix[first : first + step], self.sources, self.shares),
+            range(0, len(matrix), step),
+        )
+
+
+def fit_stacking(scores: Floats, targets: csc_array, *, threads: int | None = None) -> Stacking | None:
+    """The mixture of (N, L) scores that rows not fitted on ask for.
+
+    Args:
+        scores: Finite margins of rows that the model was not fitted on.
+        targets: In [0, 1], sorted.
+        threads: At most so many; None for one a processor. No result depends on it.
+
+    Returns:
+        None where labels exclude each other (every row has exactly one) or there is a single one: softmax says it.
+    """
+    rows, labels = scores.shape
+    if labels < 2 or (targets.sum(axis=1) == 1).all():
+        return None
+    calibration = fit_calibration(scores, targets, multi_label=True, threads=threads)
+    residual = np.ascontiguousarray(-to_probabilities(calibration.apply(scores), True).T)  # of no label
+    mean, deviation = scores.mean(axis=0, dtype=np.float64), scores.std(axis=0, dtype=np.float64)
+    unit = np.divide(1.0, deviation, out=np.zeros(labels), where=deviation > 1e-6)
+    count = min(MOST_SOURCES, labels - 1)
+
+    def fit(label: int) -> tuple[npt.NDArray[np.intp], Doubles]:
+        probability = -residual[label].astype(np.float64)
+        wrong = -probability
+        hot = slice(targets.indptr[label], targets.indptr[label + 1])
+        wrong[targets.indices[hot]] += targets.data[hot]
+        unsettled = np.flatnonzero(np.abs(wrong) > SETTLED)
+        wrong, probability = wrong[unsettled], probability[unsettled]
+        said = slopes(scores, unsettled, wrong, mean, unit)
+        said[label] = 0
+        chosen = np.sort(np.argsort(-np.abs(said), kind="stable")[:count])
+        bend = curvature(scores, unsettled, probability * (1 - probability), chosen, mean, unit)
+        step: Doubles = np.linalg.solve(bend + PRECISION * np.eye(count), said[chosen])
+        step[chosen == label] = 0
+        return chosen, step * unit[chosen] / np.float64(calibration.scale[label])
+
+    sources, shares = map(np.array, zip(*in_threads(threads, fit, range(labels)), strict=True))
+    shift = -(shares * mean[sources]).sum(axis=1)
+    return Stacking(sources.astype(np.int32), shares.astype(np.float32), shift.astype(np.float32))
+
+
+@compiled
+def slopes(scores: Floats, rows: Int64s, wrong: Doubles, mean: Doubles, unit: Doubles) -> Doubles:
+    """(L,): of some rows, the sum of what a label got wrong times each label's standardised score."""
+    total = np.zeros(len(mean))
+    for i in range(len(rows)):
+        line = scores[rows[i]]
+        for k in range(len(mean)):
+            total[k] += wrong[i] * ((line[k] - mean[k]) * unit[k])
+    return total
+
+
+@compiled
+def curvature(
+    scores: Floats, rows: Int64s, weight: Doubles, chosen: Int64s, mean: Doubles, unit: Doubles
+) -> Doubles:
+    """(K, K): of some rows, the weighted sum of products of the standardised scores of K labels."""
+    count = len(chosen)
+    total = np.zeros((count, count))
+    line = np.empty(count)
+    for i in range(len(rows)):
+        for k in range(count):
+            line[k] = (scores[rows[i], chosen[k]] - mean[chosen[k]]) * unit[chosen[k]]
+        for j in range(count):
+            scaled = weight[i] * line[j]
+            for k in range(count):
+                total[j, k] += scaled * line[k]
+    return total
+
+
+@compiled
+def mix_rows(matrix: Floats, sources: Int32s, shares: Floats) -> None:
+    """Add to each column its shares of other columns, as they were."""
+    labels, count = sources.shape
+    line = np.empty(labels, dtype=np.float32)
+    for row in range(len(matrix)):
+        for k in range(labels):
+            line[k] = matrix[row, k]
+        for k in range(labels):
+            total = line[k]
+            for i in range(count):
+                total += shares[k, i] * line[sources[k, i]]
+            matrix[row, k] = total
