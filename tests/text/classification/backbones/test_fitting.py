@@ -260,9 +260,9 @@ def test_each_label_gets_the_regularization_that_suits_it() -> None:
 
 def test_labels_with_regularizations_of_their_own() -> None:
     texts, targets = sample(80, 3)
-    own, _ = fit(texts, targets, replace(FOLDS, regularization=(0.125, 0.3, 4)))
+    own, _ = fit(texts, targets, replace(SMALL, regularization=(0.125, 0.3, 4)))
     for label, regularization in enumerate((0.125, 0.3, 4.0)):
-        alone, _ = fit(texts, targets[:, [label]], replace(FOLDS, regularization=regularization))
+        alone, _ = fit(texts, targets[:, [label]], replace(SMALL, regularization=regularization))
         assert alone.logits(texts)[:, 0].tobytes() == own.logits(texts)[:, label].tobytes()
     assert own.config.regularization == (0.125, 0.3, 4)  # as it was given
     assert as_option(np.full(3, 0.375)) == 0.375

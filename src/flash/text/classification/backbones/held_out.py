@@ -11,6 +11,8 @@ import pyarrow as pa
 from scipy.sparse import csc_array, csr_array
 
 from flash.text.classification.backbones.features import Rows, Texts
+from flash.text.classification.backbones.kernels import Int32s, compiled
+from flash.text.classification.backbones.solver import row_start
 from flash.text.classification.calibration import fit_calibration
 from flash.text.classification.thresholds import column_of_each
 
@@ -39,7 +41,7 @@ def fold_of_each(texts: Texts, folds: int, seed: int) -> Indices | None:
     return fold
 
 
-def as_unseen(rows: Rows, inside: Indices, texts: Indices, kinds: npt.NDArray[np.int32]) -> Rows:
+def as_unseen(rows: Rows, inside: Indices, texts: Indices, kinds: Int32s) -> Rows:
     """The rows `inside` as they are to a fit of all others, which has no feature that none of these has.
 
     A new text's words that training has not seen are no part of its row, whose length is one without them: a row
@@ -51,25 +53,55 @@ def as_unseen(rows: Rows, inside: Indices, texts: Indices, kinds: npt.NDArray[np
         texts: (F,), how many rows have each feature.
         kinds: (F,), 0 for words and 1 for characters, each of which has half of a row's squared length.
     """
-    entries, owner = _entries(rows, inside)
-    seen = texts > np.bincount(rows.features[entries], minlength=len(texts))
-    known = seen[rows.features[entries]]
-    entries, owner = entries[known], owner[known]
-    features, values = rows.features[entries], rows.values[entries].astype(np.float64)
-    place = 2 * owner + kinds[features]
-    squares = np.bincount(place, values**2, minlength=2 * len(inside)).reshape(-1, 2)
-    both = np.where((squares > 0).all(axis=1, keepdims=True), 2, 1)
-    scale = (1 / np.sqrt(np.where(squares > 0, both * squares, 1))).ravel()
-    ends = np.cumsum(np.bincount(owner, minlength=len(inside)))
-    return Rows(features, (values * scale[place]).astype(np.float32), ends)
+    sizes = np.diff(rows.ends, prepend=0)[inside]
+    found = Rows(
+        np.empty(sizes.sum(), np.int32), np.empty(sizes.sum(), np.float32), np.empty(len(inside), np.int64)
+    )
+    end = keep_known(
+        inside,
+        rows.ends,
+        rows.features,
+        rows.values,
+        texts.copy(),
+        kinds,
+        found.features,
+        found.values,
+        found.ends,
+    )
+    return Rows(found.features[:end], found.values[:end], found.ends)
 
 
-def _entries(rows: Rows, which: Indices) -> tuple[Indices, Indices]:
-    """Where the features of some rows stand, and for each the place of its row in `which`."""
-    sizes = np.diff(rows.ends, prepend=0)[which]
-    owner = np.repeat(np.arange(len(which)), sizes)
-    within = np.arange(len(owner)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    return (rows.ends[which] - sizes)[owner] + within, owner
+@compiled
+def keep_known(
+    inside: Indices,
+    ends: Indices,
+    features: Int32s,
+    values: Floats,
+    texts: Indices,
+    kinds: Int32s,
+    new_features: Int32s,
+    new_values: Floats,
+    new_ends: Indices,
+) -> int:
+    """The loops of `as_unseen`: fills the last three, returns how many features remain, and counts down `texts`."""
+    for row in inside:
+        for i in range(row_start(ends, row), ends[row]):
+            texts[features[i]] -= 1
+    end = 0
+    for place in range(len(inside)):
+        row, begin = inside[place], end
+        squares = np.zeros(2)
+        for i in range(row_start(ends, row), ends[row]):
+            if texts[features[i]] > 0:
+                new_features[end] = features[i]
+                new_values[end] = values[i]
+                squares[kinds[features[i]]] += np.float64(values[i]) ** 2
+                end += 1
+        both = 2.0 if squares[0] > 0 and squares[1] > 0 else 1.0
+        for i in range(begin, end):
+            new_values[i] = new_values[i] / np.sqrt(both * squares[kinds[new_features[i]]])
+        new_ends[place] = end
+    return end
 
 
 def cell_losses(scores: Floats, targets: csr_array) -> Floats:

@@ -67,17 +67,18 @@ def fit_stacking(scores: Floats, targets: csc_array, *, threads: int | None = No
     Returns:
         None where labels exclude each other (every row has exactly one) or there is a single one: softmax says it.
     """
-    rows, labels = scores.shape
+    labels = scores.shape[1]
     if labels < 2 or (targets.sum(axis=1) == 1).all():
         return None
     calibration = fit_calibration(scores, targets, multi_label=True, threads=threads)
-    residual = np.ascontiguousarray(-to_probabilities(calibration.apply(scores), True).T)  # of no label
-    mean, deviation = scores.mean(axis=0, dtype=np.float64), scores.std(axis=0, dtype=np.float64)
-    unit = np.divide(1.0, deviation, out=np.zeros(labels), where=deviation > 1e-6)
+    probabilities = np.ascontiguousarray(to_probabilities(calibration.apply(scores), True).T)
+    mean: Doubles = scores.mean(axis=0, dtype=np.float64)
+    deviation: Doubles = scores.std(axis=0, dtype=np.float64)
+    unit: Doubles = np.divide(1.0, deviation, out=np.zeros(labels), where=deviation > 1e-6)
     count = min(MOST_SOURCES, labels - 1)
 
     def fit(label: int) -> tuple[npt.NDArray[np.intp], Doubles]:
-        probability = -residual[label].astype(np.float64)
+        probability: Doubles = probabilities[label].astype(np.float64)
         wrong = -probability
         hot = slice(targets.indptr[label], targets.indptr[label + 1])
         wrong[targets.indices[hot]] += targets.data[hot]
