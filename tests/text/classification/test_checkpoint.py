@@ -346,7 +346,7 @@ def test_an_older_format(tmp_path: Path) -> None:
     path = tmp_path / "model.pt"
     torch.save({"state_dict": {}, "flash": {"format": 1, "version": "0.1.0"}}, path)
     assert refusals(path) == (
-        f"{path} has checkpoint format 1, of a library before calibration; this one reads format 2: "
+        f"{path} has checkpoint format 1, of an older library; this one reads format 3: "
         "train the model again, or load it with version '0.1.0'"
     )
 

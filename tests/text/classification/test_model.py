@@ -382,7 +382,12 @@ def test_weights_of_labels_by_name(make_trainer: Any, tmp_path: Path) -> None:
     data = TextClassificationData.from_lists(**hard_rows())
     by_name, by_place, plain = (
         TextClassifier(
-            labels=data.labels, multi_label=True, regularization=1.0, positive_weight=weight, folds=0
+            labels=data.labels,
+            multi_label=True,
+            regularization=1.0,
+            positive_weight=weight,
+            folds=0,
+            quantize=False,
         )
         for weight in ({"y": 8.0}, (1.0, 8.0), 1.0)
     )

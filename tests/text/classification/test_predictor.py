@@ -18,6 +18,7 @@ def save(path: Path, labels: list[str], *, multi_label: bool = True, **state: An
         "buckets": torch.zeros(0, dtype=torch.int32),
         "idf": torch.zeros(0),
         "weight": torch.zeros(0, count),
+        "scale": torch.zeros(0),
         "bias": torch.arange(count) - 0.5,
         **state,
     }

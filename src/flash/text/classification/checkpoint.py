@@ -28,7 +28,7 @@ from flash.text.classification.plain_pickle import (
 from flash.text.classification.saved_parts import short, wrong_option, wrong_setting, wrong_state
 from flash.text.classification.torch_file import open_torch_file
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 """Raised when an older reader could no longer make sense of the file."""
 MOST_NESTED = 100
 """How many containers may be inside one another: writing them takes several calls each."""
@@ -173,7 +173,7 @@ def _checked(content: Any, name: str | Path) -> dict[str, Any]:
         )
     if version < FORMAT_VERSION:
         raise CheckpointError(
-            f"{name} has checkpoint format {version}, of a library before calibration; this one reads format "
+            f"{name} has checkpoint format {version}, of an older library; this one reads format "
             f"{FORMAT_VERSION}: train the model again, or load it with version {short(settings.get('version'))}"
         )
     if problem := wrong_setting(settings) or wrong_option(settings) or wrong_state(settings, state):

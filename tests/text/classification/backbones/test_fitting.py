@@ -30,7 +30,8 @@ from flash.text.classification.calibration import fit_calibration
 from flash.text.classification.outputs import to_probabilities
 
 SMALL = LinearConfig(buckets=2**12, regularization=1.0, folds=0)
-EXACT = replace(SMALL, tolerance=1e-5, max_passes=2000)
+FLOATS = replace(SMALL, quantize=False)
+EXACT = replace(FLOATS, tolerance=1e-5, max_passes=2000)
 FOLDS = replace(SMALL, folds=4)
 AUTO = replace(SMALL, regularization="auto", folds=4)
 WORDS = ["good", "bad", "Ugly", "häst", "시간", "!!!", "👍🏽", "don't", "x", "toolong"]
@@ -260,9 +261,9 @@ def test_each_label_gets_the_regularization_that_suits_it() -> None:
 
 def test_labels_with_regularizations_of_their_own() -> None:
     texts, targets = sample(80, 3)
-    own, _ = fit(texts, targets, replace(SMALL, regularization=(0.125, 0.3, 4)))
+    own, _ = fit(texts, targets, replace(FLOATS, regularization=(0.125, 0.3, 4)))
     for label, regularization in enumerate((0.125, 0.3, 4.0)):
-        alone, _ = fit(texts, targets[:, [label]], replace(SMALL, regularization=regularization))
+        alone, _ = fit(texts, targets[:, [label]], replace(FLOATS, regularization=regularization))
         assert alone.logits(texts)[:, 0].tobytes() == own.logits(texts)[:, label].tobytes()
     assert own.config.regularization == (0.125, 0.3, 4)  # as it was given
     assert as_option(np.full(3, 0.375)) == 0.375

@@ -176,12 +176,38 @@ def test_loaded_arrays_may_be_read_only_maps(tmp_path: Path) -> None:
     assert loaded.logits(texts).tobytes() == model.logits(texts).tobytes()
 
 
+def test_quantized_weights_give_almost_the_same_logits() -> None:
+    texts, targets = sample(300, 5)
+    (rounded, _), (exact, _) = (
+        fit(texts, targets, replace(SMALL, quantize=quantize)) for quantize in (True, False)
+    )
+    assert rounded.arrays()["weight"].dtype == np.int8
+    assert exact.arrays()["weight"].dtype == np.float32
+    weight = rounded.arrays()["weight"] * rounded.arrays()["scale"][:, np.newaxis]
+    largest = np.abs(exact.arrays()["weight"]).max(axis=1, keepdims=True)
+    assert (np.abs(weight - exact.arrays()["weight"]) <= largest / 253).all()
+    rounded_logits, exact_logits = rounded.logits(texts), exact.logits(texts)
+    assert (rounded_logits != exact_logits).any()
+    assert np.abs(rounded_logits - exact_logits).max() < 0.01 * np.abs(exact_logits).max()
+
+
+def test_weights_of_nothing_are_quantized_to_nothing() -> None:
+    texts, targets = sample(50, 2)
+    model = Linear(2, SMALL)
+    LinearSolver(model, texts, targets)  # its weights are 0
+    model.arrays()["weight"][0] = 1e-38, -1e-38
+    model.quantize()
+    assert not model.arrays()["weight"].any()
+    assert (model.arrays()["scale"] == 1).all()
+    assert model.logits(texts).tolist() == [[0.0, 0.0]] * 50
+
+
 def test_arrays_that_do_not_fit() -> None:
     texts, targets = sample(40, 3)
     arrays = fit(texts, targets)[0].arrays()
     with pytest.raises(
         FlashError,
-        match=r"the model's arrays do not fit: weight is float32 \(\d+, 3\), expected float32 \(\d+, 2\)",
+        match=r"the model's arrays do not fit: weight is int8 \(\d+, 3\), expected int8 \(\d+, 2\)",
     ):
         Linear(2, SMALL).load_arrays(arrays)
     with pytest.raises(FlashError, match=r"idf is float64 \(\d+,\), expected float32"):

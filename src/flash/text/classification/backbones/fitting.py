@@ -177,12 +177,14 @@ class LinearSolver:
             self._score_fold(self._stage - len(GRID) - 1)
             self._stage += 1
             if self.converged:
-                self._stack()
+                self._finish()
         else:
             self._pass()
             config = self.model.config
             if self._is_solved() or self._stage_passes >= config.max_passes:
                 self._next_stage()
+                if self.converged:
+                    self._finish()
         self.passes += 1
         return self._loss
 
@@ -267,6 +269,13 @@ class LinearSolver:
             self._write_scores(unseen, part, self._scores, inside)
 
         in_threads(self.model.threads, score, self._blocks)
+
+    def _finish(self) -> None:
+        """What happens to the weights in the model after the last stage."""
+        if len(self._scores):
+            self._stack()
+        if self.model.config.quantize:
+            self.model.quantize()
 
     def _stack(self) -> None:
         """Mix the labels' scores, and the weights in the model alike."""
@@ -503,14 +512,19 @@ class LinearSolver:
             self._folds = arrays["folds"].copy()
             self._inside, self._outside = self._sample()
         self.held_out = self._scores = arrays["held_out"].copy()
+        model_arrays = self.model.arrays()
+        if model_arrays["weight"].dtype == np.int8:  # of a fit that had ended
+            plain = {name: np.ones(array.shape, np.float32) for name, array in model_arrays.items()}
+            model_arrays.update(weight=plain["weight"], scale=plain["scale"])
+            self.model.load_arrays(model_arrays)
         for block in self._blocks:
             block.duals[:] = arrays["duals"][:, block.labels]
             block.weight[:] = arrays["weight"][:, block.labels]
             block.bias[:] = arrays["bias"][block.labels]
             block.violations[:] = arrays["violations"][block.labels]
             self._show(block)
-        if self.converged and len(self._scores):
-            self._stack()
+        if self.converged:
+            self._finish()
 
     @cached_property
     def _checksum(self) -> int:

@@ -32,6 +32,7 @@ Bytes = npt.NDArray[np.uint8]
 Int32s = npt.NDArray[np.int32]
 Int64s = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
+Weights = npt.NDArray[np.float32] | npt.NDArray[np.int8]
 Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 
 
@@ -345,9 +346,9 @@ def weigh_texts(
 
 @compiled
 def add_scores(
-    features: Int32s, values: Floats, start: int, stop: int, weight: Floats, scores: Floats
+    features: Int32s, values: Floats, start: int, stop: int, weight: Weights, scores: Floats
 ) -> None:
-    """Add the sparse row from `start` to `stop` times `weight` (F, K) to `scores` (K,).
+    """Add the sparse row from `start` to `stop` times `weight` (F, K), float32 or int8, to `scores` (K,).
 
     Four features at a time: the scores are loaded and stored a fourth as often.
     """
@@ -358,12 +359,13 @@ def add_scores(
         w0, w1 = weight[features[i]], weight[features[i + 1]]
         w2, w3 = weight[features[i + 2]], weight[features[i + 3]]
         for k in range(labels):
-            scores[k] += ((v0 * w0[k] + v1 * w1[k]) + v2 * w2[k]) + v3 * w3[k]
+            first, second = v0 * np.float32(w0[k]), v1 * np.float32(w1[k])
+            scores[k] += ((first + second) + v2 * np.float32(w2[k])) + v3 * np.float32(w3[k])
         i += 4
     while i < stop:
         value, weights = values[i], weight[features[i]]
         for k in range(labels):
-            scores[k] += value * weights[k]
+            scores[k] += value * np.float32(weights[k])
         i += 1
 
 
@@ -375,7 +377,8 @@ def logits_of_texts(
     grams: tuple[int, int, int],
     rows: Int32s,
     idf: Floats,
-    weight: Floats,
+    weight: Weights,
+    scale: Floats,
     bias: Floats,
     logits: Floats,
 ) -> None:
@@ -393,5 +396,7 @@ def logits_of_texts(
         found = count_grams(codes, kinds, size, grams, np.uint64(buckets - 1), table, mask, slots)
         drain(found, slots, table, found_buckets, found_counts)
         kept = weigh(found_buckets[:found], found_counts[:found], rows, idf, features, values)
+        for i in range(kept):
+            values[i] *= scale[features[i]]
         logits[text] = bias
         add_scores(features, values, 0, kept, weight, logits[text])

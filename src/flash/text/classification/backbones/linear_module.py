@@ -46,9 +46,11 @@ class LinearModule(nn.Module):
     ) -> None:
         """Take the arrays as they come: their sizes are the saved model's, not this empty one's."""
         arrays = {key[len(prefix) :]: state_dict[key] for key in state_dict if key.startswith(prefix)}
-        kinds = {name: torch.from_numpy(array).dtype for name, array in self.linear.arrays().items()}
         self.linear.load_arrays(
-            {name: tensor.cpu().to(kinds.get(name)).numpy() for name, tensor in arrays.items()}
+            {
+                name: (tensor.float() if tensor.is_floating_point() else tensor).cpu().numpy()
+                for name, tensor in arrays.items()
+            }
         )
         self.show_arrays()
 

@@ -129,7 +129,8 @@ def logits_reference(
     rows = np.full(buckets, -1, dtype=np.int32)
     rows[arrays["buckets"].astype(np.int64)] = np.arange(len(arrays["buckets"]))
     row = weigh_reference(count_reference(text, grams, buckets), rows, arrays["idf"].astype(np.float32))
-    return row @ arrays["weight"].astype(np.float64) + arrays["bias"].astype(np.float64)
+    weight = arrays["weight"].astype(np.float64) * arrays["scale"].astype(np.float64)[:, np.newaxis]
+    return row @ weight + arrays["bias"].astype(np.float64)
 
 
 def signs_and_costs_reference(targets: Doubles, costs: Doubles) -> tuple[Doubles, Doubles]:

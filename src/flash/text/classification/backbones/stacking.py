@@ -88,7 +88,7 @@ def fit_stacking(scores: Floats, targets: csc_array, *, threads: int | None = No
         said[label] = 0
         chosen = np.sort(np.argsort(-np.abs(said), kind="stable")[:count])
         bend = curvature(scores, unsettled, probability * (1 - probability), chosen, mean, unit)
-        step: Doubles = np.linalg.solve(bend + PRECISION * np.eye(count), said[chosen])
+        step = np.asarray(np.linalg.solve(bend + PRECISION * np.eye(count), said[chosen]), np.float64)
         step[chosen == label] = 0
         return chosen, step * unit[chosen] / np.float64(calibration.scale[label])
 
