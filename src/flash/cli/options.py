@@ -270,5 +270,8 @@ def _sentence(message: str) -> str:
     if found is None:
         return re.sub(r"\bfrom_\w+\.(?=\w)", "--", line)
     kinds = re.findall(r"<class '(?:[\w.]+\.)?(\w+)'>", line.partition("Given value")[0])
-    wanted = " or ".join(dict.fromkeys(KINDS.get(kind, kind) for kind in kinds)) or "something else"
+    names = dict.fromkeys(KINDS.get(kind, kind) for kind in kinds)
+    if KINDS["float"] in names:  # which says it all
+        names.pop(KINDS["int"], None)
+    wanted = " or ".join(names) or "something else"
     return f"--{found['key']} {found['value']} is not understood; expected {wanted}"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+from lightning.pytorch.callbacks import ProgressBar, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins.io import CheckpointIO as AnyCheckpointIO
 from lightning.pytorch.plugins.io import TorchCheckpointIO
@@ -16,7 +17,8 @@ from flash.core.errors import CheckpointError, FlashError
 from flash.core.finetuning import FinetuningStrategy, parse_strategy
 from flash.text.classification import checkpoint
 from flash.text.classification.backbones.kernels import announced_compilation
-from flash.text.classification.model import TextClassifier, dataset_of
+from flash.text.classification.data import TextDataset
+from flash.text.classification.model import TextClassifier
 from flash.text.classification.outputs import Output
 from flash.text.classification.thresholds import Thresholds
 
@@ -85,6 +87,8 @@ class Trainer(pl.Trainer):
         kwargs["enable_model_summary"] = bool(kwargs.get("enable_model_summary"))
         if kwargs.get("logger") in (None, True):
             kwargs["logger"] = CSVLogger(kwargs.get("default_root_dir") or Path.cwd())
+        if kwargs.get("enable_progress_bar") is not False:
+            kwargs["callbacks"] = _with_progress_bar(kwargs.get("callbacks"))
         super().__init__(*args, plugins=plugins, **kwargs)
         self.finetuning: FinetuningStrategy = parse_strategy("no_freeze")
 
@@ -164,7 +168,7 @@ class Trainer(pl.Trainer):
         if isinstance(model, TextClassifier):
             model.before_fit(self)
             if train_dataloaders is not None:
-                train_dataloaders = model.train_batches(dataset_of(train_dataloaders), seed=0)
+                train_dataloaders = model.train_batches(_dataset_of(train_dataloaders), seed=0)
         with _without_wrong_advice(), announced_compilation(rank_zero_info):
             super().fit(model, train_dataloaders, val_dataloaders, datamodule, ckpt_path, **kwargs)
 
@@ -194,6 +198,12 @@ class Trainer(pl.Trainer):
         super().save_checkpoint(filepath, bool(weights_only), storage_options)
 
 
+def _with_progress_bar(callbacks: Any) -> list[Any]:
+    """The callbacks, and tqdm's bar where they have none: rich's, Lightning's choice, is silent in a pipe or a log."""
+    given = list(callbacks) if isinstance(callbacks, (list, tuple)) else [callbacks] if callbacks else []
+    return given if any(isinstance(one, ProgressBar) for one in given) else [*given, TQDMProgressBar()]
+
+
 @contextmanager
 def _without_wrong_advice() -> Iterator[None]:
     """Keep back what Lightning would warn of and what does not hold here."""
@@ -201,6 +211,21 @@ def _without_wrong_advice() -> Iterator[None]:
         for message in WRONG_ADVICE:
             warnings.filterwarnings("ignore", message)
         yield
+
+
+def _dataset_of(loader: Any) -> TextDataset:
+    """The rows of a loader that a datamodule made: the model makes its own batches of them.
+
+    Raises:
+        FlashError: the loader is of something else.
+    """
+    dataset = getattr(loader, "dataset", None)
+    if not isinstance(dataset, TextDataset):
+        raise FlashError(
+            f"a classifier cannot be trained on a {type(loader).__name__}; "
+            "pass datamodule=, or a datamodule's train_dataloader()"
+        )
+    return dataset
 
 
 def _translate_gpus(gpus: int | str | list[int]) -> dict[str, Any]:

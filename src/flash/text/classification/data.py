@@ -534,7 +534,7 @@ class TextClassificationData(LightningDataModule):
             shuffle=generator is not None,
             generator=generator,
             num_workers=self.num_workers,
-            collate_fn=cast(Any, _as_it_is),
+            collate_fn=cast(Any, dict),
             persistent_workers=self.num_workers > 0,
         )
 
@@ -554,11 +554,6 @@ class TextClassificationData(LightningDataModule):
             if dataset is not None:
                 lines.extend(describe(split, len(dataset), dataset.targets, self.labels or []))
         return "\n".join(lines)
-
-
-def _as_it_is(batch: Batch) -> Batch:
-    """`__getitems__` has made the batch already."""
-    return batch
 
 
 def _check_options(

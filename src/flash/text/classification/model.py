@@ -6,41 +6,29 @@ Everything after the `(N, L)` logits is shared code that knows no backbone.
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
 import pyarrow as pa
 import torch
-from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities import rank_zero_info
-from torch.nn import functional
-from torchmetrics import Metric, MetricCollection
 
 from flash import __version__
 from flash.core.errors import DataError, FlashError, unknown_name
 from flash.text.classification.backbones import available_backbones, load_backbone
-from flash.text.classification.backbones.linear_module import LinearModule, SolverOptimizer
-from flash.text.classification.calibration import fit_calibration
+from flash.text.classification.backbones.linear_module import LinearModule
 from flash.text.classification.checkpoint import FORMAT_VERSION
 from flash.text.classification.checkpoint import load as load_checkpoint
 from flash.text.classification.data import TextDataset
-from flash.text.classification.metrics import Evaluation, evaluate
-from flash.text.classification.outputs import OUTPUTS, Calibration, Output, convert, to_probabilities
+from flash.text.classification.measuring import SAME_ROWS, Batch, MeasuringModule, Metrics
+from flash.text.classification.outputs import OUTPUTS, Calibration, Output, convert
 from flash.text.classification.readers import text_array
-from flash.text.classification.report.table import format_table
 from flash.text.classification.thresholds import Thresholds, resolve_thresholds
-from flash.text.classification.tuning import DEFAULT_OBJECTIVE, Objective, choose_thresholds, parse_objective
-
-Batch = dict[str, Any]
-Metrics = Metric | Mapping[str, Metric] | Sequence[Metric] | None
-
-SAME_ROWS = "chosen on these rows: only rows of a test file give unbiased numbers."
+from flash.text.classification.tuning import DEFAULT_OBJECTIVE, Objective, parse_objective
 
 
-class TextClassifier(pl.LightningModule):
+class TextClassifier(MeasuringModule):
     """Texts to any number of labels each (`multi_label=True`), or to exactly one.
 
     Args:
@@ -86,31 +74,24 @@ class TextClassifier(pl.LightningModule):
         threshold_objective: Objective = DEFAULT_OBJECTIVE,
         **backbone_kwargs: Any,
     ) -> None:
-        super().__init__()
-        self.labels = _label_names(labels, num_classes)
-        self.multi_label = bool(multi_label)
-        self.backbone_name = backbone
+        names = _label_names(labels, num_classes)
+        options = {name: _by_label(name, value, names) for name, value in backbone_kwargs.items()}
+        super().__init__(
+            LinearModule(load_backbone(backbone, len(names), options)),
+            names,
+            multi_label=bool(multi_label),
+            thresholds_option=_plain(thresholds),
+            threshold_objective=parse_objective(threshold_objective, names),
+            loss_fn=loss_fn,
+            metrics=metrics,
+        )
+        in_force = resolve_thresholds(thresholds, names, self.thresholds.numpy())
+        self.thresholds.copy_(torch.from_numpy(in_force))
         self.max_length = int(max_length)
         self.learning_rate = None if learning_rate is None else float(learning_rate)
-        self.optimizer, self.lr_scheduler, self.loss_fn = optimizer, lr_scheduler, loss_fn
-        options = {name: _by_label(name, value, self.labels) for name, value in backbone_kwargs.items()}
-        self.backbone = LinearModule(load_backbone(backbone, len(self.labels), options))
-        self.thresholds_option = _plain(thresholds)
-        self.threshold_objective = parse_objective(threshold_objective, self.labels)
-        in_force = resolve_thresholds(thresholds, self.labels, np.full(len(self.labels), 0.5, np.float32))
-        self.thresholds: torch.Tensor
-        self.register_buffer("thresholds", torch.from_numpy(in_force))
-        # No buffers: a trainer's precision would round them.
-        self.calibration = Calibration.identity(len(self.labels))
-        self.metrics = torch.nn.ModuleDict(
-            {stage: _as_collection(metrics, stage) for stage in ("val", "test") if metrics is not None}
-        )
-        self.evaluation: Evaluation | None = None
-        self.automatic_optimization = False
-        self._scores: list[tuple[np.ndarray, np.ndarray]] = []
+        self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
+        self.automatic_optimization = self.backbone.automatic_optimization
         self._held_out: tuple[np.ndarray, Any] | None = None
-        self._cross_validated = False
-        self._notes: list[str] = []
         self._output: Output = "preds"
         self._thresholds: Thresholds = None
 
@@ -127,16 +108,16 @@ class TextClassifier(pl.LightningModule):
     def forward(self, texts: Any) -> torch.Tensor:
         """(N, L) float32 logits of N strings, calibrated where the model is."""
         array = texts if isinstance(texts, pa.Array | pa.ChunkedArray) else text_array(texts, "texts")
-        return torch.from_numpy(self.calibration.apply(self.backbone.linear.logits(array)))
+        return torch.from_numpy(self.calibration.apply(self.backbone.margins(array)))
 
     # ---- training -------------------------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
         """Refuse what this model cannot be trained, measured or used on."""
-        if self.trainer.world_size > 1:
+        if self.backbone.one_device and self.trainer.world_size > 1:
             raise FlashError(
-                f"the linear backbone works on one device, and the trainer has {self.trainer.world_size}; "
-                "pass devices=1 to the trainer"
+                f"the {self.backbone.name} backbone works on one device, and the trainer has "
+                f"{self.trainer.world_size}; pass devices=1 to the trainer"
             )
         label_set = getattr(getattr(self.trainer, "datamodule", None), "label_set", None)
         found = self.labels if label_set is None else list(label_set.names)
@@ -152,50 +133,25 @@ class TextClassifier(pl.LightningModule):
                 "pass multi_label=datamodule.multi_label to the model"
             )
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        """The exact solver, seen as an optimiser."""
-        return SolverOptimizer(self.backbone)
+    def configure_optimizers(self) -> Any:
+        """As the backbone wants it."""
+        return self.backbone.configure_optimizers(self)
 
-    def train_batches(self, dataset: TextDataset, seed: int) -> Iterable[int]:
-        """What an epoch iterates over: the passes of the exact solver over all rows, until the optimum."""
+    def train_batches(self, dataset: TextDataset, seed: int) -> Iterable[Any]:
+        """What an epoch iterates over.
+
+        Raises:
+            DataError: the rows have no targets.
+        """
         if dataset.targets is None:
             raise DataError(
                 "the training rows have no targets; pass target_fields=, or train_targets= for lists"
             )
-        texts, targets = dataset.texts, dataset.targets
-        return _Epoch(dataset, lambda: self._solver.remaining_passes(texts, targets, seed))
+        return self.backbone.train_batches(self, dataset, seed)
 
     def before_fit(self, trainer: pl.Trainer) -> None:
-        """Take back, and say once, which of the user's settings the linear backbone has no use for."""
-        settings: list[tuple[str, Any, Any, Any]] = [
-            (
-                "strategy",
-                None,
-                getattr(getattr(trainer, "finetuning", None), "name", "no_freeze"),
-                "no_freeze",
-            ),
-            ("optimizer", None, self.optimizer, "Adam"),
-            ("lr_scheduler", None, self.lr_scheduler, None),
-            ("learning_rate", None, self.learning_rate, None),
-            ("accumulate_grad_batches", trainer, trainer.accumulate_grad_batches, 1),
-            ("gradient_clip_val", trainer, trainer.gradient_clip_val, None),
-            ("check_val_every_n_epoch", trainer, trainer.check_val_every_n_epoch, 1),
-            ("val_check_interval", trainer, trainer.val_check_interval, 1.0),
-        ]
-        given = [setting for setting in settings if setting[2] != setting[3]]
-        for name, holder, _, usual in given:
-            if (
-                holder is not None
-            ):  # Lightning refuses some of these, and others would skip the one validation
-                setattr(holder, name, usual)
-        unused = [f"{name}={value!r}" for name, _, value, _ in given]
-        if self.loss_fn is not None:
-            unused.append("loss_fn (but for the reported losses)")
-        if unused:
-            rank_zero_info(
-                "The linear backbone is solved exactly, in one epoch, and has no layers to freeze: "
-                f"{', '.join(unused)} {'changes' if len(unused) == 1 else 'change'} nothing."
-            )
+        """What the backbone has to say of the settings before Lightning looks at them."""
+        self.backbone.before_fit(self, trainer)
 
     def on_fit_start(self) -> None:
         """Forget what an earlier fit or test measured and, unless this resumes one, what it chose."""
@@ -208,34 +164,18 @@ class TextClassifier(pl.LightningModule):
             if self.thresholds_option == "auto":
                 self.thresholds.fill_(0.5)
 
-    def training_step(self, batch: int, batch_idx: int) -> None:
-        """One pass of the solver over all rows, or one fold; after the last, calibration and thresholds."""
-        loss = cast(Any, self.optimizers()).step()  # Lightning's wrapper, which counts the step
-        self.log("train_loss", loss, prog_bar=True, on_step=True, on_epoch=False, batch_size=1)
-        held_out = self._solver.take_held_out()
-        if held_out is not None:
-            self._held_out, self._cross_validated = held_out, True
-            self._choose(*held_out)
-
-    def _choose(self, margins: np.ndarray, targets: Any) -> None:
-        """Calibrate, and choose thresholds, on rows that the weights have not seen."""
-        self._notes.clear()  # of an epoch before
-        self.calibration = fit_calibration(margins, targets, multi_label=self.multi_label)
-        if self.thresholds_option == "auto" and self.multi_label:
-            probabilities = to_probabilities(self.calibration.apply(margins), multi_label=True)
-            choice = choose_thresholds(probabilities, targets, self.threshold_objective)
-            self.thresholds.copy_(torch.from_numpy(choice.thresholds))
-            if unmet := choice.unmet_sentence(self.labels):
-                self._notes.append(unmet[0].upper() + unmet[1:] + ".")
-
-    @property
-    def _solver(self) -> SolverOptimizer:
-        return cast(SolverOptimizer, self.optimizers(use_pl_optimizer=False))
+    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor | None:
+        """As the backbone wants it."""
+        return self.backbone.training_step(self, batch)
 
     def on_train_epoch_end(self) -> None:
-        """Stop at the optimum: further epochs would change nothing."""
-        if self._solver.converged:
-            self.trainer.should_stop = True
+        """As the backbone wants it."""
+        self.backbone.on_train_epoch_end(self)
+
+    def take_held_out(self, margins: np.ndarray, targets: Any) -> None:
+        """Calibrate and choose thresholds on the scores that training rows have without themselves."""
+        self._held_out, self._cross_validated = (margins, targets), True
+        self.choose(margins, targets)
 
     def on_train_end(self) -> None:
         """Validate where Lightning did not: after a resume from between the last pass and the validation."""
@@ -267,115 +207,14 @@ class TextClassifier(pl.LightningModule):
         """What to tell after a fit without validation rows and without scores of its training rows."""
         if self._cross_validated:
             return "Nothing was measured: this run had ended before, and the model stays as it was."
-        if not self._solver.converged:
-            return "Nothing was measured: the fit was stopped before its end; allow it more steps or time."
+        found, instead = self.backbone.why_unmeasured(self)
         defaults = ["probabilities are not calibrated"]
         if self.thresholds_option == "auto" and self.multi_label:
             defaults.append("the thresholds are 0.5")
-        folds = self.backbone.linear.config.folds
-        found = f"the training rows have fewer than {folds} different texts" if folds else "folds=0 was given"
-        instead = "" if folds else ", or leave folds=0 out,"
         return (
             f"Nothing was measured, as {found} and there was no validation: {' and '.join(defaults)}. "
-            f"Pass val_split=0.1{instead} to choose them and to see how good the model is."
+            f"Pass val_split=0.1{instead and f', or {instead},'} to choose them and to see how good the model is."
         )
-
-    # ---- measuring ------------------------------------------------------------------------------------------
-
-    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Keep one batch's scores and targets."""
-        self._keep(batch, "val", dataloader_idx)
-
-    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Keep one batch's scores and targets."""
-        self._keep(batch, "test", dataloader_idx)
-
-    def on_validation_epoch_end(self) -> None:
-        """Choose thresholds if this is a fit, measure at the thresholds in force, log."""
-        if self.trainer.sanity_checking:
-            self._scores.clear()
-            return
-        fitting = self.trainer.state.fn == TrainerFn.FITTING
-        scores = self._measure("val", tune=fitting)
-        self.log_dict(scores, batch_size=1)
-        if not fitting:
-            self._print_table("Validation")
-
-    def on_test_epoch_end(self) -> None:
-        """Measure at the thresholds in force, log, print the table."""
-        self.log_dict(self._measure("test", tune=False), batch_size=1)
-        self._print_table("Test")
-
-    def _keep(self, batch: Batch, stage: str, dataloader_idx: int) -> None:
-        """Keep what the backbone says of one batch, before calibration, and its targets."""
-        if dataloader_idx:
-            raise DataError(
-                f"there are several sets of {stage} rows; join them, or measure one after the other"
-            )
-        if "targets" not in batch:
-            raise DataError(f"the {stage} rows have no targets to compare with; pass target_fields=")
-        margins = self.backbone.linear.logits(batch["texts"])
-        targets = batch["targets"].cpu().float()  # as the margins are
-        if margins.shape != targets.shape:
-            raise DataError(
-                f"the {stage} rows have {targets.shape[1]} labels and the model {len(self.labels)}"
-            )
-        self._scores.append((margins, targets.numpy()))
-
-    def _loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """The mean loss a row and label (multi-label) or a row, in nats."""
-        if self.loss_fn is not None:
-            return self.loss_fn(logits, targets)
-        if self.multi_label:
-            return functional.binary_cross_entropy_with_logits(logits, targets)
-        return functional.cross_entropy(logits, targets)
-
-    def _measure(self, stage: str, *, tune: bool) -> dict[str, Any]:
-        """Evaluate what was kept; `tune` chooses on it what no cross-validation has chosen. Returns what to log."""
-        margins, targets = (np.concatenate(parts) for parts in zip(*self._scores, strict=True))
-        self._scores.clear()
-        if tune and not self._cross_validated:
-            self._choose(margins, targets)
-        self.evaluation = self._evaluate(margins, targets)
-        logits, truth = torch.from_numpy(self.calibration.apply(margins)), torch.from_numpy(targets)
-        scores = {f"{stage}_loss": self._loss(logits, truth), **self.evaluation.scalars(stage)}
-        return scores | self._users_scores(stage, logits, truth)
-
-    def _evaluate(self, margins: np.ndarray, targets: Any) -> Evaluation:
-        """Compare at the thresholds and the calibration in force."""
-        calibration = self.calibration
-        calibrated = bool(np.any(calibration.scale != 1) or np.any(calibration.shift != 0))
-        return evaluate(
-            to_probabilities(calibration.apply(margins), self.multi_label),
-            targets,
-            labels=self.labels,
-            thresholds=self.thresholds.float().cpu().numpy(),
-            multi_label=self.multi_label,
-            uncalibrated=to_probabilities(margins, self.multi_label) if calibrated else None,
-        )
-
-    def _users_scores(
-        self, stage: str, logits: torch.Tensor, targets: torch.Tensor
-    ) -> dict[str, torch.Tensor]:
-        """What the user's metrics found, a number a label where they give L of them."""
-        if stage not in self.metrics:
-            return {}
-        collection = cast(MetricCollection, self.metrics[stage])
-        expected = (targets >= 0.5).int() if self.multi_label else targets.argmax(dim=1)
-        probabilities = torch.from_numpy(to_probabilities(logits.numpy(), self.multi_label))
-        collection.update(probabilities.to(self.device), expected.to(self.device))
-        scores = {}
-        for name, value in collection.compute().items():
-            if value.ndim == 0:
-                scores[name] = value
-            else:
-                scores |= {f"{name}/{label}": score for label, score in zip(self.labels, value, strict=True)}
-        collection.reset()
-        return scores
-
-    def _print_table(self, title: str, notes: Sequence[str] = ()) -> None:
-        if self.evaluation is not None and self.trainer.is_global_zero:
-            print(format_table(self.evaluation, title=title, notes=notes))  # noqa: T201  (what fit is asked for)
 
     # ---- predicting -----------------------------------------------------------------------------------------
 
@@ -399,7 +238,7 @@ class TextClassifier(pl.LightningModule):
         if self._thresholds is not None:  # only now: `ckpt_path=` may have brought other thresholds
             in_force = resolve_thresholds(self._thresholds, self.labels, in_force)
         return convert(
-            self.calibration.apply(self.backbone.linear.logits(batch["texts"])),
+            self.calibration.apply(self.backbone.margins(batch["texts"])),
             self._output,
             labels=self.labels,
             multi_label=self.multi_label,
@@ -419,8 +258,9 @@ class TextClassifier(pl.LightningModule):
             "thresholds": self.thresholds_option,
             "threshold_objective": list(self.threshold_objective),
             "cross_validated": self._cross_validated,
-            "backbone": self.backbone_name,
-            "backbone_options": asdict(self.backbone.linear.config),
+            "backbone": self.backbone.name,
+            "backbone_options": self.backbone.options(),
+            **self.backbone.content(),
             "max_length": self.max_length,
             "learning_rate": self.learning_rate,
             "optimizer": self.optimizer if isinstance(self.optimizer, str) else _name(self.optimizer),
@@ -437,10 +277,7 @@ class TextClassifier(pl.LightningModule):
                 "build the model with the same labels, in the same order"
             )
         self._cross_validated = checkpoint["flash"].get("cross_validated") is True
-        linear, chosen = self.backbone.linear, checkpoint["flash"]["backbone_options"].get("regularization")
-        finished = all(state.get("converged") for state in checkpoint.get("optimizer_states", ()))
-        if finished and linear.config.regularization == "auto" and chosen is not None:
-            linear.config = replace(linear.config, regularization=chosen)
+        self.backbone.resume(checkpoint["flash"], checkpoint)
         if self.thresholds_option != "auto":
             state = checkpoint["state_dict"]
             kept = resolve_thresholds(self.thresholds_option, self.labels, state["thresholds"].numpy())
@@ -509,17 +346,6 @@ class TextClassifier(pl.LightningModule):
         return model
 
 
-class _Epoch:
-    """Starts the same passes anew each time a loop iterates over it, as a loader does."""
-
-    def __init__(self, dataset: TextDataset, begin: Callable[[], Iterator[int]]) -> None:
-        self.dataset = dataset
-        self.begin = begin
-
-    def __iter__(self) -> Iterator[int]:
-        return self.begin()
-
-
 def _label_names(labels: Sequence[str] | None, num_classes: int | None) -> list[str]:
     """L distinct names, whichever way they were given."""
     if labels is None and num_classes is None:
@@ -536,13 +362,6 @@ def _label_names(labels: Sequence[str] | None, num_classes: int | None) -> list[
             f"num_classes={num_classes} but there are {len(names)} labels; leave num_classes out"
         )
     return names
-
-
-def _as_collection(metrics: Metrics, stage: str) -> MetricCollection:
-    """The user's metrics under the logger names `val_...` and `test_...`, with states of their own."""
-    given: Any = dict(metrics) if isinstance(metrics, Mapping) else metrics
-    collection = MetricCollection(given if isinstance(given, Metric | dict) else list(given or ()))
-    return collection.clone(prefix=f"{stage}_")
 
 
 def _some(names: Sequence[str]) -> str:
@@ -576,18 +395,3 @@ def _plain(thresholds: Any) -> Thresholds:
 def _name(optimizer: Any) -> str:
     """The name of an optimiser's class, also inside a partial."""
     return str(getattr(getattr(optimizer, "func", optimizer), "__name__", type(optimizer).__name__))
-
-
-def dataset_of(loader: Any) -> TextDataset:
-    """The rows of a loader that a datamodule made: the linear backbone is fitted to all of them at once.
-
-    Raises:
-        FlashError: the loader is of something else.
-    """
-    dataset = getattr(loader, "dataset", None)
-    if not isinstance(dataset, TextDataset):
-        raise FlashError(
-            f"the linear backbone cannot be trained on a {type(loader).__name__}; "
-            "pass datamodule=, or a datamodule's train_dataloader()"
-        )
-    return dataset

@@ -274,7 +274,8 @@ def test_labels_with_regularizations_of_their_own() -> None:
 def test_few_rows_or_no_folds_take_the_middle_regularization(config: LinearConfig) -> None:
     texts, targets = sample(100 if config.folds else 300, 3)
     auto, given = (fit(texts, targets, replace(config, regularization=c)) for c in ("auto", GRID[1]))
-    assert auto[0].config.regularization == GRID[1]
+    assert auto[0].config.regularization == "auto"  # with more rows, it can still be chosen
+    assert (auto[1].regularization == np.float32(GRID[1])).all()
     assert same(auto[0].arrays(), given[0].arrays())
     assert auto[1].passes == given[1].passes
 
@@ -287,7 +288,7 @@ def test_held_out_scores_have_not_seen_their_row(config: LinearConfig) -> None:
     targets = csr_array(truth[:, None].astype(np.float32))
     model, solver = fit(texts, targets, replace(config, char_ngrams=(0, 0), buckets=2**20), seed=1)
     assert roc_auc_score(truth, model.logits(texts)[:, 0]) == 1.0
-    folds = fold_of_each(texts, config.folds, 1)
+    folds = fold_of_each(solver.rows, config.folds, 1)
     assert folds is not None
     for fold in range(config.folds):  # across folds, the share of the label in the others tells it apart
         rows = folds == fold
@@ -298,7 +299,7 @@ def test_held_out_scores_have_not_seen_their_row(config: LinearConfig) -> None:
 def test_held_out_scores_are_those_of_a_fit_without_the_fold(config: LinearConfig) -> None:
     texts, targets = clean_sample(300, 2)
     model, solver = fit(texts, targets, replace(config, char_ngrams=(0, 0)))
-    folds = fold_of_each(texts, 4, 0)
+    folds = fold_of_each(solver.rows, 4, 0)
     rows, truth = dense_rows(solver), targets.toarray().astype(np.float64)
     assert folds is not None
     exact = np.zeros((300, 2))
@@ -308,22 +309,23 @@ def test_held_out_scores_are_those_of_a_fit_without_the_fold(config: LinearConfi
             positive = 1.0 if config.positive_weight == 1 else 3.0
             weight = optimum(rows[outside], truth[outside, label], 1.0, positive)
             exact[inside, label] = reference.scores_reference(rows[inside], weight)
-    error = np.sqrt(np.mean((solver.held_out - exact) ** 2))
+    error = np.sqrt(np.mean((solver.state()["held_out"] - exact) ** 2))  # before they are mixed
     seen = np.sqrt(np.mean((model.logits(texts) - exact) ** 2))
-    assert error < 0.05
-    assert seen > 5 * error  # the scores of the rows' own fit are further away
+    assert error < 0.1
+    assert seen > 4 * error  # the scores of the rows' own fit are further away
 
 
 def test_identical_texts_share_a_fold() -> None:
-    generator = np.random.default_rng(0)
-    texts = [f"text {i}" for i in generator.integers(0, 100, 1000)]
-    chunked = pa.chunked_array([texts[:300], [], texts[300:]], pa.string())
-    folds = fold_of_each(chunked, 5, seed=3)
+    numbers = np.random.default_rng(0).integers(0, 100, 1000)
+    texts = [f"text {i}" if at % 3 else f"  TEXT  {i} " for at, i in enumerate(numbers)]  # one to the model
+    targets = csr_array((numbers % 2).astype(np.float32)[:, np.newaxis])
+    rows = LinearSolver(Linear(1, replace(SMALL, buckets=2**16)), pa.array(texts), targets).rows
+    folds = fold_of_each(rows, 5, seed=3)
     assert folds is not None
-    of_text = dict(zip(texts, folds.tolist(), strict=True))
-    assert [of_text[text] for text in texts] == folds.tolist()
-    assert np.bincount(list(of_text.values())).tolist() == [20] * 5
-    again, other = fold_of_each(pa.array(texts), 5, seed=3), fold_of_each(chunked, 5, seed=4)
+    of_number = dict(zip(numbers.tolist(), folds.tolist(), strict=True))
+    assert [of_number[number] for number in numbers.tolist()] == folds.tolist()
+    assert np.bincount(list(of_number.values())).tolist() == [20] * 5
+    again, other = fold_of_each(rows, 5, seed=3), fold_of_each(rows, 5, seed=4)
     assert again is not None
     assert again.tolist() == folds.tolist()
     assert other is not None
@@ -342,10 +344,11 @@ def test_held_out_scores_need_as_many_texts_as_folds(different: int, folds: int)
         assert np.isfinite(solver.held_out).all()
 
 
-def test_a_second_fit_starts_from_the_weights_of_the_first() -> None:
+@pytest.mark.parametrize("config", [SMALL, replace(FOLDS, folds=5)])
+def test_a_second_fit_starts_from_the_weights_of_the_first(config: LinearConfig) -> None:
     texts, targets = sample(500, 6)
-    model, _ = fit(texts.slice(0, 450), targets[:450])
-    scratch, cold = fit(texts, targets)
+    model, _ = fit(texts.slice(0, 450), targets[:450], config)
+    scratch, cold = fit(texts, targets, config)
     warm = run(LinearSolver(model, texts, targets, seed=7))
     assert warm.passes < cold.passes
     np.testing.assert_allclose(model.logits(texts), scratch.logits(texts), atol=0.15)
@@ -379,7 +382,7 @@ def test_a_second_fit_has_not_seen_the_held_out_rows_either() -> None:
     model, _ = fit(texts, targets, config)
     model.config = config  # choose again
     solver = run(LinearSolver(model, texts, targets))
-    folds = fold_of_each(texts, 4, 0)
+    folds = fold_of_each(solver.rows, 4, 0)
     assert folds is not None
     assert all(np.ptp(solver.held_out[folds == fold]) < 1e-4 for fold in range(4))
 
@@ -450,6 +453,21 @@ def test_states_that_do_not_fit() -> None:
         FlashError, match=r"solver state's arrays do not fit: bias is float32 \(2,\), expected"
     ):
         solver.load_state({**finished, "bias": np.zeros(2, np.float32)})
+
+
+def test_texts_that_come_several_times_are_no_reason_for_confidence() -> None:
+    """Each has words of its own, which some rows share and no other fold has."""
+    generator = np.random.default_rng(0)
+    truth = generator.random(2_500) < 0.5
+    heard = np.where(generator.random(2_500) < 0.2, ~truth, truth)
+    words = [f"{'miaow' if cat else 'woof'} own{i} only{i}" for i, cat in enumerate(heard)]
+    texts = pa.array(words[:2_000] * 5)
+    targets = csr_array(np.tile(truth[:2_000], 5).astype(np.float32)[:, np.newaxis])
+    model, solver = fit(texts, targets, replace(FOLDS, char_ngrams=(0, 0), buckets=2**16))
+    assert len(model.arrays()["idf"]) > 4_000
+    new = model.logits(pa.array(words[2_000:]))[:, 0] * np.where(heard[2_000:], 1, -1)
+    held_out = solver.held_out[:, 0] * np.tile(np.where(heard[:2_000], 1, -1), 5)
+    assert held_out.mean() == pytest.approx(new.mean(), rel=0.25)
 
 
 def test_held_out_rows_score_as_new_texts_do() -> None:

@@ -10,6 +10,7 @@ from sklearn.metrics import roc_auc_score
 from flash.text.classification.backbones import stacking
 from flash.text.classification.backbones.fitting import LinearSolver
 from flash.text.classification.backbones.linear import Linear, LinearConfig
+from flash.text.classification.backbones.solver import OFFSET
 from flash.text.classification.backbones.stacking import Stacking, fit_stacking
 from flash.text.classification.calibration import fit_calibration
 from flash.text.classification.outputs import to_probabilities
@@ -77,9 +78,36 @@ def test_mixing_scores_and_weights_is_the_same() -> None:
     final = fit_stacking(raw["held_out"], csc_array(labels))
     assert final is not None
     np.testing.assert_allclose(model.arrays()["weight"], raw["weight"] @ matrix(final), atol=1e-5)
+    arrays = model.arrays()
+    unmixed = {**arrays, "weight": raw["weight"], "bias": raw["bias"] + np.float32(OFFSET)}
+    plain = Linear(3, model.config)
+    plain.load_arrays({name: np.ascontiguousarray(array) for name, array in unmixed.items()})
     np.testing.assert_allclose(
-        solver.held_out, raw["held_out"] @ matrix(final) + final.shift, rtol=1e-4, atol=1e-4
+        model.logits(texts), plain.logits(texts) @ matrix(final) + final.shift, rtol=1e-4, atol=1e-4
     )
+
+
+def test_held_out_scores_are_mixed_by_other_folds() -> None:
+    """Labels drawn by lot: what a mixture learns from a row's own score must not be in it."""
+    generator = np.random.default_rng(0)
+    texts = pa.array(
+        [" ".join(row) for row in np.array(list("abcdefghijkl"))[generator.integers(0, 12, (600, 5))]]
+    )
+    targets = csr_array((generator.random((600, 30)) < 0.2).astype(np.float32))
+    solver = LinearSolver(Linear(30, LinearConfig(buckets=2**12, regularization=1.0)), texts, targets)
+    while not solver.converged:
+        solver.step()
+    truth, raw = targets.toarray(), solver.state()["held_out"]
+    in_sample = fit_stacking(raw, csc_array(targets))
+    assert in_sample is not None
+    area, before, flattered = (
+        np.mean([roc_auc_score(truth[:, k], scores[:, k]) for k in range(30)])
+        for scores in (solver.held_out, raw, raw @ matrix(in_sample))
+    )
+    assert (solver.held_out != raw).any()
+    assert before < 0.5  # a label that a fold has more often, the others have less often
+    assert flattered > 0.53
+    assert area == pytest.approx(0.5, abs=0.02)
 
 
 def test_a_label_learns_from_the_scores_of_another() -> None:
@@ -99,15 +127,17 @@ def test_a_rare_label_stays_almost_as_it_was() -> None:
     assert np.abs(away[:, 0]).max() < 0.1 * np.abs(away[:, 1]).max()
 
 
-def test_threads_change_nothing() -> None:
+def test_threads_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     scores, targets = drawn(1_000, 9)
     one, four = fitted(scores, targets), fitted(scores, targets, 4)
     for name in ("sources", "shares", "shift"):
         assert getattr(one, name).tobytes() == getattr(four, name).tobytes()
     left, right = scores.copy(), scores.copy()
     one.mix(left, 1)
+    monkeypatch.setattr(stacking, "CELLS", 50)
     one.mix(right, 4)
     assert left.tobytes() == right.tobytes()
+    np.testing.assert_allclose(left, scores @ matrix(one), atol=1e-4)
 
 
 def test_constant_scores_say_nothing() -> None:
@@ -116,6 +146,18 @@ def test_constant_scores_say_nothing() -> None:
     found = fitted(scores, targets)
     assert (matrix(found)[1] == [0, 1, 0]).all()
     assert np.isfinite(found.shares).all()
+    without = fitted(scores[:, [0, 2]], targets[:, [0, 2]])
+    np.testing.assert_allclose(matrix(found)[np.ix_([0, 2], [0, 2])], matrix(without), rtol=0.1)
+
+
+def test_a_label_of_few_texts_tells_others_nothing() -> None:
+    scores, targets = drawn(2_000, 3)
+    scores[:, 0] *= 0.01  # held-out scores of what nothing else has are all alike
+    targets[:, 0] = 0
+    targets[:9, 0] = 1
+    assert (matrix(fitted(scores, targets))[0] == [1, 0, 0]).all()
+    targets[9, 0] = 1
+    assert (matrix(fitted(scores, targets))[0, 1:] != 0).all()
 
 
 def test_labels_that_exclude_each_other_are_left_to_softmax() -> None:

@@ -45,8 +45,6 @@ FEWEST_TO_CHOOSE = 200
 """With fewer rows a held-out fold says nothing about the regularisation, and the middle one is taken."""
 ENOUGH = 40_000
 """Rows with scores that are enough to calibrate and choose thresholds on: no further folds are scored after these."""
-MANY = 10_000
-"""With so many rows, hardly a feature stands in one fold alone."""
 FOLD_PASSES = 2
 """Most passes over the rows outside a fold, from the optimum of all rows less the fold's share."""
 STILL = 0.1
@@ -88,8 +86,10 @@ class LinearSolver:
         seed: Of the order of the rows, and of the folds.
 
     Attributes:
-        held_out: (N, L) float32 scores of each row by a fit without its fold, in the end mixed as the weights are; NaN
-            until they are known, and for good in folds beyond those with `ENOUGH` rows.
+        held_out_rows: (M,) the rows whose scores without themselves are wanted, those of the first folds that have
+            `ENOUGH` together.
+        held_out: (M, L) float32 scores of these rows by a fit without their fold, in the end mixed as the weights are,
+            by a mixture of the other folds; NaN until they are known.
 
     Raises:
         DataError: No rows, numbers of rows or labels that differ, or a target outside [0, 1].
@@ -115,17 +115,22 @@ class LinearSolver:
         self._relative = self._relative_costs()
         earlier = model.logits(texts) if len(model.arrays()["idf"]) else None
         self.rows: Rows = model.fit_features(texts, columns)
-        self._folds = fold_of_each(texts, model.config.folds, seed) if model.config.folds else None
+        self._folds = fold_of_each(self.rows, model.config.folds, seed) if model.config.folds else None
         chooses = (
             model.config.regularization == "auto" and self._folds is not None and count >= FEWEST_TO_CHOOSE
         )
+        self._chooses = chooses
         self._stage, self._stage_passes = 0 if chooses else len(GRID), 0
         self._chosen = np.full(model.num_labels, 0 if chooses else 1)
         self._racing = np.full(model.num_labels, chooses)
         self._inside, self._outside = self._sample() if chooses else (np.arange(0), np.arange(count))
         self._cell_losses = np.zeros((len(self._inside), model.num_labels), np.float32)
-        held_out = count if self._folds is not None else 0
-        self.held_out = self._scores = np.full((held_out, model.num_labels), np.nan, np.float32)
+        self.held_out_rows = np.arange(0)
+        if self._folds is not None:
+            self.held_out_rows = np.flatnonzero(self._folds < self._scored_folds)
+        self.held_out = self._scores = np.full(
+            (len(self.held_out_rows), model.num_labels), np.nan, np.float32
+        )
         self._loss = 0.0
         features, labels = len(model.arrays()["idf"]), model.num_labels
         width = min(max(-(-labels // (model.threads or cpu_count() or 1)), 4), 128)
@@ -216,12 +221,16 @@ class LinearSolver:
         if self._stage < len(GRID):
             self._choose()
         else:
-            if self.model.config.regularization == "auto":
-                self.model.config = replace(self.model.config, regularization=as_option(self.regularization))
+            self._keep_choice()
             self._stage += 1
         for block in self._blocks:
             racing = self._racing[block.labels] if self._stage < len(GRID) else True
             block.violations[:] = np.where(racing, np.inf, 0)
+
+    def _keep_choice(self) -> None:
+        """Make what the data has chosen an option of the model; "auto" stays where it was not asked."""
+        if self.model.config.regularization == "auto" and self._chooses:
+            self.model.config = replace(self.model.config, regularization=as_option(self.regularization))
 
     def _choose(self) -> None:
         """Keep those labels racing for which this regularisation is clearly better than the last."""
@@ -233,7 +242,7 @@ class LinearSolver:
             lambda block: self._write_scores(unseen, block, scores, slice(None)),
             self._blocks,
         )
-        losses = cell_losses(scores, self._targets[inside])
+        losses = cell_losses(scores, self._targets[inside], self.model.threads)
         if self._stage > 0:
             racing = np.flatnonzero(self._racing)
             better = improvement(self._cell_losses[:, racing], losses[:, racing])
@@ -250,7 +259,7 @@ class LinearSolver:
         inside, outside = np.flatnonzero(self._folds == fold), np.flatnonzero(self._folds != fold)
         orders = [self._shuffled(outside, self.passes * FOLD_PASSES + again) for again in range(FOLD_PASSES)]
 
-        unseen = self._as_unseen(inside)
+        unseen, places = self._as_unseen(inside), np.searchsorted(self.held_out_rows, inside)
 
         def score(block: Block) -> None:
             part = replace(
@@ -266,7 +275,7 @@ class LinearSolver:
             )
             for order in orders:
                 self._solve(part, order)
-            self._write_scores(unseen, part, self._scores, inside)
+            self._write_scores(unseen, part, self._scores, places)
 
         in_threads(self.model.threads, score, self._blocks)
 
@@ -278,18 +287,24 @@ class LinearSolver:
             self.model.quantize()
 
     def _stack(self) -> None:
-        """Mix the labels' scores, and the weights in the model alike."""
+        """Mix the labels' weights in the model; and each fold's scores, as the others have it."""
         threads, arrays = self.model.threads, self.model.arrays()
-        scored = ~np.isnan(self._scores[:, 0])
-        targets = csc_array(csr_array(self._targets)[scored])
-        stacking = fit_stacking(self._scores[scored], targets, threads=threads)
-        if stacking is not None:
-            self.held_out = self._scores.copy()
-            stacking.mix(self.held_out, threads)
-            self.held_out += stacking.shift
-            stacking.mix(arrays["weight"], threads)
-            stacking.mix(arrays["bias"][np.newaxis])
-            arrays["bias"] += stacking.shift
+        rows = self.held_out_rows
+        targets, folds = csr_array(self._targets)[rows], np.asarray(self._folds)[rows]
+        stacking = fit_stacking(self._scores, csc_array(targets), threads=threads)
+        if stacking is None:
+            return
+        stacking.mix(arrays["weight"], threads)
+        stacking.mix(arrays["bias"][np.newaxis])
+        arrays["bias"] += stacking.shift
+        self.held_out = self._scores.copy()
+        for fold in range(self._scored_folds if self._scored_folds > 1 else 0):
+            others = folds != fold
+            stacking = fit_stacking(self._scores[others], csc_array(targets[others]), threads=threads)
+            if stacking is not None:
+                mixed = self._scores[~others]
+                stacking.mix(mixed, threads)
+                self.held_out[~others] = mixed + stacking.shift
 
     # ---- the compiled loops ---------------------------------------------------------------------------------
 
@@ -343,12 +358,7 @@ class LinearSolver:
         arrays["bias"][block.labels] = block.bias * np.float32(self.model.config.bias) + np.float32(OFFSET)
 
     def _as_unseen(self, inside: Indices) -> tuple[Rows, Indices]:
-        """Rows, and which of them, as texts that are new to a fit of all others: see `held_out.as_unseen`.
-
-        Where texts are many, features are so frequent that it changes nothing.
-        """
-        if len(self.rows.ends) >= MANY:
-            return self.rows, inside
+        """Rows, and which of them, as texts that are new to a fit of all others: see `held_out.as_unseen`."""
         buckets = self.model.arrays()["buckets"]
         return as_unseen(self.rows, inside, self._texts, buckets & 1), np.arange(len(inside))
 
@@ -390,9 +400,11 @@ class LinearSolver:
                 weight, bias = np.zeros_like(block.weight), np.zeros_like(block.bias)
                 add_rows(rows, sparse.ends, sparse.features, sparse.values, side, weight, bias, value, 1.0)
                 sides.append((side, weight, bias))
-                squares.append(_dots(weight, weight) + bias**2 + _dots(side, sign - margins))
+                squares.append(
+                    _dots(weight, weight) + bias.astype(np.float64) ** 2 + _dots(side, sign - margins)
+                )
             (with_label, weight, bias), (without, weight_without, bias_without) = sides
-            mixed = _dots(weight, weight_without) + bias * bias_without
+            mixed = _dots(weight, weight_without) + bias.astype(np.float64) * bias_without
             ratio = np.divide(-mixed, squares[1], out=np.zeros_like(mixed), where=squares[1] > 0)
             first = squares[0] + ratio * mixed
             # the objective's linear term; that of rows without the label is 1 + OFFSET, nothing
@@ -490,12 +502,20 @@ class LinearSolver:
         known = {name: value for name, value in current.items() if isinstance(value, np.ndarray)}
         arrays = {name: np.asarray(state[name]) for name in known}
         expected = {name: (array.shape, array.dtype.type) for name, array in known.items()}
-        losses = expected.pop("cell_losses")
+        losses, held_out = expected.pop("cell_losses"), expected.pop("held_out")
         check_arrays("solver state", arrays, expected)
         stage, stage_passes = arrays["progress"].tolist()
         # how many rows they are of depends on the seed and the stage
         inside = min(int((arrays["folds"] == 0).sum()), SAMPLE) if stage < len(GRID) else 0
-        check_arrays("solver state", arrays, {"cell_losses": ((inside, *losses[0][1:]), losses[1])})
+        wanted_rows = int((arrays["folds"] < self._scored_folds).sum()) if self._folds is not None else 0
+        check_arrays(
+            "solver state",
+            arrays,
+            {
+                "cell_losses": ((inside, *losses[0][1:]), losses[1]),
+                "held_out": ((wanted_rows, *held_out[0][1:]), held_out[1]),
+            },
+        )
         chosen, racing = arrays["choice"][0], arrays["choice"][1] > 0
         given, regularization = self.model.config.regularization, arrays["regularization"]
         of_grid = np.asarray(GRID)[np.where(racing, stage, chosen)]
@@ -506,11 +526,12 @@ class LinearSolver:
         self._stage, self._stage_passes = stage, stage_passes
         self._chosen, self._racing = chosen.copy(), racing
         self._loss, self._cell_losses = float(arrays["loss"][0]), arrays["cell_losses"].copy()
-        if self._stage > len(GRID) and given == "auto":
-            self.model.config = replace(self.model.config, regularization=as_option(regularization))
+        if self._stage > len(GRID):
+            self._keep_choice()
         if self._folds is not None:
             self._folds = arrays["folds"].copy()
             self._inside, self._outside = self._sample()
+            self.held_out_rows = np.flatnonzero(self._folds < self._scored_folds)
         self.held_out = self._scores = arrays["held_out"].copy()
         model_arrays = self.model.arrays()
         if model_arrays["weight"].dtype == np.int8:  # of a fit that had ended

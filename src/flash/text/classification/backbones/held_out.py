@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 from scipy.sparse import csc_array, csr_array
 
-from flash.text.classification.backbones.features import Rows, Texts
-from flash.text.classification.backbones.kernels import Int32s, compiled
+from flash.text.classification.backbones.features import Rows
+from flash.text.classification.backbones.kernels import MULTIPLIER, SHIFT, WORD_SEED, Int32s, compiled
 from flash.text.classification.backbones.solver import row_start
 from flash.text.classification.calibration import fit_calibration
 from flash.text.classification.thresholds import column_of_each
@@ -28,17 +27,31 @@ Floats = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.int64]
 
 
-def fold_of_each(texts: Texts, folds: int, seed: int) -> Indices | None:
-    """The fold (N,) of each text, the same for identical texts; None if there are too few different ones."""
-    array = texts.cast(pa.large_string())
-    array = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
-    codes = array.dictionary_encode().indices.to_numpy(zero_copy_only=False)
-    different = int(codes.max()) + 1
-    if different < folds:
+def fold_of_each(rows: Rows, folds: int, seed: int) -> Indices | None:
+    """The fold (N,) of each row, the same for identical ones; None if there are too few different ones.
+
+    Rows, not texts: those that differ in case or spaces alone are one to the model.
+    """
+    different, codes = np.unique(hash_rows(rows.ends, rows.features, rows.values), return_inverse=True)
+    if len(different) < folds:
         return None
-    order = np.random.Generator(np.random.PCG64([seed, folds])).permutation(different)
+    order = np.random.Generator(np.random.PCG64([seed, folds])).permutation(len(different))
     fold: Indices = order[codes] % folds
     return fold
+
+
+@compiled
+def hash_rows(ends: Indices, features: Int32s, values: Floats) -> npt.NDArray[np.uint64]:
+    """A number (N,) for each row, the same for identical ones."""
+    bits = values.view(np.uint32)
+    hashes = np.empty(len(ends), dtype=np.uint64)
+    for row in range(len(ends)):
+        state = WORD_SEED
+        for i in range(row_start(ends, row), ends[row]):
+            state = (state ^ np.uint64(features[i])) * MULTIPLIER
+            state = (state ^ (state >> SHIFT) ^ np.uint64(bits[i])) * MULTIPLIER
+        hashes[row] = state ^ (state >> SHIFT)
+    return hashes
 
 
 def as_unseen(rows: Rows, inside: Indices, texts: Indices, kinds: Int32s) -> Rows:
@@ -104,10 +117,10 @@ def keep_known(
     return end
 
 
-def cell_losses(scores: Floats, targets: csr_array) -> Floats:
+def cell_losses(scores: Floats, targets: csr_array, threads: int | None = None) -> Floats:
     """The cross-entropy (N, L) in nats of each row and label once the (N, L) scores are calibrated on these rows."""
     truth = csc_array(targets)
-    losses = fit_calibration(scores, truth, multi_label=True).apply(scores)
+    losses = fit_calibration(scores, truth, multi_label=True, threads=threads).apply(scores)
     columns = column_of_each(truth)
     hot = truth.data * losses[truth.indices, columns]
     losses = np.logaddexp(np.float32(0), losses)  # softplus(z) - t z

@@ -254,8 +254,10 @@ class Linear:
         return weigh_grams(counted, self._rows, idf, self.threads)
 
     def quantize(self) -> None:
-        """Round float32 weights to 127 steps either side of 0, of a size that suits each feature."""
+        """Round float32 weights, once, to 127 steps either side of 0, of a size that suits each feature."""
         weight = self._arrays["weight"]
+        if weight.dtype == np.int8:
+            return
         rounded, scale = np.empty(weight.shape, np.int8), np.ones(len(weight), np.float32)
         for first in range(0, len(weight), CHUNK):  # part by part: no second matrix of floats
             part = slice(first, first + CHUNK)

@@ -4,29 +4,47 @@ Lightning's loops, checkpoints and resume see a module with weights and an optim
 NumPy's, in the same memory.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any, cast
 
+import lightning.pytorch as pl
 import numpy as np
 import pyarrow as pa
 import torch
+from lightning.pytorch.utilities import rank_zero_info
 from scipy.sparse import csr_array
 from torch import nn
 
+from flash.core.errors import DataError
 from flash.text.classification.backbones.fitting import LinearSolver
 from flash.text.classification.backbones.linear import Linear
+from flash.text.classification.backbones.module import BackboneModule
+
+if TYPE_CHECKING:
+    from flash.text.classification.data import TextDataset
+    from flash.text.classification.model import TextClassifier
 
 
-class LinearModule(nn.Module):
+class LinearModule(BackboneModule):
     """`Linear` with its arrays as buffers, of which `weight` has shape (F, L).
 
     F, the number of features, is known only after the first pass over the training texts; before that it is 0.
     """
 
+    name = "linear"
+    automatic_optimization = False
+    one_device = True  # the solver works on shared memory
+
     def __init__(self, linear: Linear) -> None:
         super().__init__()
         self.linear = linear
+        self.margins = linear.logits
         self.show_arrays()
+
+    def options(self) -> dict[str, Any]:
+        """The fields of `LinearConfig`."""
+        return asdict(self.linear.config)
 
     def show_arrays(self) -> None:
         """Point the buffers at the arrays as they are now; no copy."""
@@ -53,6 +71,94 @@ class LinearModule(nn.Module):
             }
         )
         self.show_arrays()
+
+    # ---- training -------------------------------------------------------------------------------------------
+
+    def before_fit(self, model: "TextClassifier", trainer: pl.Trainer) -> None:
+        """Take back, and say once, which of the user's settings the linear backbone has no use for."""
+        settings: list[tuple[str, Any, Any, Any]] = [
+            (
+                "strategy",
+                None,
+                getattr(getattr(trainer, "finetuning", None), "name", "no_freeze"),
+                "no_freeze",
+            ),
+            ("optimizer", None, model.optimizer, "Adam"),
+            ("lr_scheduler", None, model.lr_scheduler, None),
+            ("learning_rate", None, model.learning_rate, None),
+            ("accumulate_grad_batches", trainer, trainer.accumulate_grad_batches, 1),
+            ("gradient_clip_val", trainer, trainer.gradient_clip_val, None),
+            ("check_val_every_n_epoch", trainer, trainer.check_val_every_n_epoch, 1),
+            ("val_check_interval", trainer, trainer.val_check_interval, 1.0),
+        ]
+        given = [setting for setting in settings if setting[2] != setting[3]]
+        for name, holder, _, usual in given:
+            if (
+                holder is not None
+            ):  # Lightning refuses some of these, and others would skip the one validation
+                setattr(holder, name, usual)
+        unused = [f"{name}={value!r}" for name, _, value, _ in given]
+        if model.loss_fn is not None:
+            unused.append("loss_fn (but for the reported losses)")
+        if unused:
+            rank_zero_info(
+                "The linear backbone is solved exactly, in one epoch, and has no layers to freeze: "
+                f"{', '.join(unused)} {'changes' if len(unused) == 1 else 'change'} nothing."
+            )
+
+    def train_batches(self, model: "TextClassifier", dataset: "TextDataset", seed: int) -> Iterable[int]:
+        """The passes of the exact solver over all rows, until the optimum."""
+        if dataset.targets is None:
+            raise DataError("the training rows have no targets")
+        texts, targets = dataset.texts, dataset.targets
+        return _Epoch(dataset, lambda: _solver(model).remaining_passes(texts, targets, seed))
+
+    def configure_optimizers(self, model: "TextClassifier") -> torch.optim.Optimizer:
+        """The exact solver, seen as an optimiser."""
+        return SolverOptimizer(self)
+
+    def training_step(self, model: "TextClassifier", batch: int) -> None:
+        """One pass of the solver over all rows, or one fold; after the last, calibration and thresholds."""
+        loss = cast(Any, model.optimizers()).step()  # Lightning's wrapper, which counts the step
+        model.log("train_loss", loss, prog_bar=True, on_step=True, on_epoch=False, batch_size=1)
+        held_out = _solver(model).take_held_out()
+        if held_out is not None:
+            model.take_held_out(*held_out)
+
+    def on_train_epoch_end(self, model: "TextClassifier") -> None:
+        """Stop at the optimum: further epochs would change nothing."""
+        if _solver(model).converged:
+            model.trainer.should_stop = True
+
+    def why_unmeasured(self, model: "TextClassifier") -> tuple[str, str]:
+        """No folds, or too few texts for them; or a fit that was stopped."""
+        if not _solver(model).converged:
+            return "the fit was stopped before its end", "allow it more steps or time"
+        folds = self.linear.config.folds
+        found = f"the training rows have fewer than {folds} different texts" if folds else "folds=0 was given"
+        return found, "" if folds else "leave folds=0 out"
+
+    def resume(self, settings: dict[str, Any], checkpoint: dict[str, Any]) -> None:
+        """The regularisation that a finished fit has chosen."""
+        chosen = settings["backbone_options"].get("regularization")
+        finished = all(state.get("converged") for state in checkpoint.get("optimizer_states", ()))
+        if finished and self.linear.config.regularization == "auto" and chosen is not None:
+            self.linear.config = replace(self.linear.config, regularization=chosen)
+
+
+class _Epoch:
+    """Starts the same passes anew each time a loop iterates over it, as a loader does."""
+
+    def __init__(self, dataset: "TextDataset", begin: Callable[[], Iterator[int]]) -> None:
+        self.dataset = dataset
+        self.begin = begin
+
+    def __iter__(self) -> Iterator[int]:
+        return self.begin()
+
+
+def _solver(model: "TextClassifier") -> "SolverOptimizer":
+    return cast(SolverOptimizer, model.optimizers(use_pl_optimizer=False))
 
 
 class SolverOptimizer(torch.optim.Optimizer):
@@ -109,8 +215,7 @@ class SolverOptimizer(torch.optim.Optimizer):
         self.solver = None  # gives back the training rows
         if not len(solver.held_out) or self._targets is None:
             return None
-        scored = ~np.isnan(solver.held_out[:, 0])
-        return solver.held_out[scored], self._targets[scored]
+        return solver.held_out, self._targets[solver.held_out_rows]
 
     def state_dict(self) -> dict[str, Any]:
         """The dual variables, or only that the fit is done: a finished model needs none."""

@@ -24,6 +24,8 @@ MOST_SOURCES = 32
 """How many other labels a label listens to, those that say most about what its own score gets wrong."""
 PRECISION = 1000.0
 """Of the prior of a share of a standardised score, as so many rows at probability 0.5 with a score of 2."""
+FEWEST_TEXTS = 10.0
+"""A label with fewer texts tells other labels nothing: its scores of new texts are on another scale than these."""
 SETTLED = 0.005
 """A row whose probability is within this of its target is left out."""
 CELLS = 2**20
@@ -65,31 +67,32 @@ def fit_stacking(scores: Floats, targets: csc_array, *, threads: int | None = No
         threads: At most so many; None for one a processor. No result depends on it.
 
     Returns:
-        None where labels exclude each other (every row has exactly one) or there is a single one: softmax says it.
+        None where labels exclude each other (no row has two), as softmax says that, or there is a single one.
     """
     labels = scores.shape[1]
-    if labels < 2 or (targets.sum(axis=1) == 1).all():
+    if labels < 2 or (targets.sum(axis=1) <= 1).all():
         return None
     calibration = fit_calibration(scores, targets, multi_label=True, threads=threads)
-    probabilities = np.ascontiguousarray(to_probabilities(calibration.apply(scores), True).T)
     mean: Doubles = scores.mean(axis=0, dtype=np.float64)
     deviation: Doubles = scores.std(axis=0, dtype=np.float64)
-    unit: Doubles = np.divide(1.0, deviation, out=np.zeros(labels), where=deviation > 1e-6)
+    speaks = (deviation > 1e-6) & (np.asarray(targets.sum(axis=0)) >= FEWEST_TEXTS)
+    unit: Doubles = np.divide(1.0, deviation, out=np.zeros(labels), where=speaks)
     count = min(MOST_SOURCES, labels - 1)
 
     def fit(label: int) -> tuple[npt.NDArray[np.intp], Doubles]:
-        probability: Doubles = probabilities[label].astype(np.float64)
+        logits = scores[:, label] * calibration.scale[label] + calibration.shift[label]
+        probability: Doubles = to_probabilities(logits[:, np.newaxis], True)[:, 0].astype(np.float64)
         wrong = -probability
         hot = slice(targets.indptr[label], targets.indptr[label + 1])
         wrong[targets.indices[hot]] += targets.data[hot]
         unsettled = np.flatnonzero(np.abs(wrong) > SETTLED)
         wrong, probability = wrong[unsettled], probability[unsettled]
         said = slopes(scores, unsettled, wrong, mean, unit)
-        said[label] = 0
-        chosen = np.sort(np.argsort(-np.abs(said), kind="stable")[:count])
+        rank = np.abs(said)
+        rank[label] = -1  # never its own source
+        chosen = np.sort(np.argsort(-rank, kind="stable")[:count])
         bend = curvature(scores, unsettled, probability * (1 - probability), chosen, mean, unit)
         step = np.asarray(np.linalg.solve(bend + PRECISION * np.eye(count), said[chosen]), np.float64)
-        step[chosen == label] = 0
         return chosen, step * unit[chosen] / np.float64(calibration.scale[label])
 
     sources, shares = map(np.array, zip(*in_threads(threads, fit, range(labels)), strict=True))

@@ -1,0 +1,285 @@
+"""A Hugging Face encoder as a backbone: tokens to features to logits, by hub id or folder.
+
+Imports torch, but transformers only when an encoder is made; of the project only the errors, `extras` and its
+siblings (hub, files, parts). Two kinds have one interface: a checkpoint whose head has these labels keeps the head, and any
+other gets pooling over its tokens and a new head.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from flash.core.errors import CheckpointError, FlashError
+from flash.core.extras import require
+from flash.text.classification.backbones import encoder_files as files
+from flash.text.classification.backbones import encoder_parts as parts
+from flash.text.classification.backbones.encoder_hub import find_files
+
+RAREST = 1e-4
+"""A new head's bias starts at no lower base rate, and at no higher one than 1 minus it."""
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """The options of an encoder beside `max_length`: plain values, a part of the model file."""
+
+    pooling: Literal["auto", "mean", "cls", "max", "last"] = "auto"
+    """How a new head sees a text: "mean" or "max" over its tokens, the first ("cls") or the "last" one. "auto" is
+    what a sentence-transformers folder says, else "last" for a decoder, whose last token alone sees all, else
+    "mean"."""
+    dropout: float = 0.1
+    """The share of features that is dropped before a new head in training; 0 or more and below 1."""
+    long_text: Literal["truncate", "window"] = "truncate"
+    """What becomes of a text longer than max_length: its start, or overlapping windows."""
+    window_pooling: Literal["max", "mean"] = "max"
+    """How the windows' label logits become the text's."""
+    window_overlap: float = 0.25
+    """The share of max_length that consecutive windows have in common, from 0 to 0.9."""
+    revision: str | None = None
+    """A branch, tag or commit of a hub id; None for its main branch."""
+    trust_remote_code: bool = False
+    """Whether Python code that comes with the encoder may run."""
+
+    def __post_init__(self) -> None:
+        kinds = get_type_hints(EncoderConfig)
+        expected = {
+            "dropout": (_is_number(self.dropout) and 0 <= self.dropout < 1, "0 or more and below 1"),
+            "window_overlap": (
+                _is_number(self.window_overlap) and 0 <= self.window_overlap <= 0.9,
+                "0 to 0.9",
+            ),
+            "revision": (
+                self.revision is None or (isinstance(self.revision, str) and self.revision != ""),
+                "None, or a branch, tag or commit",
+            ),
+            "trust_remote_code": (isinstance(self.trust_remote_code, bool), "True or False"),
+        }
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if get_origin(kinds[field.name]) is Literal:
+                words = get_args(kinds[field.name])
+                expected[field.name] = (value in words, f"one of {', '.join(words)}")
+            holds, wanted = expected[field.name]
+            if not holds:
+                raise FlashError(f"option {field.name} of an encoder is {value!r}; expected {wanted}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+class Encoder(nn.Module):
+    """An encoder and its head; made by `from_pretrained` and `from_content`.
+
+    Attributes:
+        labels: names of the columns of the logits.
+        config: the options.
+        tokenizer: the encoder's fast tokenizer, with a pad token.
+        model: what gives features, without the head.
+        head: `Linear(H, L)`, the last layer.
+        kept_head: whether the head is the checkpoint's own.
+        pooling: of a new head, never "auto"; None with a kept one, whose model pools.
+        most_tokens: how many positions the model has, special tokens included; None if it sets no bound.
+        note: one sentence on the head, for the user.
+    """
+
+    model: Any
+    head: nn.Linear
+
+    def __init__(
+        self,
+        model: Any,
+        head: nn.Linear,
+        tokenizer: Any,
+        labels: Sequence[str],
+        config: EncoderConfig,
+        *,
+        pooling: str | None,
+        note: str,
+        source: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.model, self.head, self.tokenizer = model, head, tokenizer
+        self.labels, self.config = tuple(labels), config
+        self.pooling, self.note, self.kept_head = pooling, note, pooling is None
+        self.dropout = nn.Dropout(config.dropout if pooling is not None else 0.0)
+        self.most_tokens = parts.count_positions(model)
+        self._source = source  # of code that is not transformers'
+        self._may_be_empty = tokenizer.num_special_tokens_to_add() == 0
+
+    @classmethod
+    def from_pretrained(
+        cls, name: str | Path, labels: Sequence[str], config: EncoderConfig = EncoderConfig()
+    ) -> "Encoder":
+        """An encoder from a folder or the hub, in evaluation mode, in float32.
+
+        The head is kept if the checkpoint names exactly these labels, in any order; its rows then follow `labels`.
+        A new head's weights are drawn from torch's random numbers.
+
+        Raises:
+            FlashError: its files cannot be had or used; the sentence says why, and what to do.
+        """
+        require("transformers", "transformers")
+        trust = config.trust_remote_code
+        folder = find_files(name, config.revision, trust)
+        part = files.encoder_folder(folder, name)
+        model_config = files.load_config(part, name, trust)
+        tokenizer = files.load_tokenizer(part, name, trust)
+        model_config.pad_token_id = tokenizer.pad_token_id
+        kept = parts.load_with_head(part, name, model_config, labels, trust)
+        pooling: str | None = None
+        if kept is not None:
+            model, head = kept
+            parts.run_probe(model, tokenizer, name)
+            note = (
+                f"the head of {str(name)!r} is kept, since it has these {len(labels)} labels: matched by name"
+            )
+        else:
+            model = parts.load_without_head(part, name, model_config, trust)
+            probe = parts.run_probe(model, tokenizer, name)
+            pooling = config.pooling
+            if pooling == "auto":
+                found = files.sentence_pooling(folder, name)
+                pooling = found or ("last" if parts.is_causal(probe) else "mean")
+            head = parts.new_head(probe.shape[-1], len(labels))
+            note = f"{str(name)!r} gets a new head, with {pooling} pooling: {parts.why_new(model_config, labels)}"
+        model.config.id2label = dict(enumerate(labels))
+        model.config.label2id = {label: index for index, label in enumerate(labels)}
+        source = None if type(model).__module__.startswith("transformers.") else str(name)
+        return cls(model, head, tokenizer, labels, config, pooling=pooling, note=note, source=source).eval()
+
+    def content(self) -> dict[str, Any]:
+        """All that makes the same encoder but for the weights (`state_dict`) and the options: plain values."""
+        return {
+            "model": files.config_content(self.model.config),
+            "tokenizer": files.tokenizer_content(self.tokenizer),
+            "pooling": self.pooling,
+            "features": self.head.in_features,
+            "head_bias": self.head.bias is not None,
+            "note": self.note,
+            "source": self._source,
+        }
+
+    @classmethod
+    def from_content(
+        cls,
+        content: Mapping[str, Any],
+        labels: Sequence[str],
+        config: EncoderConfig = EncoderConfig(),
+        *,
+        trust_remote_code: bool = False,
+    ) -> "Encoder":
+        """The encoder that `content` told of, with random weights until `load_state_dict`; reads no file.
+
+        Args:
+            content: what `content` gave.
+            labels: names of the columns of the logits.
+            config: the options that it was made with.
+            trust_remote_code: whether code of the encoder's own may be fetched and run again. The options do not
+                decide on it: they come from the model file.
+
+        Raises:
+            CheckpointError: the content is damaged.
+            FlashError: it needs code that is not trusted.
+        """
+        require("transformers", "transformers")
+        from transformers import AutoModel, AutoModelForSequenceClassification
+
+        if content.get("source") is not None and not trust_remote_code:
+            raise FlashError(
+                f"this model has an architecture of its own, whose Python code is in {content['source']!r}; read it, and "
+                "if you trust it, load the model with trust_remote_code=True"
+            )
+        try:
+            if content["source"] is None:
+                model_config = files.config_from(content["model"])
+            else:
+                folder = find_files(content["source"], config.revision, trust_remote_code)
+                model_config = files.load_config(folder, content["source"], trust_remote_code)
+                model_config.update(dict(content["model"]))
+            kept = content["pooling"] is None
+            auto_class: Any = AutoModelForSequenceClassification if kept else AutoModel
+            with files.quiet():
+                model = auto_class.from_config(
+                    model_config, dtype=torch.float32, trust_remote_code=trust_remote_code
+                )
+            model = parts.detach_head(model, len(labels))[0] if kept else parts.encoder_part(model)
+            head = nn.Linear(content["features"], len(labels), bias=content["head_bias"])
+            tokenizer = files.tokenizer_from(content["tokenizer"])
+            if not kept and content["pooling"] not in parts.POOLINGS:
+                raise ValueError(f"pooling is {content['pooling']!r}")
+            return cls(
+                model,
+                head,
+                tokenizer,
+                labels,
+                config,
+                pooling=content["pooling"],
+                note=content["note"],
+                source=content["source"],
+            ).eval()
+        except FlashError:
+            raise
+        except Exception as error:  # of a hostile file anything is possible
+            raise CheckpointError(
+                f"the model file's encoder cannot be made: {files.first_line(error)}; copy or save the file again"
+            ) from error
+
+    def features(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """What the head sees (B, H), before dropout.
+
+        Args:
+            input_ids: (B, T) int64; a text's tokens first, then padding.
+            attention_mask: (B, T), nonzero where there is a token.
+        """
+        mask = attention_mask.long()
+        if self._may_be_empty:  # a text without tokens is seen as one pad token: attention to nothing is NaN
+            if input_ids.shape[1] == 0:
+                input_ids = input_ids.new_full((len(input_ids), 1), self.tokenizer.pad_token_id)
+                mask = torch.zeros_like(input_ids)
+            mask = torch.cat([mask[:, :1] | (mask.sum(1, keepdim=True) == 0), mask[:, 1:]], dim=1)
+        output = self.model(input_ids=input_ids, attention_mask=mask)
+        if self.pooling is None:
+            logits: torch.Tensor = output.logits  # without its last layer, the model's logits are features
+            return logits
+        return parts.POOLINGS[self.pooling](output.last_hidden_state, mask)
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """Logits (B, L); arguments as `features`."""
+        logits: torch.Tensor = self.head(self.dropout(self.features(input_ids, attention_mask)))
+        return logits
+
+    def layers(self) -> list[list[nn.Parameter]]:
+        """All parameters, each once: embeddings, then each block from the first, then the head.
+
+        What stands between the last block and the head (a final norm, a kept head's dense layer) is of the last
+        block: only the head is behind the features.
+        """
+        blocks = [list(block.parameters()) for block in parts.find_blocks(self.model)]
+        in_blocks = {id(parameter) for block in blocks for parameter in block}
+        embeddings: list[nn.Parameter] = []
+        last = embeddings
+        for name, parameter in self.model.named_parameters():
+            if id(parameter) in in_blocks:
+                last = blocks[-1]
+            else:
+                (embeddings if "embed" in name else last).append(parameter)
+        return [embeddings, *blocks, list(self.head.parameters())]
+
+    def start_bias(self, base_rates: npt.NDArray[np.floating[Any]]) -> None:
+        """Let a new head begin with each label's share of the texts; a kept head has learnt its own bias.
+
+        Args:
+            base_rates: (L,) shares from 0 to 1.
+        """
+        if self.kept_head:
+            return
+        rates = np.clip(np.asarray(base_rates, np.float64), RAREST, 1 - RAREST)
+        with torch.no_grad():
+            self.head.bias.copy_(torch.from_numpy(np.log(rates / (1 - rates))))

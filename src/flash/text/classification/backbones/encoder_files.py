@@ -1,0 +1,301 @@
+"""The files of a pretrained encoder: a folder's configuration, tokenizer, weights and pooling, or why not.
+
+Imports no torch and no transformers at module level, and of the project only the errors. Everything that can go
+wrong with the files of others is said here, in one sentence with what to do. Configuration and tokenizer also
+become plain values, for the model file, and back.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from flash.core.errors import FlashError
+
+WEIGHTS = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+OLD_LAYOUT = "0_Transformer/"  # where early sentence-transformers kept the encoder
+NOT_KEPT = {
+    # how to compute, and what would fetch or run something: no part of a model file
+    *("_name_or_path", "attn_implementation", "_attn_implementation", "_experts_implementation"),
+    *("auto_map", "dtype", "torch_dtype", "quantization_config", "transformers_version"),
+}
+SENTENCE_POOLING = {  # sentence-transformers' names
+    "cls": "cls",
+    "max": "max",
+    "mean": "mean",
+    "mean_sqrt_len_tokens": "mean",  # differs from the mean only by a factor that the new head learns
+    "lasttoken": "last",
+}
+
+
+def encoder_folder(folder: Path, name: str | Path) -> Path:
+    """The part of a folder that holds the encoder: the folder itself but for early sentence-transformers.
+
+    Raises:
+        FlashError: it has no configuration, or no weights.
+    """
+    files = folder
+    if not (folder / "config.json").is_file() and (folder / OLD_LAYOUT).is_dir():
+        files = folder / OLD_LAYOUT
+    holds = ", ".join(sorted(path.name for path in files.iterdir())[:20]) or "nothing"
+    if not (files / "config.json").is_file():
+        raise FlashError(
+            f"the backbone {str(name)!r} has no config.json (it holds: {holds}); give the folder or id of a "
+            "transformers model, as save_pretrained writes it"
+        )
+    if not any((files / file).is_file() for file in WEIGHTS):
+        raise FlashError(
+            f"the backbone {str(name)!r} has no weights (it holds: {holds}); expected model.safetensors or "
+            "pytorch_model.bin"
+        )
+    return files
+
+
+def load_config(files: Path, name: str | Path, trust_remote_code: bool) -> Any:
+    """The model's configuration.
+
+    Raises:
+        FlashError: it is damaged, unknown to this version of transformers, or needs code that is not trusted.
+    """
+    from transformers import AutoConfig
+
+    try:
+        stored = json.loads((files / "config.json").read_text("utf-8"))
+        kind = stored.get("model_type") if isinstance(stored, dict) else None
+    except ValueError as error:
+        raise FlashError(
+            f"the config.json of {str(name)!r} is damaged: {first_line(error)}; copy or download it again"
+        ) from error
+    if not isinstance(kind, str):
+        raise FlashError(
+            f"the config.json of {str(name)!r} does not say which architecture it is for (model_type is {kind!r}); "
+            "give a transformers model"
+        )
+    if "auto_map" in stored and not trust_remote_code and not _is_known(kind):
+        raise FlashError(
+            f"the backbone {str(name)!r} has an architecture of its own ({kind!r}), which comes as Python code; read "
+            "it, and if you trust it, set trust_remote_code=True"
+        )
+    try:
+        return AutoConfig.from_pretrained(files, trust_remote_code=trust_remote_code)
+    except Exception as error:
+        if not _is_known(kind):
+            import transformers
+
+            raise FlashError(
+                f"transformers {transformers.__version__} does not know the architecture {kind!r} of {str(name)!r}; "
+                "type: pip install --upgrade transformers"
+            ) from error
+        raise FlashError(f"the config.json of {str(name)!r} cannot be used: {first_line(error)}") from error
+
+
+def _is_known(model_type: str) -> bool:
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    return model_type in CONFIG_MAPPING
+
+
+def load_tokenizer(files: Path, name: str | Path, trust_remote_code: bool) -> Any:
+    """The model's fast tokenizer, with a token to pad with, and neither truncation nor padding set.
+
+    Raises:
+        FlashError: there is none, it is not a fast one, or it has no token to pad with.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        with quiet():
+            tokenizer = AutoTokenizer.from_pretrained(files, trust_remote_code=trust_remote_code)
+    except Exception as error:
+        raise FlashError(
+            f"the tokenizer of {str(name)!r} cannot be loaded: {first_line(error)}; if a package is missing, install "
+            "it, or save the tokenizer as tokenizer.json"
+        ) from error
+    if not tokenizer.is_fast:
+        raise FlashError(
+            f"the tokenizer of {str(name)!r} is a {type(tokenizer).__name__}, of which there is no fast version, and "
+            "only these tokenise in parallel; choose a backbone with a tokenizer.json"
+        )
+    if len(tokenizer) <= len(set(tokenizer.all_special_ids)):  # transformers makes an empty one up
+        raise FlashError(
+            f"the backbone {str(name)!r} has no tokenizer; expected a tokenizer.json or the vocabulary beside the "
+            "weights: save it there with tokenizer.save_pretrained"
+        )
+    if tokenizer.pad_token_id is None:
+        if tokenizer.eos_token_id is None:
+            raise FlashError(
+                f"the tokenizer of {str(name)!r} has neither a pad token nor an end-of-text token, so texts of "
+                "different lengths make no batch; add a pad token and save the folder again"
+            )
+        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.backend_tokenizer.no_truncation()
+    tokenizer.backend_tokenizer.no_padding()
+    return tokenizer
+
+
+def load_model(auto_class: Any, files: Path, name: str | Path, config: Any, trust_remote_code: bool) -> Any:
+    """A model in float32 and the names of its tensors that the files do not hold.
+
+    Raises:
+        FlashError: the weights are damaged or of other shapes than the configuration says.
+    """
+    import torch
+
+    try:
+        with quiet():
+            model, report = auto_class.from_pretrained(
+                files,
+                config=config,
+                dtype=torch.float32,
+                trust_remote_code=trust_remote_code,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # for a sentence of our own
+            )
+    except Exception as error:  # safetensors', pickle's, torch's, the system's
+        raise FlashError(
+            f"the weights of {str(name)!r} cannot be loaded: {first_line(error)}; copy or download them again"
+        ) from error
+    if report["mismatched_keys"]:
+        tensor, found, expected = sorted(report["mismatched_keys"])[0]
+        raise FlashError(
+            f"the weights of {str(name)!r} do not fit its config.json: {tensor} is {tuple(found)}, expected "
+            f"{tuple(expected)}; copy or download both again"
+        )
+    return model, set(report["missing_keys"])
+
+
+def check_complete(missing: set[str], name: str | Path) -> None:
+    """Refuse weights without some of the model's tensors: they would be random numbers.
+
+    Raises:
+        FlashError: `missing` is not empty; it names some.
+    """
+    if missing:
+        shown = ", ".join(sorted(missing)[:3])
+        raise FlashError(
+            f"the weights of {str(name)!r} lack {len(missing)} tensors of the model, such as {shown}; expected all of "
+            "them: copy or download them again"
+        )
+
+
+def sentence_pooling(folder: Path, name: str | Path) -> str | None:
+    """The pooling of a sentence-transformers folder in our words; None if the folder is none of these.
+
+    What follows the pooling (Normalize, Dense) serves comparing sentences, and is left out.
+
+    Raises:
+        FlashError: the folder's pooling is damaged, or is none that exists here.
+    """
+    if not (folder / "modules.json").is_file():
+        return None
+    try:
+        modules = json.loads((folder / "modules.json").read_text("utf-8"))
+        paths = [m["path"] for m in modules if m["type"].endswith(".Pooling")]
+        if not paths:
+            return None
+        stored = json.loads((folder / paths[0] / "config.json").read_text("utf-8"))
+        modes = _pooling_modes(stored)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise FlashError(
+            f"the sentence-transformers pooling of {str(name)!r} cannot be read: {first_line(error)}; copy it again, or "
+            "set pooling='mean'"
+        ) from error
+    if len(modes) != 1 or modes[0] not in SENTENCE_POOLING:
+        raise FlashError(
+            f"the sentence-transformers pooling of {str(name)!r} is {' and '.join(map(str, modes)) or 'none'}; only "
+            f"{', '.join(SENTENCE_POOLING)} can be read: set pooling='mean' or another"
+        )
+    return SENTENCE_POOLING[modes[0]]
+
+
+def _pooling_modes(stored: Mapping[str, Any]) -> list[str]:
+    """Newer folders say `"pooling_mode": "mean"`, older ones have a flag for each."""
+    if "pooling_mode" in stored:
+        return (
+            [stored["pooling_mode"]] if isinstance(stored["pooling_mode"], str) else [*stored["pooling_mode"]]
+        )
+    prefix = "pooling_mode_"
+    flags = [key.removeprefix(prefix) for key, value in stored.items() if key.startswith(prefix) and value]
+    short = {"cls_token": "cls", "max_tokens": "max", "mean_tokens": "mean"}
+    return [short.get(flag, flag) for flag in flags]
+
+
+def tokenizer_content(tokenizer: Any) -> dict[str, Any]:
+    """A fast tokenizer as plain values, without the truncation and padding that its last use set."""
+    from tokenizers import Tokenizer
+
+    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    backend.no_truncation()
+    backend.no_padding()
+    return {
+        "file": backend.to_str(),  # tokenizer.json
+        "special_tokens": {key: str(token) for key, token in tokenizer.special_tokens_map.items()},
+        "padding_side": tokenizer.padding_side,
+        "model_max_length": tokenizer.model_max_length if tokenizer.model_max_length < 2**31 else None,
+    }
+
+
+def tokenizer_from(content: Mapping[str, Any]) -> Any:
+    """The tokenizer that `tokenizer_content` told of."""
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    make: Any = PreTrainedTokenizerFast
+    special = {key: token for key, token in content["special_tokens"].items() if key.endswith("_token")}
+    options = {"padding_side": content["padding_side"], **special}
+    if content["model_max_length"] is not None:
+        options["model_max_length"] = content["model_max_length"]
+    return make(tokenizer_object=Tokenizer.from_str(content["file"]), **options)
+
+
+def config_content(config: Any) -> dict[str, Any]:
+    """A model's configuration as plain values."""
+    stored = json.loads(config.to_json_string(use_diff=False))
+    return {key: value for key, value in stored.items() if key not in NOT_KEPT}
+
+
+def config_from(content: Mapping[str, Any]) -> Any:
+    """The configuration that `config_content` told of; of what a foreign file may add, nothing is run or fetched."""
+    from transformers import AutoConfig
+
+    kept = {key: value for key, value in content.items() if key not in NOT_KEPT}
+    return AutoConfig.for_model(**kept)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Hold back transformers' report on loaded tensors and its progress bar: what matters is checked here."""
+    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars
+    from transformers.utils import logging as untyped
+
+    logging: Any = untyped
+
+    level, bar, hub_off = (
+        logging.get_verbosity(),
+        logging.is_progress_bar_enabled(),
+        are_progress_bars_disabled(),
+    )
+    logging.set_verbosity_error()
+    if bar:
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bar:
+            logging.enable_progress_bar()
+        if bar and hub_off:  # transformers' switch moves the hub's too
+            disable_progress_bars()
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's words, or its kind if it has none."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[
+        :300
+    ]

@@ -1,0 +1,305 @@
+"""Losses of `(N, L)` logits against float targets in [0, 1], and the weights of labels that they take.
+
+Where a target is soft, each of the multi-label losses is what it is at 1 and at 0, weighted by the target. All of
+them are means over rows and labels, in nats, computed in float32 at least. Imports nothing of the project but errors;
+no Lightning.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any, Literal, TypeAlias
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from flash.core.errors import FlashError, unknown_name
+
+LossFunction: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+PosWeight: TypeAlias = float | Sequence[float] | Mapping[str, float] | Literal["balanced"] | None
+
+EXPECTED = "expected a number above 0, a list with one per label, a dict by label, or 'balanced'"
+
+
+def binary_cross_entropy(logits: Tensor, targets: Tensor, pos_weight: Tensor | None = None) -> Tensor:
+    """The mean negative log-likelihood a row and label, the labels being independent."""
+    return functional.binary_cross_entropy_with_logits(logits, targets, pos_weight=pos_weight)
+
+
+def focal(
+    logits: Tensor,
+    targets: Tensor,
+    pos_weight: Tensor | None = None,
+    *,
+    gamma: float = 2.0,
+    alpha: float | None = 0.25,
+) -> Tensor:
+    """Cross-entropy times (1 - p)^gamma, with p the probability of what is true: easy cells count less.
+
+    Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, equation 5 and its best constants.
+
+    Args:
+        logits: (N, L).
+        targets: (N, L), in [0, 1].
+        pos_weight: (L,), multiplies the loss where a label applies.
+        gamma: 0 for plain cross-entropy.
+        alpha: the weight of the labels that apply, against 1 - alpha for the others; None for 1 each.
+    """
+    # The power as an exponential of a logarithm: its gradient is finite where a probability underflows to 0.
+    positive = torch.exp(gamma * functional.logsigmoid(-logits)) * functional.softplus(-logits)
+    negative = torch.exp(gamma * functional.logsigmoid(logits)) * functional.softplus(logits)
+    if alpha is not None:
+        positive, negative = alpha * positive, (1 - alpha) * negative
+    return _mixed(positive, negative, targets, pos_weight).mean()
+
+
+def asymmetric(
+    logits: Tensor,
+    targets: Tensor,
+    pos_weight: Tensor | None = None,
+    *,
+    gamma_positive: float = 0.0,
+    gamma_negative: float = 4.0,
+    margin: float = 0.05,
+) -> Tensor:
+    """A focal loss that mostly weakens the labels that do not apply: those below `margin` count nothing.
+
+    Ridnik et al., "Asymmetric Loss For Multi-Label Classification", ICCV 2021, equations 4 to 7, with its constants;
+    the paper sums where this takes the mean.
+
+    Args:
+        logits: (N, L).
+        targets: (N, L), in [0, 1].
+        pos_weight: (L,), multiplies the loss where a label applies.
+        gamma_positive: the focal exponent where a label applies.
+        gamma_negative: the same where it does not.
+        margin: is taken off the probability of a label that does not apply, down to 0.
+    """
+    log_absent = functional.logsigmoid(-logits)
+    positive = torch.exp(gamma_positive * log_absent) * functional.softplus(-logits)
+    if margin == 0:
+        negative = torch.exp(gamma_negative * functional.logsigmoid(logits)) * functional.softplus(logits)
+    else:
+        # 1e-8, not 0: powers below 1 have no finite gradient at 0.
+        shifted = (torch.sigmoid(logits) - margin).clamp(min=1e-8)
+        # 1 - p as sigmoid(-logit): no digits are lost where p is close to 1.
+        negative = -(shifted**gamma_negative) * torch.log((torch.sigmoid(-logits) + margin).clamp(max=1))
+    return _mixed(positive, negative, targets, pos_weight).mean()
+
+
+def distribution_balanced(
+    logits: Tensor,
+    targets: Tensor,
+    *,
+    positives: Tensor,
+    rows: Tensor | float,
+    alpha: float = 0.1,
+    beta: float = 10.0,
+    mu: float = 0.2,
+    kappa: float = 0.05,
+    scale: float = 2.0,
+    gamma: float = 2.0,
+    balance: float = 2.0,
+) -> Tensor:
+    """Weights that undo what sampling labels together does, and negatives that stop counting early; focal.
+
+    Wu et al., "Distribution-Balanced Loss for Multi-Label Classification in Long-Tailed Datasets", ECCV 2020. The
+    constants, and the division of the bias by `scale`, are those of the authors' code for COCO-MLT; for texts,
+    Huang et al. (EMNLP 2021) kept them but for `mu`: 0.9 on Reuters, 0.05 on PubMed.
+
+    Args:
+        logits: (N, L).
+        targets: (N, L), in [0, 1].
+        positives: (L,), in how many training rows each label applies.
+        rows: how many training rows there are.
+        alpha: added to the weights, which are `alpha + sigmoid(beta * (r - mu))`.
+        beta: how steep the weights are in r, the label's inverse frequency over the sum of those in the row.
+        mu: the r with the middle weight. Rows without a label have the largest: their r is infinite.
+        kappa: how much of the labels' log-odds is added to the logits.
+        scale: of the logits of labels that do not apply, whose loss is divided by it.
+        gamma: the focal exponent.
+        balance: a factor of the whole.
+    """
+    frequent = positives.clamp(min=0.5).minimum(torch.as_tensor(rows - 0.5))  # none, or all: no infinite odds
+    inverse = 1 / frequent
+    shifted = logits - torch.log(rows / frequent - 1) * (kappa / scale)
+    # A sum, not a product of matrices: autocast would round that to half precision.
+    ratio = inverse / (targets * inverse).sum(dim=1, keepdim=True)
+    weight = torch.sigmoid(beta * (ratio - mu)) + alpha
+    positive = torch.exp(gamma * functional.logsigmoid(-shifted)) * functional.softplus(-shifted)
+    scaled = scale * shifted
+    negative = torch.exp(gamma * functional.logsigmoid(scaled)) * functional.softplus(scaled) / scale
+    return (balance * weight * _mixed(positive, negative, targets, None)).mean()
+
+
+def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """The mean negative log-likelihood a row where exactly one label applies; a soft row is a distribution."""
+    return functional.cross_entropy(logits, targets)
+
+
+LOSSES: dict[str, Callable[..., Tensor]] = {
+    "binary_cross_entropy": binary_cross_entropy,
+    "focal": focal,
+    "asymmetric": asymmetric,
+    "distribution_balanced": distribution_balanced,
+    "cross_entropy": cross_entropy,
+}
+"""The losses by name; `cross_entropy` is for `multi_label=False`, and the only one there."""
+
+
+@dataclass
+class Loss:
+    """A loss by name, with its numbers a label, which follow the logits to their device."""
+
+    name: str
+    function: Callable[..., Tensor]
+    numbers: dict[str, Tensor]
+
+    def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """A scalar, of (N, L) logits of any float type and (N, L) targets in [0, 1]."""
+        kind = torch.promote_types(logits.dtype, torch.float32)
+        for name, tensor in self.numbers.items():
+            if tensor.device != logits.device:  # once, not a step
+                self.numbers[name] = tensor.to(logits.device)
+        numbers = {name: tensor.to(kind) for name, tensor in self.numbers.items()}
+        return self.function(logits.to(kind), targets.to(kind), **numbers)
+
+
+def make_loss(
+    loss: str | LossFunction | None,
+    *,
+    multi_label: bool,
+    labels: Sequence[str],
+    pos_weight: PosWeight = None,
+    positives: Any = None,
+    rows: int | None = None,
+) -> LossFunction:
+    """What to call with (N, L) logits and (N, L) float targets, from what the user asked for.
+
+    Args:
+        loss: one of `LOSSES`, a callable, or None for `"binary_cross_entropy"` (multi-label) or `"cross_entropy"`.
+            For other constants, pass a callable: `functools.partial(focal, gamma=1)`.
+        multi_label: whether any number of labels applies to a row.
+        labels: the L names, in order.
+        pos_weight: how much more the rows count to which a label applies: one number for all labels, L numbers, a
+            dict by label (the others weigh 1), or `"balanced"`: the rows without the label over those with it.
+        positives: (L,), the sum of the training targets of each label, for what needs to know how frequent it is.
+        rows: how many training rows those were counted in.
+
+    Raises:
+        FlashError: an unknown loss, one that does not fit `multi_label`, weights that are not L numbers above 0, or
+            no `positives` and `rows` where they are needed.
+    """
+    if loss is None:
+        loss = "binary_cross_entropy" if multi_label else "cross_entropy"
+    if not isinstance(loss, str):
+        return _users_loss(loss, pos_weight)
+    fitting = [name for name in LOSSES if (name == "cross_entropy") != multi_label]
+    if loss not in fitting:
+        if loss not in LOSSES:
+            raise FlashError(unknown_name("loss", loss, fitting))
+        raise FlashError(
+            f"the loss {loss!r} is not for multi_label={multi_label}; expected one of: {', '.join(fitting)}"
+        )
+    if loss == "distribution_balanced":
+        if pos_weight is not None:
+            raise FlashError(
+                f"the loss {loss!r} has its own weights by label, and pos_weight={_short(pos_weight)} as well was "
+                "given; leave pos_weight out"
+            )
+        counted, total = _counts(positives, rows, f"the loss {loss!r}", len(labels))
+        return Loss(loss, LOSSES[loss], {"positives": counted, "rows": torch.tensor(float(total))})
+    if pos_weight is None:
+        return Loss(loss, LOSSES[loss], {})
+    if not multi_label:
+        raise FlashError(
+            f"pos_weight={_short(pos_weight)} weighs the rows with a label against those without it, which "
+            "multi_label=False does not compare; leave pos_weight out"
+        )
+    weights = label_weights(pos_weight, labels, positives, rows)
+    return Loss(loss, LOSSES[loss], {"pos_weight": weights})
+
+
+def label_weights(
+    pos_weight: PosWeight, labels: Sequence[str], positives: Any = None, rows: int | None = None
+) -> Tensor:
+    """The (L,) float32 weights of `make_loss(pos_weight=...)`.
+
+    `"balanced"` is (rows - positives) / positives, as torch's `BCEWithLogitsLoss` advises, with 1 for a label that no
+    training row has, and at least one row without the label.
+    """
+    if isinstance(pos_weight, str):
+        if pos_weight != "balanced":
+            raise FlashError(f"pos_weight={pos_weight!r} is not understood; {EXPECTED}")
+        counted, total = _counts(positives, rows, "pos_weight='balanced'", len(labels))
+        balanced = (total - counted).clamp(min=1) / counted
+        return torch.where(counted > 0, balanced, torch.ones_like(counted))
+    if isinstance(pos_weight, Mapping):
+        if unknown := [name for name in pos_weight if name not in labels]:
+            raise FlashError(f"in pos_weight: {unknown_name('label', str(unknown[0]), labels)}")
+        values = [pos_weight.get(name, 1.0) for name in labels]
+    elif isinstance(pos_weight, Real):
+        values = [pos_weight] * len(labels)
+    else:
+        values = _listed(pos_weight)
+    if len(values) != len(labels):
+        raise FlashError(
+            f"pos_weight has {len(values)} numbers and the model {len(labels)} labels; pass one per label, in the "
+            "order of the labels, or a dict by label"
+        )
+    for name, value in zip(labels, values, strict=True):
+        if isinstance(value, bool) or not isinstance(value, Real) or not 0 < value < float("inf"):
+            raise FlashError(f"the pos_weight of label {name!r} is {value!r}; {EXPECTED}")
+    return torch.tensor([float(value) for value in values])
+
+
+def _mixed(positive: Tensor, negative: Tensor, targets: Tensor, pos_weight: Tensor | None) -> Tensor:
+    """The losses (N, L) if a label applies and if it does not, weighted by the targets."""
+    return targets * (positive if pos_weight is None else pos_weight * positive) + (1 - targets) * negative
+
+
+def _users_loss(loss: LossFunction, pos_weight: PosWeight) -> LossFunction:
+    """A callable as it is, if it is one of (logits, targets)."""
+    if isinstance(loss, type):
+        name = loss.__name__
+        raise FlashError(f"the loss {name} is a class; pass an object of it, such as {name}()")
+    if not callable(loss):
+        raise FlashError(
+            f"the loss {loss!r} is not understood; expected a callable of (N, L) logits and targets, or one of: "
+            f"{', '.join(LOSSES)}"
+        )
+    if pos_weight is not None:
+        raise FlashError(
+            f"pos_weight={_short(pos_weight)} is for the losses by name, and the loss is a callable of your own; "
+            "leave pos_weight out and weigh inside of it"
+        )
+    return loss
+
+
+def _counts(positives: Any, rows: int | None, what: str, labels: int) -> tuple[Tensor, int]:
+    """(L,) float32 positives and the number of rows, or what lacks."""
+    if positives is None or rows is None:
+        raise FlashError(
+            f"{what} needs to know how often each label applies; fit on a datamodule whose rows have targets"
+        )
+    counted = torch.as_tensor(positives).to(torch.float32).flatten()
+    if len(counted) != labels or rows < 1 or not bool(((counted >= 0) & (counted <= rows)).all()):
+        raise FlashError(
+            f"{what} was given {len(counted)} counts in {rows} rows for {labels} labels; expected one count a "
+            "label, from 0 to the number of rows"
+        )
+    return counted, rows
+
+
+def _listed(pos_weight: Any) -> list[Any]:
+    """A list, a tuple, an array or a tensor as a list of plain values."""
+    values = pos_weight.tolist() if hasattr(pos_weight, "tolist") else pos_weight
+    if not isinstance(values, list | tuple):
+        raise FlashError(f"pos_weight={_short(pos_weight)} is not understood; {EXPECTED}")
+    return list(values)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

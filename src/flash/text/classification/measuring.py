@@ -1,0 +1,182 @@
+"""What `TextClassifier` measures: thresholds and calibration, numbers on validation and test rows, the table.
+
+Knows the `(N, L)` scores that a backbone gave, and no backbone.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from lightning.pytorch.trainer.states import TrainerFn
+from torch.nn import functional
+from torchmetrics import Metric, MetricCollection
+
+from flash.core.errors import DataError
+from flash.text.classification.backbones.module import BackboneModule
+from flash.text.classification.calibration import fit_calibration
+from flash.text.classification.metrics import Evaluation, evaluate
+from flash.text.classification.outputs import Calibration, to_probabilities
+from flash.text.classification.report.table import format_table
+from flash.text.classification.thresholds import Thresholds
+from flash.text.classification.tuning import choose_thresholds
+
+Batch = dict[str, Any]
+Metrics = Metric | Mapping[str, Metric] | Sequence[Metric] | None
+
+SAME_ROWS = "chosen on these rows: only rows of a test file give unbiased numbers."
+
+
+class MeasuringModule(pl.LightningModule):
+    """A LightningModule with scores of rows to calibrate, choose thresholds on, and compare with targets.
+
+    Args:
+        backbone: what gives the scores.
+        labels: L names.
+        multi_label: sigmoid and thresholds, or softmax.
+        thresholds_option: what the user gave; `"auto"` has them chosen.
+        threshold_objective: one a label.
+        loss_fn: the user's, for the reported losses.
+        metrics: the user's.
+    """
+
+    def __init__(
+        self,
+        backbone: BackboneModule,
+        labels: list[str],
+        *,
+        multi_label: bool,
+        thresholds_option: Thresholds,
+        threshold_objective: tuple[str, ...],
+        loss_fn: Any,
+        metrics: Metrics,
+    ) -> None:
+        super().__init__()
+        self.backbone, self.labels, self.multi_label = backbone, labels, multi_label
+        self.thresholds_option, self.threshold_objective = thresholds_option, threshold_objective
+        self.loss_fn = loss_fn
+        self.thresholds: torch.Tensor
+        self.register_buffer("thresholds", torch.full((len(labels),), 0.5))
+        # No buffers: a trainer's precision would round them.
+        self.calibration = Calibration.identity(len(labels))
+        self.metrics = torch.nn.ModuleDict(
+            {stage: _as_collection(metrics, stage) for stage in ("val", "test") if metrics is not None}
+        )
+        self.evaluation: Evaluation | None = None
+        self._scores: list[tuple[np.ndarray, np.ndarray]] = []
+        self._cross_validated = False
+        self._notes: list[str] = []
+
+    def choose(self, margins: np.ndarray, targets: Any) -> None:
+        """Calibrate, and choose thresholds, on rows that the weights have not seen."""
+        self._notes.clear()  # of an epoch before
+        self.calibration = fit_calibration(margins, targets, multi_label=self.multi_label)
+        if self.thresholds_option == "auto" and self.multi_label:
+            probabilities = to_probabilities(self.calibration.apply(margins), multi_label=True)
+            choice = choose_thresholds(probabilities, targets, self.threshold_objective)
+            self.thresholds.copy_(torch.from_numpy(choice.thresholds))
+            if unmet := choice.unmet_sentence(self.labels):
+                self._notes.append(unmet[0].upper() + unmet[1:] + ".")
+
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Keep one batch's scores and targets."""
+        self._keep(batch, "val", dataloader_idx)
+
+    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Keep one batch's scores and targets."""
+        self._keep(batch, "test", dataloader_idx)
+
+    def on_validation_epoch_end(self) -> None:
+        """Choose thresholds if this is a fit, measure at the thresholds in force, log."""
+        if self.trainer.sanity_checking:
+            self._scores.clear()
+            return
+        fitting = self.trainer.state.fn == TrainerFn.FITTING
+        scores = self._measure("val", tune=fitting)
+        self.log_dict(scores, batch_size=1)
+        if not fitting:
+            self._print_table("Validation")
+
+    def on_test_epoch_end(self) -> None:
+        """Measure at the thresholds in force, log, print the table."""
+        self.log_dict(self._measure("test", tune=False), batch_size=1)
+        self._print_table("Test")
+
+    def _keep(self, batch: Batch, stage: str, dataloader_idx: int) -> None:
+        """Keep what the backbone says of one batch, before calibration, and its targets."""
+        if dataloader_idx:
+            raise DataError(
+                f"there are several sets of {stage} rows; join them, or measure one after the other"
+            )
+        if "targets" not in batch:
+            raise DataError(f"the {stage} rows have no targets to compare with; pass target_fields=")
+        margins = self.backbone.margins(batch["texts"])
+        targets = batch["targets"].cpu().float()  # as the margins are
+        if margins.shape != targets.shape:
+            raise DataError(
+                f"the {stage} rows have {targets.shape[1]} labels and the model {len(self.labels)}"
+            )
+        self._scores.append((margins, targets.numpy()))
+
+    def _loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """The mean loss a row and label (multi-label) or a row, in nats."""
+        if self.loss_fn is not None:
+            return cast(torch.Tensor, self.loss_fn(logits, targets))
+        if self.multi_label:
+            return functional.binary_cross_entropy_with_logits(logits, targets)
+        return functional.cross_entropy(logits, targets)
+
+    def _measure(self, stage: str, *, tune: bool) -> dict[str, Any]:
+        """Evaluate what was kept; `tune` chooses on it what no cross-validation has chosen. Returns what to log."""
+        margins, targets = (np.concatenate(parts) for parts in zip(*self._scores, strict=True))
+        self._scores.clear()
+        if tune and not self._cross_validated:
+            self.choose(margins, targets)
+        self.evaluation = self._evaluate(margins, targets)
+        logits, truth = torch.from_numpy(self.calibration.apply(margins)), torch.from_numpy(targets)
+        scores = {f"{stage}_loss": self._loss(logits, truth), **self.evaluation.scalars(stage)}
+        return scores | self._users_scores(stage, logits, truth)
+
+    def _evaluate(self, margins: np.ndarray, targets: Any) -> Evaluation:
+        """Compare at the thresholds and the calibration in force."""
+        calibration = self.calibration
+        calibrated = bool(np.any(calibration.scale != 1) or np.any(calibration.shift != 0))
+        return evaluate(
+            to_probabilities(calibration.apply(margins), self.multi_label),
+            targets,
+            labels=self.labels,
+            thresholds=self.thresholds.float().cpu().numpy(),
+            multi_label=self.multi_label,
+            uncalibrated=to_probabilities(margins, self.multi_label) if calibrated else None,
+        )
+
+    def _users_scores(
+        self, stage: str, logits: torch.Tensor, targets: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        """What the user's metrics found, a number a label where they give L of them."""
+        if stage not in self.metrics:
+            return {}
+        collection = cast(MetricCollection, self.metrics[stage])
+        expected = (targets >= 0.5).int() if self.multi_label else targets.argmax(dim=1)
+        probabilities = torch.from_numpy(to_probabilities(logits.numpy(), self.multi_label))
+        collection.update(probabilities.to(self.device), expected.to(self.device))
+        scores = {}
+        for name, value in collection.compute().items():
+            if value.ndim == 0:
+                scores[name] = value
+            else:
+                scores |= {f"{name}/{label}": score for label, score in zip(self.labels, value, strict=True)}
+        collection.reset()
+        return scores
+
+    def _print_table(self, title: str, notes: Sequence[str] = ()) -> None:
+        if self.evaluation is not None and self.trainer.is_global_zero:
+            print(format_table(self.evaluation, title=title, notes=notes))  # noqa: T201  (what fit is asked for)
+
+
+def _as_collection(metrics: Metrics, stage: str) -> MetricCollection:
+    """The user's metrics under the logger names `val_...` and `test_...`, with states of their own."""
+    given: Any = dict(metrics) if isinstance(metrics, Mapping) else metrics
+    collection = MetricCollection(given if isinstance(given, Metric | dict) else list(given or ()))
+    return collection.clone(prefix=f"{stage}_")

@@ -1,0 +1,390 @@
+"""Optimisers, groups of parameters and schedules of the learning rate, by name, class or callable.
+
+Imports nothing of the project but errors; no Lightning, whose scheduler dicts are plain ones.
+"""
+
+import inspect
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from math import cos, isfinite, pi
+from typing import Any, TypeAlias
+
+import torch
+from torch import nn
+from torch.optim import Optimizer, lr_scheduler
+
+from flash.core.errors import FlashError, unknown_name
+
+OptimizerChoice: TypeAlias = str | type[Optimizer] | tuple[Any, ...] | Callable[..., Optimizer]
+ScheduleChoice: TypeAlias = str | tuple[Any, ...] | Callable[..., Any] | None
+
+DEFAULT_LEARNING_RATES = {
+    "no_freeze": 1e-4,
+    "freeze": 1e-2,  # the head alone, on features that stay as they are
+    "freeze_unfreeze": 1e-4,
+    "unfreeze_milestones": 1e-4,
+    "lora": 5e-4,
+}
+"""By finetuning strategy, for AdamW with the default schedule."""
+
+DEFAULT_WEIGHT_DECAY = 0.01
+
+OPTIMIZERS: dict[str, type[Optimizer]] = {
+    name: kind
+    for name, kind in vars(torch.optim).items()
+    if isinstance(kind, type) and issubclass(kind, Optimizer) and kind is not Optimizer
+}
+"""torch's optimisers by name; upper and lower case are the same."""
+
+SCHEDULERS: dict[str, type[lr_scheduler.LRScheduler]] = {
+    name: kind
+    for name, kind in vars(lr_scheduler).items()
+    if isinstance(kind, type)
+    and issubclass(kind, lr_scheduler.LRScheduler)
+    and name not in ("LRScheduler", "_LRScheduler", "ChainedScheduler", "SequentialLR")  # of other schedulers
+}
+"""torch's schedulers by name; upper and lower case are the same."""
+
+STEPPED = (
+    "StepLR",
+    "MultiStepLR",
+    "CosineAnnealingLR",
+    "CyclicLR",
+    "CosineAnnealingWarmRestarts",
+    "OneCycleLR",
+)
+"""Those of torch's that count steps by name, as in Flash; the others count epochs."""
+
+CONFIG_KEYS = ("interval", "frequency", "monitor", "strict", "name", "reduce_on_plateau")
+"""What Lightning's scheduler dict may say beside the scheduler."""
+
+TUPLE = "expected (name, {its arguments}) or (name, {its arguments}, {'interval': 'step', ...})"
+
+
+# ---- optimisers -------------------------------------------------------------------------------------------------
+
+
+def parameter_groups(
+    layers: Sequence[Sequence[nn.Parameter]],
+    *,
+    learning_rate: float,
+    layer_decay: float = 1.0,
+    weight_decay: float = DEFAULT_WEIGHT_DECAY,
+    head_factor: float = 1.0,
+    trainable_only: bool = False,
+) -> list[dict[str, Any]]:
+    """What an optimiser takes: parameters with the same learning rate and weight decay, a group each.
+
+    Layer-wise decay is that of Howard and Ruder, "Universal Language Model Fine-tuning", ACL 2018, section 3.2.
+
+    Args:
+        layers: the embeddings first, the head last. A parameter of several layers counts in the last.
+        learning_rate: of the head, which has `head_factor` times that, and of all layers without decay.
+        layer_decay: in (0, 1]: each layer has this share of the learning rate of the one above it.
+        weight_decay: of matrices; biases and the weights of normalisations, which have one dimension, have none.
+        head_factor: of the head's learning rate.
+        trainable_only: leave out what is frozen now. By default it is in a group, and is not updated while it has
+            no gradient, so that it can train later with the schedule and the checkpoints of the same optimiser.
+
+    Raises:
+        FlashError: a number that is not in its range, or no parameter.
+    """
+    _check_learning_rate(learning_rate)
+    if not 0 < layer_decay <= 1:
+        raise FlashError(
+            f"layer_decay={layer_decay!r} is not above 0 and at most 1; 1 is the same rate everywhere"
+        )
+    if not 0 <= weight_decay < float("inf"):
+        raise FlashError(f"weight_decay={weight_decay!r} is not a number from 0 on; 0 is none, 0.01 is usual")
+    if not 0 < head_factor < float("inf"):
+        raise FlashError(
+            f"head_factor={head_factor!r} is not above 0; 1 is the learning rate of the layer below"
+        )
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    seen: set[int] = set()
+    for depth, layer in enumerate(reversed(layers)):
+        factor = head_factor if depth == 0 else layer_decay**depth
+        for parameter in layer:
+            if id(parameter) in seen or (trainable_only and not parameter.requires_grad):
+                continue
+            seen.add(id(parameter))
+            decay = weight_decay if parameter.ndim > 1 else 0.0
+            groups.setdefault((float(learning_rate * factor), float(decay)), []).append(parameter)
+    if not groups:
+        raise FlashError("there is no parameter to train; unfreeze a layer, or choose another strategy")
+    return [{"params": group, "lr": rate, "weight_decay": decay} for (rate, decay), group in groups.items()]
+
+
+def own_options(optimizer: OptimizerChoice) -> dict[str, float]:
+    """The `lr` and `weight_decay` that come with the user's choice of an optimiser, where they do.
+
+    A `functools.partial` or a tuple brings what it was given; a name or a class brings its default weight decay (0
+    for SGD and Adam, whose decay is another thing than AdamW's), but no learning rate.
+
+    >>> own_options("AdamW"), own_options(partial(torch.optim.SGD, lr=0.1))
+    ({'weight_decay': 0.01}, {'weight_decay': 0.0, 'lr': 0.1})
+    """
+    function, given = _optimizer_function(optimizer)
+    while isinstance(function, partial):
+        given = {**function.keywords, **given}
+        function = function.func
+    options = {}
+    if isinstance(function, type):
+        decay = inspect.signature(function).parameters.get("weight_decay")
+        options["weight_decay"] = 0.0 if decay is None else decay.default
+    options |= {name: given[name] for name in ("lr", "weight_decay") if given.get(name) is not None}
+    return {name: float(value) for name, value in options.items()}
+
+
+def make_optimizer(
+    optimizer: OptimizerChoice, groups: list[dict[str, Any]], learning_rate: float
+) -> Optimizer:
+    """An optimiser of these groups.
+
+    Args:
+        optimizer: one of `OPTIMIZERS` in upper or lower case, such as `"AdamW"`; a tuple `("SGD", {"momentum": 0.9})`;
+            a class; a `functools.partial`; or a callable of the groups, and of `lr` if it has that argument.
+        groups: of `parameter_groups`; what they say of learning rates and weight decay holds.
+        learning_rate: of groups that say nothing.
+
+    Raises:
+        FlashError: an unknown name, arguments that the optimiser does not take, or something else than an optimiser.
+    """
+    _check_learning_rate(learning_rate)
+    function, options = _optimizer_function(optimizer)
+    name = _name(function)
+    if _takes(function, "lr"):
+        options = {**options, "lr": float(learning_rate)}
+    try:
+        made = function(groups, **options)
+    except (TypeError, ValueError, NotImplementedError) as error:
+        raise FlashError(f"the optimizer {name} cannot be made: {error}") from error
+    if not isinstance(made, Optimizer):
+        raise FlashError(
+            f"the optimizer {name} returned {type(made).__name__}; expected a torch.optim.Optimizer of the groups "
+            "of parameters that it is given"
+        )
+    return made
+
+
+def _optimizer_function(optimizer: Any) -> tuple[Callable[..., Any], dict[str, Any]]:
+    """What to call with the groups, and further arguments."""
+    options: dict[str, Any] = {}
+    if isinstance(optimizer, tuple | list):
+        if len(optimizer) != 2 or not isinstance(optimizer[1], dict):
+            raise FlashError(
+                f"the optimizer {optimizer!r} is not understood; expected (name, {{its arguments}})"
+            )
+        optimizer, options = optimizer
+    if isinstance(optimizer, str):
+        return OPTIMIZERS[_known("optimizer", optimizer, OPTIMIZERS)], options
+    if isinstance(optimizer, Optimizer):
+        kind = type(optimizer).__name__
+        raise FlashError(
+            f"the optimizer is an object of {kind}, which knows no parameters of this model; pass the name "
+            f"{kind!r}, the class, or functools.partial({kind}, ...)"
+        )
+    if not callable(optimizer):
+        raise FlashError(
+            f"the optimizer {optimizer!r} is not understood; expected a name such as 'AdamW', a class, "
+            "functools.partial of one, or a callable of the parameters"
+        )
+    return optimizer, options
+
+
+# ---- schedules --------------------------------------------------------------------------------------------------
+
+
+def linear(progress: float) -> float:
+    """The share of the learning rate that is left when this share of the steps after the warm-up is done."""
+    return 1 - progress
+
+
+def cosine(progress: float) -> float:
+    """As `linear`, along half a cosine: Loshchilov and Hutter, "SGDR", ICLR 2017, equation 5."""
+    return (1 + cos(pi * progress)) / 2
+
+
+def constant(progress: float) -> float:
+    """All of the learning rate, to the end."""
+    return 1.0
+
+
+SCHEDULES: dict[str, Callable[[float], float]] = {
+    "linear": linear,
+    "cosine": cosine,
+    "constant": constant,
+    "constant_with_warmup": constant,
+    # Flash's names, which were those of transformers
+    "linear_schedule_with_warmup": linear,
+    "cosine_schedule_with_warmup": cosine,
+    "constant_schedule": constant,
+    "constant_schedule_with_warmup": constant,
+}
+"""The schedules of this library, of which all but `"constant"` start with a linear warm-up."""
+
+
+def make_schedule(
+    lr_scheduler: ScheduleChoice, optimizer: Optimizer, *, total_steps: float, warmup: float = 0.06
+) -> dict[str, Any]:
+    """Lightning's scheduler dict: `scheduler`, `interval`, `frequency` and what else the user gave.
+
+    Args:
+        lr_scheduler: None for `"linear"`; one of `SCHEDULES`; one of `SCHEDULERS` in upper or lower case; a tuple
+            (name, {its arguments}) or (name, {its arguments}, {Lightning's words}), where a callable may stand
+            for the name; or a callable of the optimiser that returns a scheduler or such a dict. `SCHEDULES` take
+            the argument `num_warmup_steps`: a number of steps, or a share of them below 1. Callables step once an
+            epoch unless Lightning's words say `{"interval": "step"}`.
+        optimizer: whose learning rates are scheduled.
+        total_steps: of the optimiser, in the whole of the fit; infinite where nothing ends it.
+        warmup: the share of them in which the learning rate rises, for `SCHEDULES`.
+
+    Raises:
+        FlashError: an unknown name, wrong arguments, or a schedule to an end of a fit that has none.
+    """
+    function, options, config = _schedule_parts(lr_scheduler)
+    if unknown := [key for key in config if key not in CONFIG_KEYS]:
+        raise FlashError(f"in lr_scheduler: {unknown_name('word', str(unknown[0]), CONFIG_KEYS)}")
+    if isinstance(function, str) and function in SCHEDULES:
+        made: Any = _own_schedule(function, optimizer, total_steps, warmup, options)
+        words = {"interval": "step"}
+    else:
+        if isinstance(function, str):
+            function = SCHEDULERS[_known("learning rate schedule", function, (*SCHEDULES, *SCHEDULERS))]
+            words = {"interval": "step" if function.__name__ in STEPPED else "epoch"}
+            options = {**_ends(function.__name__, total_steps, options), **options}
+        else:
+            words = {"interval": "epoch"}
+        try:
+            made = function(optimizer, **options)
+        except (TypeError, ValueError) as error:
+            hint = (
+                f"; pass its arguments: ({_name(function)!r}, {{...}})"
+                if _name(function) in SCHEDULERS
+                else ""
+            )
+            raise FlashError(
+                f"the learning rate schedule {_name(function)} cannot be made: {error}{hint}"
+            ) from error
+    return _scheduler_dict(made, words | config, _name(function))
+
+
+def _schedule_parts(choice: Any) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+    """A name in the spelling of its dict or a callable, its arguments, and Lightning's words."""
+    options: dict[str, Any] = {}
+    config: dict[str, Any] = {}
+    if isinstance(choice, tuple | list):
+        if len(choice) not in (2, 3) or not all(isinstance(part, dict) for part in choice[1:]):
+            raise FlashError(f"the lr_scheduler {choice!r} is not understood; {TUPLE}")
+        choice, options, *rest = choice
+        # Flash's dicts named an `opt_idx`, which Lightning no longer has
+        config = {key: value for part in rest for key, value in part.items() if key != "opt_idx"}
+    if choice is None:
+        return "linear", options, config
+    if isinstance(choice, str):
+        return _known("learning rate schedule", choice, (*SCHEDULES, *SCHEDULERS)), options, config
+    if not callable(choice):
+        raise FlashError(
+            f"the lr_scheduler {choice!r} is not understood; expected a name such as 'cosine', a callable of the "
+            f"optimizer, or a tuple: {TUPLE}"
+        )
+    return choice, options, config
+
+
+def _own_schedule(
+    name: str, optimizer: Optimizer, total_steps: float, warmup: float, options: dict[str, Any]
+) -> lr_scheduler.LRScheduler:
+    """A linear rise, then one of `SCHEDULES`."""
+    if unknown := [key for key in options if key != "num_warmup_steps"]:
+        raise FlashError(
+            f"the learning rate schedule {name!r} takes no {unknown[0]!r}; its one argument is num_warmup_steps"
+        )
+    shape = SCHEDULES[name]
+    risen = 0.0 if name in ("constant", "constant_schedule") else options.get("num_warmup_steps", warmup)
+    if isinstance(risen, bool) or not isinstance(risen, int | float) or not 0 <= risen < float("inf"):
+        raise FlashError(
+            f"the warm-up {risen!r} is not understood; expected a share below 1, or a number of steps"
+        )
+    share = risen < 1
+    if not isfinite(total_steps) and (shape is not constant or (share and risen > 0)):
+        raise FlashError(
+            f"the learning rate schedule {name!r} needs to know when the fit ends; pass max_epochs= or max_steps= "
+            "to the trainer, or lr_scheduler='constant'"
+        )
+    rising = round(risen * total_steps) if share and risen else int(risen)
+    left = max(total_steps - rising, 1)
+
+    def factor(step: int) -> float:
+        if step < rising:
+            return (step + 1) / (rising + 1)  # no step is lost at 0
+        return shape(min((step - rising) / left, 1.0))
+
+    return lr_scheduler.LambdaLR(optimizer, factor)
+
+
+def _ends(name: str, total_steps: float, given: dict[str, Any]) -> dict[str, Any]:
+    """The length of the fit for the schedulers of torch that need it and count steps."""
+    if not isfinite(total_steps):
+        return {}
+    if name == "OneCycleLR" and not given.keys() & {"total_steps", "epochs", "steps_per_epoch"}:
+        return {"total_steps": int(total_steps)}
+    return {"T_max": int(total_steps)} if name == "CosineAnnealingLR" else {}
+
+
+def _scheduler_dict(made: Any, words: dict[str, Any], name: str) -> dict[str, Any]:
+    """Lightning's dict around a scheduler, or the user's own dict."""
+    if isinstance(made, dict) and "scheduler" in made:
+        if unknown := [key for key in made if key not in ("scheduler", "opt_idx", *CONFIG_KEYS)]:
+            raise FlashError(f"in lr_scheduler: {unknown_name('word', str(unknown[0]), CONFIG_KEYS)}")
+        words = words | {key: value for key, value in made.items() if key not in ("scheduler", "opt_idx")}
+        made = made["scheduler"]
+    if not callable(getattr(made, "step", None)) or isinstance(made, Optimizer):
+        raise FlashError(
+            f"the lr_scheduler {name} returned {type(made).__name__}; expected a scheduler, or Lightning's dict "
+            "with one as 'scheduler'"
+        )
+    if words["interval"] not in ("step", "epoch"):
+        raise FlashError(
+            f"the interval {words['interval']!r} of lr_scheduler is not understood; 'step' or 'epoch'"
+        )
+    if isinstance(made, lr_scheduler.MultiStepLR):
+        # a checkpoint holds plain values only, and a Counter is none; `step()` reads either
+        made.milestones = dict(made.milestones)  # type: ignore[assignment]
+    if isinstance(made, lr_scheduler.ReduceLROnPlateau) and not words.get("monitor"):
+        words = words | {"monitor": "val_loss"}
+    return {
+        "scheduler": made,
+        "frequency": 1,
+        **{key: value for key, value in words.items() if value is not None},
+    }
+
+
+# ---- both -------------------------------------------------------------------------------------------------------
+
+
+def _known(kind: str, name: str, known: Iterable[str]) -> str:
+    """`name` as `known` spells it."""
+    spelled = {each.lower(): each for each in known}
+    if name.lower() not in spelled:
+        raise FlashError(unknown_name(kind, name, spelled.values()))
+    return spelled[name.lower()]
+
+
+def _takes(function: Callable[..., Any], argument: str) -> bool:
+    """Whether a callable has this argument; one that hides its arguments has it."""
+    try:
+        parameters = inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        return True
+    return argument in parameters or any(each.kind == each.VAR_KEYWORD for each in parameters.values())
+
+
+def _name(function: Any) -> str:
+    while isinstance(function, partial):
+        function = function.func
+    return function if isinstance(function, str) else getattr(function, "__name__", type(function).__name__)
+
+
+def _check_learning_rate(learning_rate: float) -> None:
+    if not 0 < learning_rate < float("inf"):
+        raise FlashError(f"learning_rate={learning_rate!r} is not a number above 0; pass one such as 1e-4")
