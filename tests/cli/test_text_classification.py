@@ -14,6 +14,7 @@ from flash.cli import options
 from flash.cli import text_classification as command
 from flash.core.errors import DownloadError
 from flash.text import TextClassifier
+from flash.text.classification.backbones.linear import Linear
 from flash.text.classification.predictor import Predictor
 
 
@@ -99,6 +100,7 @@ def test_the_saved_config_makes_the_same_model(comments: Path) -> None:
     assert run("--model.thresholds", "0.25", "--model.regularization", "2.0", "--output", "one.pt", *CSV) == 0
     assert run("--config", "one.yaml", "--output", "two.pt", *CSV) == 0
     one, two = Predictor.load("one.pt"), Predictor.load("two.pt")
+    assert isinstance(one.backbone, Linear) and isinstance(two.backbone, Linear)  # noqa: PT018
     assert one.backbone.config == two.backbone.config
     assert one.backbone.config.regularization == 2.0
     assert two.thresholds.tolist() == [0.25, 0.25]

@@ -50,6 +50,7 @@ _BROKEN = (
     zlib.error,
     lzma.LZMAError,
     struct.error,
+    IndexError,  # of an empty name, in zipfile
     EOFError,
     NotImplementedError,
     RuntimeError,

@@ -6,6 +6,7 @@ Everything after the `(N, L)` logits is shared code that knows no backbone.
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ import torch
 from flash import __version__
 from flash.core.errors import DataError, FlashError, unknown_name
 from flash.text.classification.backbones import available_backbones, load_backbone
+from flash.text.classification.backbones.encoder_module import EncoderModule
 from flash.text.classification.backbones.linear_module import LinearModule
+from flash.text.classification.backbones.module import BackboneModule
 from flash.text.classification.checkpoint import FORMAT_VERSION
 from flash.text.classification.checkpoint import load as load_checkpoint
 from flash.text.classification.data import TextDataset
@@ -34,24 +37,27 @@ class TextClassifier(MeasuringModule):
     Args:
         num_classes: L; not needed with `labels`. Without names, the labels are called "0" to "L-1".
         labels: L names, in the order of the columns of every `(N, L)` array. Usually `datamodule.labels`.
-        backbone: one of `TextClassifier.available_backbones()`. `"linear"`, the default, downloads nothing: TF-IDF
+        backbone: `"linear"`, a Hugging Face id, or a folder of such an encoder. `"linear"`, the default, downloads nothing: TF-IDF
             of word and character n-grams, and the exact optimum of one linear support vector machine a label. Fitted
             again, after `load_from_checkpoint` for instance, it starts from the weights it has.
         max_length: tokens a text for encoders; the linear backbone reads every text whole.
         loss_fn: a function of `(N, L)` logits and float targets for the reported losses; binary cross-entropy by
             default, softmax cross-entropy with `multi_label=False`.
-        optimizer: for encoders; the linear backbone is solved exactly.
-        lr_scheduler: as `optimizer`.
+        optimizer: for encoders, one of torch's by name, class or callable, AdamW by default; the linear backbone is
+            solved exactly.
+        lr_scheduler: for encoders: a name, `(name, {arguments})` or a callable of the optimiser; by default a linear
+            warm-up, then linear decay.
         metrics: torchmetrics metrics to log beside the built-in ones. They are given the `(N, L)` probabilities and
             int targets: `(N, L)` 0/1, or `(N,)` class indices with `multi_label=False`.
-        learning_rate: as `optimizer`.
+        learning_rate: for encoders; None for one that suits the finetuning strategy.
         multi_label: whether any number of labels applies to a text.
         thresholds: probabilities in [0, 1] from which on a label applies: one number, L numbers, a dict by label, or
             `"auto"`: chosen at the end of a fit by cross-validation on the training rows, or on the validation rows
             where the backbone has no such scores; 0.5 until then.
         threshold_objective: what `"auto"` chooses for: `"macro_f1"`, `"micro_f1"`, `"macro_f2"` and other betas,
             `"precision>=0.9"`, `"recall>=0.9"`; one for all labels, L of them, or a dict by label.
-        backbone_kwargs: options of the backbone; for `"linear"` the fields of `LinearConfig`.
+        backbone_kwargs: options of the backbone: the fields of `LinearConfig`, or for an encoder those of
+            `EncoderConfig` and `TrainingOptions`.
 
     Raises:
         FlashError: neither labels nor num_classes, labels that repeat, an unknown backbone or option.
@@ -64,7 +70,7 @@ class TextClassifier(MeasuringModule):
         backbone: str = "linear",
         max_length: int = 128,
         loss_fn: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
-        optimizer: str | type[torch.optim.Optimizer] = "Adam",
+        optimizer: str | type[torch.optim.Optimizer] | None = None,
         lr_scheduler: Any = None,
         metrics: Metrics = None,
         learning_rate: float | None = None,
@@ -77,7 +83,7 @@ class TextClassifier(MeasuringModule):
         names = _label_names(labels, num_classes)
         options = {name: _by_label(name, value, names) for name, value in backbone_kwargs.items()}
         super().__init__(
-            LinearModule(load_backbone(backbone, len(names), options)),
+            _make_backbone(backbone, names, int(max_length), options),
             names,
             multi_label=bool(multi_label),
             thresholds_option=_plain(thresholds),
@@ -148,6 +154,10 @@ class TextClassifier(MeasuringModule):
                 "the training rows have no targets; pass target_fields=, or train_targets= for lists"
             )
         return self.backbone.train_batches(self, dataset, seed)
+
+    def layers(self) -> list[list[torch.nn.Parameter]]:
+        """An encoder's parameters, from the embeddings to the head."""
+        return self.backbone.layers()
 
     def before_fit(self, trainer: pl.Trainer) -> None:
         """What the backbone has to say of the settings before Lightning looks at them."""
@@ -263,7 +273,7 @@ class TextClassifier(MeasuringModule):
             **self.backbone.content(),
             "max_length": self.max_length,
             "learning_rate": self.learning_rate,
-            "optimizer": self.optimizer if isinstance(self.optimizer, str) else _name(self.optimizer),
+            "optimizer": self.optimizer if isinstance(self.optimizer, str | None) else _name(self.optimizer),
         }
         state = {f"backbone.{name}": tensor for name, tensor in self.backbone.tensors().items()}
         checkpoint["state_dict"] |= {**state, "thresholds": self.thresholds.float()}  # whatever the precision
@@ -334,6 +344,8 @@ class TextClassifier(MeasuringModule):
             raise FlashError(
                 f"{', '.join(fixed)} cannot be changed: the weights of {checkpoint_path} were trained with it"
             )
+        if "encoder" in settings:
+            trained["backbone"], options = EncoderModule.from_content(settings), {}
         others = ("max_length", "learning_rate", "optimizer", "thresholds", "threshold_objective")
         kept = {name: settings[name] for name in others if name in settings}
         model = cls(**{**trained, **options, **kept, **overrides})
@@ -344,6 +356,19 @@ class TextClassifier(MeasuringModule):
         )
         model.load_state_dict(state)
         return model
+
+
+def _make_backbone(
+    backbone: Any, labels: list[str], max_length: int, options: Mapping[str, Any]
+) -> BackboneModule:
+    """What the user named, or a backbone that has been made already."""
+    if isinstance(backbone, BackboneModule):
+        return backbone
+    known = available_backbones()
+    mistyped = get_close_matches(str(backbone), known) and not Path(backbone).exists()
+    if backbone in known or mistyped:
+        return LinearModule(load_backbone(backbone, len(labels), options))
+    return EncoderModule.from_pretrained(backbone, labels, max_length, options)
 
 
 def _label_names(labels: Sequence[str] | None, num_classes: int | None) -> list[str]:

@@ -1,11 +1,11 @@
 """Texts to logits, probabilities or labels from a checkpoint: the one way of inference outside training.
 
-Imports neither torch nor lightning.
+Imports neither torch nor lightning; an encoder's checkpoint needs torch when it is loaded.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +17,9 @@ from flash.text.classification.backbones.linear import Linear
 from flash.text.classification.outputs import Calibration, Output, convert, to_probabilities
 from flash.text.classification.readers import text_array
 from flash.text.classification.thresholds import Thresholds, resolve_thresholds
+
+if TYPE_CHECKING:
+    from flash.text.classification.backbones.encoder_module import EncoderModule
 
 SHOWN_LABELS = 6
 
@@ -34,7 +37,7 @@ class Predictor:
 
     def __init__(
         self,
-        backbone: Linear,
+        backbone: "Linear | EncoderModule",
         labels: Sequence[str],
         *,
         multi_label: bool,
@@ -56,12 +59,17 @@ class Predictor:
         """
         content = checkpoint.read(path)
         settings, arrays = content["flash"], content["state_dict"]
-        backbone = load_backbone(settings["backbone"], len(settings["labels"]), settings["backbone_options"])
         prefix = "backbone."
+        own = {key[len(prefix) :]: arrays[key] for key in arrays if key.startswith(prefix)}
+        backbone: Linear | EncoderModule
         try:
-            backbone.load_arrays(
-                {key[len(prefix) :]: arrays[key] for key in arrays if key.startswith(prefix)}
-            )
+            if "encoder" in settings:
+                backbone = _load_encoder(settings, own)
+            else:
+                backbone = load_backbone(
+                    settings["backbone"], len(settings["labels"]), settings["backbone_options"]
+                )
+                backbone.load_arrays(own)
         except (FlashError, TypeError) as error:  # a number where an array should be has no length
             problem = error if isinstance(error, FlashError) else "a backbone array is a single number"
             raise CheckpointError(
@@ -119,3 +127,17 @@ class Predictor:
         return convert(
             self.logits(texts), output, labels=self.labels, multi_label=self.multi_label, thresholds=in_force
         )
+
+
+def _load_encoder(settings: dict[str, Any], arrays: dict[str, np.ndarray]) -> "EncoderModule":
+    """The encoder of a checkpoint, ready to predict."""
+    import torch
+
+    from flash.text.classification.backbones.encoder_module import EncoderModule
+
+    module = EncoderModule.from_content(settings)
+    try:
+        module.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in arrays.items()})
+    except (RuntimeError, TypeError) as error:  # names or shapes; a type that NumPy lacks
+        raise FlashError(f"its weights do not fit its encoder ({str(error).splitlines()[0]})") from error
+    return module.eval()

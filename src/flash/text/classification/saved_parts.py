@@ -28,6 +28,8 @@ def wrong_setting(settings: dict[str, Any]) -> str | None:
 def wrong_option(settings: dict[str, Any]) -> str | None:
     """What is wrong with the backbone's options; None for nothing."""
     backbone, options = settings["backbone"], settings["backbone_options"]
+    if "encoder" in settings:  # which is checked as it is made, with torch
+        return None if type(settings["encoder"]) is dict else f"its encoder is {short(settings['encoder'])}"
     if backbone not in BACKBONES:
         return unknown_name("backbone", backbone[:50], BACKBONES)
     config = BACKBONES[backbone][1]

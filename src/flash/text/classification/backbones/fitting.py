@@ -35,6 +35,7 @@ from flash.text.classification.backbones.solver import (
     solve_pass,
 )
 from flash.text.classification.backbones.stacking import fit_stacking
+from flash.text.classification.calibration import fit_calibration
 from flash.text.classification.thresholds import column_of_each
 
 SAMPLE = 8_000
@@ -291,7 +292,9 @@ class LinearSolver:
         threads, arrays = self.model.threads, self.model.arrays()
         rows = self.held_out_rows
         targets, folds = csr_array(self._targets)[rows], np.asarray(self._folds)[rows]
-        stacking = fit_stacking(self._scores, csc_array(targets), threads=threads)
+        columns = csc_array(targets)
+        calibration = fit_calibration(self._scores, columns, multi_label=True, threads=threads)
+        stacking = fit_stacking(self._scores, columns, calibration=calibration, threads=threads)
         if stacking is None:
             return
         stacking.mix(arrays["weight"], threads)
@@ -300,7 +303,8 @@ class LinearSolver:
         self.held_out = self._scores.copy()
         for fold in range(self._scored_folds if self._scored_folds > 1 else 0):
             others = folds != fold
-            stacking = fit_stacking(self._scores[others], csc_array(targets[others]), threads=threads)
+            columns = csc_array(targets[others])
+            stacking = fit_stacking(self._scores[others], columns, calibration=calibration, threads=threads)
             if stacking is not None:
                 mixed = self._scores[~others]
                 stacking.mix(mixed, threads)

@@ -83,7 +83,7 @@ class LinearModule(BackboneModule):
                 getattr(getattr(trainer, "finetuning", None), "name", "no_freeze"),
                 "no_freeze",
             ),
-            ("optimizer", None, model.optimizer, "Adam"),
+            ("optimizer", None, model.optimizer, None),
             ("lr_scheduler", None, model.lr_scheduler, None),
             ("learning_rate", None, model.learning_rate, None),
             ("accumulate_grad_batches", trainer, trainer.accumulate_grad_batches, 1),

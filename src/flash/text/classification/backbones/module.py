@@ -4,7 +4,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-import lightning.pytorch as pl
 import numpy as np
 import torch
 from torch import nn
@@ -12,6 +11,8 @@ from torch import nn
 from flash.text.classification.backbones.features import Texts
 
 if TYPE_CHECKING:
+    import lightning.pytorch as pl
+
     from flash.text.classification.data import TextDataset
     from flash.text.classification.model import TextClassifier
 
@@ -44,7 +45,7 @@ class BackboneModule(nn.Module, ABC):
         return {}
 
     @abstractmethod
-    def before_fit(self, model: "TextClassifier", trainer: pl.Trainer) -> None:
+    def before_fit(self, model: "TextClassifier", trainer: "pl.Trainer") -> None:
         """Look at the user's settings before Lightning does."""
 
     @abstractmethod
@@ -68,6 +69,10 @@ class BackboneModule(nn.Module, ABC):
 
         The second is a part of a sentence, and may be empty.
         """
+
+    def layers(self) -> list[list[nn.Parameter]]:
+        """Parameters from the first layer to the head, for finetuning strategies; none where there is no gradient."""
+        return []
 
     def resume(self, settings: dict[str, Any], checkpoint: dict[str, Any]) -> None:
         """Take up what the run of a checkpoint has found so far, beside weights."""

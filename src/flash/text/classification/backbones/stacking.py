@@ -18,7 +18,7 @@ from scipy.sparse import csc_array
 from flash.text.classification.backbones.features import in_threads
 from flash.text.classification.backbones.kernels import Floats, Int32s, Int64s, compiled
 from flash.text.classification.calibration import fit_calibration
-from flash.text.classification.outputs import to_probabilities
+from flash.text.classification.outputs import Calibration, to_probabilities
 
 MOST_SOURCES = 32
 """How many other labels a label listens to, those that say most about what its own score gets wrong."""
@@ -58,12 +58,19 @@ class Stacking:
         )
 
 
-def fit_stacking(scores: Floats, targets: csc_array, *, threads: int | None = None) -> Stacking | None:
+def fit_stacking(
+    scores: Floats,
+    targets: csc_array,
+    *,
+    calibration: Calibration | None = None,
+    threads: int | None = None,
+) -> Stacking | None:
     """The mixture of (N, L) scores that rows not fitted on ask for.
 
     Args:
         scores: Finite margins of rows that the model was not fitted on.
         targets: In [0, 1], sorted.
+        calibration: What makes probabilities of the scores, if it is known; else it is fitted.
         threads: At most so many; None for one a processor. No result depends on it.
 
     Returns:
@@ -72,7 +79,7 @@ def fit_stacking(scores: Floats, targets: csc_array, *, threads: int | None = No
     labels = scores.shape[1]
     if labels < 2 or (targets.sum(axis=1) <= 1).all():
         return None
-    calibration = fit_calibration(scores, targets, multi_label=True, threads=threads)
+    known = calibration or fit_calibration(scores, targets, multi_label=True, threads=threads)
     mean: Doubles = scores.mean(axis=0, dtype=np.float64)
     deviation: Doubles = scores.std(axis=0, dtype=np.float64)
     speaks = (deviation > 1e-6) & (np.asarray(targets.sum(axis=0)) >= FEWEST_TEXTS)
@@ -80,7 +87,7 @@ def fit_stacking(scores: Floats, targets: csc_array, *, threads: int | None = No
     count = min(MOST_SOURCES, labels - 1)
 
     def fit(label: int) -> tuple[npt.NDArray[np.intp], Doubles]:
-        logits = scores[:, label] * calibration.scale[label] + calibration.shift[label]
+        logits = scores[:, label] * known.scale[label] + known.shift[label]
         probability: Doubles = to_probabilities(logits[:, np.newaxis], True)[:, 0].astype(np.float64)
         wrong = -probability
         hot = slice(targets.indptr[label], targets.indptr[label + 1])
@@ -93,7 +100,7 @@ def fit_stacking(scores: Floats, targets: csc_array, *, threads: int | None = No
         chosen = np.sort(np.argsort(-rank, kind="stable")[:count])
         bend = curvature(scores, unsettled, probability * (1 - probability), chosen, mean, unit)
         step = np.asarray(np.linalg.solve(bend + PRECISION * np.eye(count), said[chosen]), np.float64)
-        return chosen, step * unit[chosen] / np.float64(calibration.scale[label])
+        return chosen, step * unit[chosen] / np.float64(known.scale[label])
 
     sources, shares = map(np.array, zip(*in_threads(threads, fit, range(labels)), strict=True))
     shift = -(shares * mean[sources]).sum(axis=1)
@@ -124,8 +131,11 @@ def curvature(
             line[k] = (scores[rows[i], chosen[k]] - mean[chosen[k]]) * unit[chosen[k]]
         for j in range(count):
             scaled = weight[i] * line[j]
-            for k in range(count):
+            for k in range(j + 1):
                 total[j, k] += scaled * line[k]
+    for j in range(count):
+        for k in range(j):
+            total[k, j] = total[j, k]
     return total
 
 
