@@ -121,7 +121,9 @@ class MeasuringModule(pl.LightningModule):
 
     def _loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """The mean loss a row and label (multi-label) or a row, in nats."""
-        if self.loss_fn is not None:
+        if self.backbone.loss is not None:  # what a training has made of the user's choice
+            return self.backbone.loss(logits, targets)
+        if callable(self.loss_fn):
             return cast(torch.Tensor, self.loss_fn(logits, targets))
         if self.multi_label:
             return functional.binary_cross_entropy_with_logits(logits, targets)

@@ -24,6 +24,7 @@ from flash.text.classification.backbones.module import BackboneModule
 from flash.text.classification.checkpoint import FORMAT_VERSION
 from flash.text.classification.checkpoint import load as load_checkpoint
 from flash.text.classification.data import TextDataset
+from flash.text.classification.losses import LOSSES
 from flash.text.classification.measuring import SAME_ROWS, Batch, MeasuringModule, Metrics
 from flash.text.classification.outputs import OUTPUTS, Calibration, Output, convert
 from flash.text.classification.readers import text_array
@@ -41,8 +42,8 @@ class TextClassifier(MeasuringModule):
             of word and character n-grams, and the exact optimum of one linear support vector machine a label. Fitted
             again, after `load_from_checkpoint` for instance, it starts from the weights it has.
         max_length: tokens a text for encoders; the linear backbone reads every text whole.
-        loss_fn: a function of `(N, L)` logits and float targets for the reported losses; binary cross-entropy by
-            default, softmax cross-entropy with `multi_label=False`.
+        loss_fn: a function of `(N, L)` logits and float targets, or the name of one in `losses.LOSSES`; binary
+            cross-entropy by default, softmax cross-entropy with `multi_label=False`. The linear backbone only reports it.
         optimizer: for encoders, one of torch's by name, class or callable, AdamW by default; the linear backbone is
             solved exactly.
         lr_scheduler: for encoders: a name, `(name, {arguments})` or a callable of the optimiser; by default a linear
@@ -69,7 +70,7 @@ class TextClassifier(MeasuringModule):
         labels: Sequence[str] | None = None,
         backbone: str = "linear",
         max_length: int = 128,
-        loss_fn: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
+        loss_fn: str | Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
         optimizer: str | type[torch.optim.Optimizer] | None = None,
         lr_scheduler: Any = None,
         metrics: Metrics = None,
@@ -81,6 +82,8 @@ class TextClassifier(MeasuringModule):
         **backbone_kwargs: Any,
     ) -> None:
         names = _label_names(labels, num_classes)
+        if isinstance(loss_fn, str) and loss_fn not in LOSSES:
+            raise FlashError(unknown_name("loss", loss_fn, LOSSES))
         options = {name: _by_label(name, value, names) for name, value in backbone_kwargs.items()}
         super().__init__(
             _make_backbone(backbone, names, int(max_length), options),

@@ -177,6 +177,7 @@ def test_what_is_cut_is_said(
             r"max_length=100, and .* has positions for 40 tokens; pass max_length=40 or less",
         ),
         ({"poling": "cls"}, "unknown option of an encoder 'poling'; did you mean 'pooling'"),
+        ({"loss_fn": "asymetric"}, "unknown loss 'asymetric'; did you mean 'asymmetric'"),
         ({"backbone": "lineer"}, "unknown backbone 'lineer'; did you mean 'linear'"),
         ({"pos_weight": "much"}, "pos_weight"),
     ],
@@ -186,6 +187,29 @@ def test_mistakes_are_sentences(
 ) -> None:
     with pytest.raises(FlashError, match=words):
         make_trainer().fit(make_model(**keywords), datamodule=make_data(labels=LABELS))
+
+
+@pytest.mark.parametrize(
+    "keywords",
+    [
+        {"loss_fn": "asymmetric"},
+        {"loss_fn": "distribution_balanced"},
+        {"pos_weight": "balanced", "layer_decay": 0.8},
+        {"pos_weight": {"tool": 2.0}, "optimizer": "SGD", "lr_scheduler": "cosine"},
+    ],
+)
+def test_choices_train_and_are_kept(
+    keywords: dict[str, Any], make_model: Any, make_data: Any, make_trainer: Any, tmp_path: Path
+) -> None:
+    model, trainer = make_model(**keywords), make_trainer(max_epochs=2)
+    before = module_of(model).encoder.head.weight.detach().clone()
+    trainer.fit(model, datamodule=make_data(labels=LABELS))
+    assert torch.isfinite(trainer.callback_metrics["val_loss"])
+    assert not torch.equal(before, module_of(model).encoder.head.weight)
+    trainer.save_checkpoint(tmp_path / "model.pt")
+    loaded = TextClassifier.load_from_checkpoint(tmp_path / "model.pt")
+    assert module_of(loaded).options() == module_of(model).options()
+    assert torch.equal(loaded(TEXTS), model(TEXTS))
 
 
 def test_a_loss_that_is_no_number_names_the_step(make_model: Any, make_data: Any, make_trainer: Any) -> None:

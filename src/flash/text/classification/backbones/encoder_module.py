@@ -212,7 +212,7 @@ class EncoderModule(BackboneModule):
             logits = encoder(ids.to(device), mask.to(device))
         texts, logits = self._pool(logits, epoch.tokens, batch.rows)
         targets = torch.from_numpy(epoch.targets[texts].toarray()).to(device)
-        loss: torch.Tensor = epoch.loss(logits, targets)
+        loss: torch.Tensor = cast(Any, self.loss)(logits, targets)
         if not torch.isfinite(loss):
             raise FlashError(
                 f"the loss is {loss.item()} at step {model.trainer.global_step}; "
@@ -244,7 +244,7 @@ class _Batches:
         _say_what_was_cut(module, self.tokens)
         self.targets = cast(Any, dataset.targets)
         positives = np.asarray(self.targets.sum(axis=0), np.float64)
-        self.loss = make_loss(
+        module.loss = make_loss(
             model.loss_fn,
             multi_label=model.multi_label,
             labels=model.labels,

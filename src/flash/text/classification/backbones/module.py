@@ -25,12 +25,14 @@ class BackboneModule(nn.Module, ABC):
         margins: (B, L) float32 scores of B texts, before calibration; no text's depend on the others.
         automatic_optimization: whether Lightning steps the optimiser by the loss that `training_step` returns.
         one_device: whether it refuses a trainer with several.
+        loss: what the last training minimised, where that is a function of logits and targets.
     """
 
     name: str
     margins: Callable[[Texts], np.ndarray]
     automatic_optimization: bool
     one_device: bool
+    loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None
 
     @abstractmethod
     def options(self) -> dict[str, Any]:
