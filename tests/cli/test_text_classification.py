@@ -8,10 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from jsonargparse import Namespace
 
 from flash.__main__ import main
 from flash.cli import options
 from flash.cli import text_classification as command
+from flash.cli.text_classification import model_options
 from flash.core.errors import DownloadError
 from flash.text import TextClassifier
 from flash.text.classification.backbones.linear import Linear
@@ -297,6 +299,17 @@ def test_ctrl_c_ends_with_130_one_sentence_and_no_half_written_file(
         "Interrupted; no half-written file is left behind"
     ]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_encoder_is_not_given_the_linear_backbones_options() -> None:
+    encoder = Namespace(model=Namespace(backbone="./folder", max_length=64, word_ngrams=2, folds=3))
+    assert model_options(encoder) == {
+        "backbone": "./folder",
+        "max_length": 64,
+        "folds": 3,
+    }  # what was typed stays
+    linear = Namespace(model=Namespace(backbone="linear", word_ngrams=2))
+    assert model_options(linear) == {"backbone": "linear", "word_ngrams": 2}
 
 
 def test_gathered_lists() -> None:
