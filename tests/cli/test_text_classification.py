@@ -6,6 +6,7 @@ import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from jsonargparse import Namespace
@@ -302,13 +303,14 @@ def test_ctrl_c_ends_with_130_one_sentence_and_no_half_written_file(
 
 
 def test_an_encoder_is_not_given_the_linear_backbones_options() -> None:
-    encoder = Namespace(model=Namespace(backbone="./folder", max_length=64, word_ngrams=2, folds=3))
+    made: Any = Namespace
+    encoder = made(model=made(backbone="./folder", max_length=64, word_ngrams=2, folds=3))
     assert model_options(encoder) == {
         "backbone": "./folder",
         "max_length": 64,
         "folds": 3,
     }  # what was typed stays
-    linear = Namespace(model=Namespace(backbone="linear", word_ngrams=2))
+    linear = made(model=made(backbone="linear", word_ngrams=2))
     assert model_options(linear) == {"backbone": "linear", "word_ngrams": 2}
 
 
