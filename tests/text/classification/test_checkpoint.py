@@ -370,7 +370,7 @@ WRONG_SETTINGS: list[tuple[dict[str, Any], str]] = [
     ({"backbone_options": {1: 2}}, "unknown option '1'"),
     (
         {"backbone_options": {"buckets": "x"}},
-        "option buckets of the linear backbone is 'x'; expected a value such as 2097152",
+        "option buckets of the linear backbone is 'x'; expected a value such as 4194304",
     ),
     (
         {"backbone_options": {"buckets": 100}},

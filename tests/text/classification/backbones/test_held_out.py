@@ -23,24 +23,28 @@ def sparse(drawn: Drawn) -> Rows:
 
 
 @settings(deadline=None)  # the first call compiles
-@given(rows_of_features, st.data())
-def test_rows_as_new_texts_are_what_the_plain_loops_say(drawn: Drawn, data: st.DataObject) -> None:
+@given(rows_of_features, st.sampled_from([0.5, 0.75]), st.data())
+def test_rows_as_new_texts_are_what_the_plain_loops_say(
+    drawn: Drawn, word_share: float, data: st.DataObject
+) -> None:
     count = len(drawn)
     inside = data.draw(st.lists(st.integers(0, count - 1), unique=True, min_size=1).map(sorted))
     kinds = np.array([0, 1, 0, 1, 0, 1, 1, 0], np.int32)
     outside = {feature for row in range(count) if row not in inside for feature in drawn[row]}
     rows = sparse(drawn)
-    found = as_unseen(
-        rows, np.array(inside, np.int64), np.bincount(rows.features, minlength=8).astype(np.int64), kinds
-    )
+    texts = np.bincount(rows.features, minlength=8).astype(np.int64)
+    found = as_unseen(rows, np.array(inside, np.int64), texts, kinds, word_share)
     start = 0
     for place, row in enumerate(inside):
         known = {feature: value for feature, value in drawn[row].items() if feature in outside}
         squares = [sum(v * v for f, v in known.items() if kinds[f] == kind) for kind in (0, 1)]
-        both = 2 if all(squares) else 1
+        shares = [word_share, 1 - word_share] if all(squares) else [1, 1]
         stop = found.ends[place]
         assert found.features[start:stop].tolist() == list(known)
-        expected = [value / np.sqrt(both * squares[kinds[feature]]) for feature, value in known.items()]
+        expected = [
+            value * np.sqrt(shares[kinds[feature]] / squares[kinds[feature]])
+            for feature, value in known.items()
+        ]
         assert found.values[start:stop].tolist() == pytest.approx(expected, rel=1e-5)
         start = stop
 

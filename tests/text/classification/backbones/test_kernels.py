@@ -22,9 +22,16 @@ from flash.text.classification.backbones.features import (
     in_threads,
     text_buffers,
     weigh_grams,
+    word_share_for,
 )
 from flash.text.classification.backbones.features import count_grams as count_grams_of_texts
-from flash.text.classification.backbones.solver import add_rows, optimal_duals, score_rows, solve_pass
+from flash.text.classification.backbones.solver import (
+    add_rows,
+    balance_rows,
+    optimal_duals,
+    score_rows,
+    solve_pass,
+)
 
 Singles = npt.NDArray[np.float32]
 
@@ -143,18 +150,19 @@ def test_a_megabyte_without_spaces() -> None:
 
 
 @settings(deadline=None)
-@given(text=TEXT, seed=st.integers(0, 100))
-def test_rows_equal_the_reference(text: str, seed: int) -> None:
+@given(text=TEXT, seed=st.integers(0, 100), share=st.sampled_from([0.5, 0.8]))
+def test_rows_equal_the_reference(text: str, seed: int, share: float) -> None:
     generator = np.random.default_rng(seed)
     rows = np.where(generator.random(2**10) < 0.5, np.arange(2**10), -1).astype(np.int32)
     idf = generator.random(2**10).astype(np.float32) + 1
     counted = count_grams_of_texts(pa.array(["", text, "x"]), (2, 2, 3), 2**10, 1)
-    found = weigh_grams(counted, rows, idf, 1)
+    found = weigh_grams(counted, rows, idf, share, 1)
     dense = np.zeros(2**10)
     dense[found.features[found.ends[0] : found.ends[1]]] = found.values[found.ends[0] : found.ends[1]]
     data, offsets = text_buffers(pa.array([text]))
     normal = bytes(data[offsets[0] : offsets[1]]).decode()
-    expected = reference.weigh_reference(reference.count_reference(normal, (2, 2, 3), 2**10), rows, idf)
+    counts = reference.count_reference(normal, (2, 2, 3), 2**10)
+    expected = reference.weigh_reference(counts, rows, idf, share)
     np.testing.assert_allclose(dense, expected, rtol=1e-5, atol=1e-7)
     assert found.ends[0] == 0
 
@@ -229,22 +237,36 @@ def test_features_are_the_frequent_and_those_of_rare_labels(
     wanted = sorted(wanted, key=lambda b: -documents[b])[:most]
     buckets, idf = choose_features(counted, np.array(rare), 2**10, min_texts, most)
     assert buckets.tolist() == wanted
-    np.testing.assert_allclose(idf, np.log((1 + len(texts)) / (1 + documents[wanted])) + 1, rtol=1e-6)
+    power = np.where(buckets % 2 == kernels.CHARACTERS, 1.5, 1.0)
+    np.testing.assert_allclose(
+        idf, (np.log((1 + len(texts)) / (1 + documents[wanted])) + 1) ** power, rtol=1e-6
+    )
 
 
-def test_a_row_gives_words_and_characters_the_same_length() -> None:
+def test_the_share_of_words_grows_with_the_text() -> None:
+    def share(grams: int) -> float:
+        part = np.zeros(grams // 2, np.int32)
+        return word_share_for([(part, part, np.zeros(1, np.int64))] * 2)
+
+    assert [share(grams) for grams in (0, 1000, 10**7)] == [0.5] * 3
+    assert share(10**8) == pytest.approx(0.7)
+    many = np.broadcast_to(np.int32(0), 10**12)
+    assert word_share_for([(many, many, np.zeros(1, np.int64))]) == 0.8
+
+
+def test_a_row_gives_words_their_share() -> None:
     counted = count_grams_of_texts(pa.array(["one two", "", "onetwo"]), (1, 2, 3), 2**20, 1)
     rows = np.full(2**20, -1, np.int32)
     seen = np.unique(counted[0][0])
     rows[seen] = np.arange(len(seen))
-    known = weigh_grams(counted.copy(), rows, np.ones(len(seen), np.float32), 1)
+    known = weigh_grams(counted.copy(), rows, np.ones(len(seen), np.float32), 0.7, 1)
     kinds = seen[known.features] % 2
     first, last = slice(0, known.ends[0]), slice(known.ends[1], None)
     for part in (first, last):
         squares = [np.sum(known.values[part][kinds[part] == kind] ** 2) for kind in (0, 1)]
-        assert squares == pytest.approx([0.5, 0.5])
+        assert squares == pytest.approx([0.7, 0.3])
     rows[seen[seen % 2 == kernels.WORDS]] = -1  # characters alone have the whole length
-    found = weigh_grams(counted, rows, np.ones(len(seen), np.float32), 1)
+    found = weigh_grams(counted, rows, np.ones(len(seen), np.float32), 0.7, 1)
     assert np.sum(found.values[: found.ends[0]] ** 2) == pytest.approx(1)
 
 
@@ -329,6 +351,30 @@ def test_rows_are_added_and_scored(problem: Problem, sign: float, share: float) 
         expected = reference.scores_reference(problem.dense, np.append(weight[:, label], bias[label]))
         np.testing.assert_allclose(scores[rows, label], expected[rows], atol=2e-5)
     assert np.isnan(np.delete(scores, rows, axis=0)).all()
+
+
+@settings(deadline=None, max_examples=30)
+@given(problem=PROBLEM, wanted=st.floats(-3, 3), share=st.sampled_from([0.05, 0.9]))
+def test_duals_are_balanced(problem: Problem, wanted: float, share: float) -> None:
+    duals, weight, bias = problem.zeros()
+    duals[:] = problem.generator.normal(size=duals.shape) * (problem.generator.random(duals.shape) < share)
+    rows = np.sort(problem.generator.permutation(12)[:8])
+    before = duals.copy()
+    add_rows(rows, *problem.rows, duals, weight, bias, problem.bias, 1.0)
+    balance_rows(rows, *problem.rows, duals, weight, bias, problem.bias, np.full(problem.labels, wanted))
+    for label in range(problem.labels):
+        own = before[rows, label].astype(np.float64)
+        size = np.abs(own).sum()
+        up = np.clip((wanted - own.sum()) / size, -0.5, 0.5) if size else 0.0
+        expected = own * np.where(own > 0, 1 + up, 1 - up)
+        np.testing.assert_allclose(duals[rows, label], expected, atol=1e-5)
+        if abs(up) < 0.5 and size:
+            assert duals[rows, label].sum() == pytest.approx(wanted, abs=1e-4)
+    others = np.delete(np.arange(12), rows)
+    assert (duals[others] == before[others]).all()
+    total = problem.dense[rows].T @ duals[rows].astype(np.float64)
+    np.testing.assert_allclose(weight, total[:-1], atol=2e-5)
+    np.testing.assert_allclose(bias, total[-1], atol=4e-5)
 
 
 @settings(deadline=None, max_examples=30)

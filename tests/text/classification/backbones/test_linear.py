@@ -14,6 +14,7 @@ import pytest
 from scipy.sparse import csr_array
 from sklearn.feature_extraction.text import TfidfTransformer
 from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.preprocessing import normalize
 
 from flash.core.errors import DataError, FlashError
 from flash.text.classification.backbones import linear, reference
@@ -59,7 +60,7 @@ def dense_rows(solver: LinearSolver) -> npt.NDArray[np.float64]:
 
 @pytest.mark.parametrize("kinds", [("word",), ("character",), ("word", "character")])
 def test_rows_are_scikit_learns_tfidf(kinds: tuple[str, ...]) -> None:
-    """Words and characters are two such matrices, each of length one, side by side and divided by sqrt(2)."""
+    """Words and characters, these with idf to the power 1.5, are two such matrices of length 1 / sqrt(2) each."""
     texts, targets = sample(40, 2)
     grams = (2 if "word" in kinds else 0, *((2, 5) if "character" in kinds else (0, 0)))
     config = replace(SMALL, word_ngrams=grams[0], char_ngrams=grams[1:])
@@ -73,7 +74,9 @@ def test_rows_are_scikit_learns_tfidf(kinds: tuple[str, ...]) -> None:
     for kind in (0, 1):
         own = np.flatnonzero(buckets % 2 == kind)
         if len(own):
-            tfidf = TfidfTransformer(sublinear_tf=True).fit_transform(counts[:, buckets[own]])
+            transformer = TfidfTransformer(sublinear_tf=True, norm=None).fit(counts[:, buckets[own]])
+            transformer.idf_ **= 1.5 if kind == 1 else 1.0
+            tfidf = normalize(transformer.transform(counts[:, buckets[own]]))
             expected[:, own] = tfidf.toarray() / np.sqrt(len(kinds))
     assert np.mean(np.linalg.norm(expected, axis=1) > 0.99) > 0.9  # one text has no tokens
     np.testing.assert_allclose(dense_rows(solver)[:, :-1], expected, atol=1e-6)
@@ -86,7 +89,7 @@ def test_logits_are_the_references() -> None:
     texts, targets = sample(30, 3)
     model, _ = fit(texts, targets)
     unseen = ["good ugly never-seen 시간 시간 시간", "", "\x00", "!!!"]
-    expected = [reference.logits_reference(t, (2, 2, 5), SMALL.buckets, model.arrays()) for t in unseen]
+    expected = [reference.logits_reference(t, (2, 2, 5), SMALL.buckets, 0.5, model.arrays()) for t in unseen]
     np.testing.assert_allclose(model.logits(pa.array(unseen)), expected, atol=1e-5)
 
 

@@ -18,6 +18,9 @@ import pyarrow.compute as pc
 from flash.core.errors import DataError
 from flash.text.classification.backbones import kernels
 
+EQUAL_TEXT, SHARE_PER_TENFOLD, MOST_SHARE = 1e7, 0.2, 0.8
+CHARACTER_POWER = 1.5
+"""Of the idf of character n-grams: the short ones are in so many texts that they would drown those that tell."""
 CHUNK = 256  # texts that one task takes; no result depends on it
 GROUP = 64  # chunks whose rows are made before they are put in their place
 Texts: TypeAlias = pa.Array | pa.ChunkedArray
@@ -89,7 +92,8 @@ def choose_features(
 
     A bucket matters if at least `min_texts` texts have it, or two (fewer, if `min_texts` is) of the texts that
     `rare` (N,) marks: what few texts of a rare label share is all there is to tell it by.
-    idf = log((1 + texts) / (1 + texts with the bucket)) + 1, as scikit-learn's TfidfTransformer has it.
+    idf = log((1 + texts) / (1 + texts with the bucket)) + 1, as scikit-learn's TfidfTransformer has it; that of
+    character n-grams to the power `CHARACTER_POWER`.
     The most frequent come first, so that the weights touched most lie together.
     """
     documents = np.zeros(buckets, dtype=np.int32)
@@ -100,7 +104,19 @@ def choose_features(
     used = np.flatnonzero((documents >= min_texts) | (of_rare >= min(min_texts, 2)))
     used = used[np.argsort(-documents[used], kind="stable")][:most]
     idf = np.log((1 + len(rare)) / (1 + documents[used])) + 1
+    idf[used & 1 == kernels.CHARACTERS] **= CHARACTER_POWER
     return used.astype(np.int32), idf.astype(np.float32)
+
+
+def word_share_for(counted: Sequence[Counted]) -> float:
+    """The share of words that suits so much training text, from 0.5 to 0.8.
+
+    Characters stand in for words that training has not seen. The more text, the fewer those are: 0.5 up to 1e7
+    different n-grams in all texts together (8,000 news items, or 50,000 sentences), and 0.2 more for ten times that.
+    """
+    grams = sum(len(buckets) for buckets, _, _ in counted)
+    tenfolds = float(np.log10(max(grams, EQUAL_TEXT) / EQUAL_TEXT))
+    return min(0.5 + SHARE_PER_TENFOLD * tenfolds, MOST_SHARE)
 
 
 @dataclass(frozen=True)
@@ -116,6 +132,7 @@ def weigh_grams(
     counted: list[Counted],
     rows: npt.NDArray[np.int32],
     idf: npt.NDArray[np.float32],
+    word_share: float,
     threads: int | None,
 ) -> Rows:
     """The TF-IDF rows of counted texts; `rows` gives each bucket's feature, -1 for none.
@@ -129,7 +146,9 @@ def weigh_grams(
     counted.reverse()
     while counted:
         group = [counted.pop() for _ in range(min(len(counted), GROUP))]
-        for part in in_threads(threads, lambda part: kernels.weigh_texts(*part, rows, idf), group):
+        for part in in_threads(
+            threads, lambda part: kernels.weigh_texts(*part, rows, idf, word_share), group
+        ):
             last = end + len(part[0])
             features[end:last], values[end:last] = part[:2]
             ends.append(part[2] + end)

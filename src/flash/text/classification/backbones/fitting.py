@@ -20,16 +20,16 @@ from flash.text.classification.backbones.features import Rows, Texts, in_threads
 from flash.text.classification.backbones.held_out import (
     CLEARLY_BETTER,
     GRID,
-    as_option,
+    MIDDLE,
     as_unseen,
-    cell_losses,
+    calibrated_loss,
     fold_of_each,
-    improvement,
 )
 from flash.text.classification.backbones.linear import Linear, check_arrays
 from flash.text.classification.backbones.solver import (
     OFFSET,
     add_rows,
+    balance_rows,
     optimal_duals,
     score_rows,
     solve_pass,
@@ -44,10 +44,12 @@ ROUGH = 2.5
 """How much more than the tolerance is tolerated when choosing the regularisation."""
 FEWEST_TO_CHOOSE = 200
 """With fewer rows a held-out fold says nothing about the regularisation, and the middle one is taken."""
-ENOUGH = 40_000
+ENOUGH = 30_000
 """Rows with scores that are enough to calibrate and choose thresholds on: no further folds are scored after these."""
 FOLD_PASSES = 2
 """Most passes over the rows outside a fold, from the optimum of all rows less the fold's share."""
+COUNTED = 2**24
+"""Entries of rows that are counted at a time."""
 STILL = 0.1
 """A gradient below this share of the tolerance is left alone in a pass."""
 NARROW = 0.75
@@ -66,7 +68,7 @@ class Block:
     duals: Floats  # (N, K)
     weight: Floats  # (F, K)
     bias: Floats  # (K,)
-    violations: Floats  # (K,), of the last pass of this stage; infinite before it, 0 for labels that wait
+    violations: Floats  # (K,), of the last pass of this stage; infinite before it
 
 
 class LinearSolver:
@@ -122,10 +124,8 @@ class LinearSolver:
         )
         self._chooses = chooses
         self._stage, self._stage_passes = 0 if chooses else len(GRID), 0
-        self._chosen = np.full(model.num_labels, 0 if chooses else 1)
-        self._racing = np.full(model.num_labels, chooses)
+        self._choice, self._inside_loss = GRID.index(MIDDLE), np.inf
         self._inside, self._outside = self._sample() if chooses else (np.arange(0), np.arange(count))
-        self._cell_losses = np.zeros((len(self._inside), model.num_labels), np.float32)
         self.held_out_rows = np.arange(0)
         if self._folds is not None:
             self.held_out_rows = np.flatnonzero(self._folds < self._scored_folds)
@@ -168,8 +168,8 @@ class LinearSolver:
         given = self.model.config.regularization
         if given != "auto":
             return np.asarray(self._one_a_label("regularization", given), np.float32)
-        present = np.where(self._racing, self._stage, self._chosen)
-        return np.asarray(GRID, np.float32)[present]
+        present = GRID[self._stage if self._stage < len(GRID) else self._choice]
+        return np.full(self.model.num_labels, present, np.float32)
 
     def step(self) -> float:
         """One pass over the rows for the labels that still move, or the scores of one fold.
@@ -225,16 +225,15 @@ class LinearSolver:
             self._keep_choice()
             self._stage += 1
         for block in self._blocks:
-            racing = self._racing[block.labels] if self._stage < len(GRID) else True
-            block.violations[:] = np.where(racing, np.inf, 0)
+            block.violations[:] = np.inf
 
     def _keep_choice(self) -> None:
         """Make what the data has chosen an option of the model; "auto" stays where it was not asked."""
         if self.model.config.regularization == "auto" and self._chooses:
-            self.model.config = replace(self.model.config, regularization=as_option(self.regularization))
+            self.model.choose(regularization=GRID[self._choice])
 
     def _choose(self) -> None:
-        """Keep those labels racing for which this regularisation is clearly better than the last."""
+        """Go on to the next regularisation if this one is clearly better than the last."""
         inside = self._inside
         scores = np.empty((len(inside), self.model.num_labels), np.float32)
         unseen = self._as_unseen(inside)
@@ -243,17 +242,12 @@ class LinearSolver:
             lambda block: self._write_scores(unseen, block, scores, slice(None)),
             self._blocks,
         )
-        losses = cell_losses(scores, self._targets[inside], self.model.threads)
-        if self._stage > 0:
-            racing = np.flatnonzero(self._racing)
-            better = improvement(self._cell_losses[:, racing], losses[:, racing])
-            self._racing[racing] = better > CLEARLY_BETTER
-        self._chosen[self._racing] = self._stage
-        self._cell_losses = losses
-        self._stage = self._stage + 1 if self._racing.any() else len(GRID)
-        if self._stage == len(GRID):
-            self._racing[:] = False
-            self._cell_losses = losses[:0]
+        loss = calibrated_loss(scores, self._targets[inside], self.model.threads)
+        if loss < (1 - CLEARLY_BETTER) * self._inside_loss:
+            self._choice, self._inside_loss = self._stage, loss
+            self._stage += 1
+        else:
+            self._stage = len(GRID)
 
     def _score_fold(self, fold: int) -> None:
         """The scores of a fold's rows by the fit of all rows from which they are taken out."""
@@ -273,6 +267,18 @@ class LinearSolver:
             rows, value = self.rows, self.model.config.bias
             add_rows(
                 inside, rows.ends, rows.features, rows.values, part.duals, part.weight, part.bias, value, -1.0
+            )
+            wanted = part.duals.sum(axis=0, dtype=np.float64) * (len(outside) / len(rows.ends))
+            balance_rows(
+                outside,
+                rows.ends,
+                rows.features,
+                rows.values,
+                part.duals,
+                part.weight,
+                part.bias,
+                value,
+                wanted,
             )
             for order in orders:
                 self._solve(part, order)
@@ -363,13 +369,17 @@ class LinearSolver:
 
     def _as_unseen(self, inside: Indices) -> tuple[Rows, Indices]:
         """Rows, and which of them, as texts that are new to a fit of all others: see `held_out.as_unseen`."""
-        buckets = self.model.arrays()["buckets"]
-        return as_unseen(self.rows, inside, self._texts, buckets & 1), np.arange(len(inside))
+        kinds = self.model.arrays()["buckets"] & 1
+        unseen = as_unseen(self.rows, inside, self._texts, kinds, self.model.word_share)
+        return unseen, np.arange(len(inside))
 
     @cached_property
     def _texts(self) -> Indices:
-        """How many rows have each feature."""
-        return np.bincount(self.rows.features, minlength=len(self.model.arrays()["idf"]))
+        """How many rows have each feature, counted part by part: `bincount` makes 8 bytes of each entry."""
+        features, total = self.rows.features, np.zeros(len(self.model.arrays()["idf"]), np.int64)
+        for first in range(0, len(features), COUNTED):
+            total += np.bincount(features[first : first + COUNTED], minlength=len(total))
+        return total
 
     def _write_scores(
         self, unseen: tuple[Rows, Indices], block: Block, scores: Floats, places: Indices | slice
@@ -475,10 +485,10 @@ class LinearSolver:
             "seed": self.seed,
             "checksum": self._checksum,
             "progress": np.array([self._stage, self._stage_passes], np.int64),
-            "choice": np.stack([self._chosen, self._racing]).astype(np.int64),
+            "choice": np.array([self._choice], np.int64),
+            "inside_loss": np.array([self._inside_loss]),
             "loss": np.array([self._loss]),
             "regularization": self.regularization.astype(np.float64),
-            "cell_losses": self._cell_losses.copy(),
             "violations": np.hstack([block.violations for block in self._blocks]),
             "folds": np.zeros(0, np.int64) if self._folds is None else self._folds.copy(),
             "held_out": self._scores.copy(),
@@ -506,30 +516,25 @@ class LinearSolver:
         known = {name: value for name, value in current.items() if isinstance(value, np.ndarray)}
         arrays = {name: np.asarray(state[name]) for name in known}
         expected = {name: (array.shape, array.dtype.type) for name, array in known.items()}
-        losses, held_out = expected.pop("cell_losses"), expected.pop("held_out")
+        (_, labels), dtype = expected.pop("held_out")
         check_arrays("solver state", arrays, expected)
         stage, stage_passes = arrays["progress"].tolist()
-        # how many rows they are of depends on the seed and the stage
-        inside = min(int((arrays["folds"] == 0).sum()), SAMPLE) if stage < len(GRID) else 0
+        # how many rows they are of depends on the seed
         wanted_rows = int((arrays["folds"] < self._scored_folds).sum()) if self._folds is not None else 0
-        check_arrays(
-            "solver state",
-            arrays,
-            {
-                "cell_losses": ((inside, *losses[0][1:]), losses[1]),
-                "held_out": ((wanted_rows, *held_out[0][1:]), held_out[1]),
-            },
-        )
-        chosen, racing = arrays["choice"][0], arrays["choice"][1] > 0
+        check_arrays("solver state", arrays, {"held_out": ((wanted_rows, labels), dtype)})
+        choice = int(arrays["choice"][0])
+        if not 0 <= choice < len(GRID):
+            raise FlashError(foreign)
         given, regularization = self.model.config.regularization, arrays["regularization"]
-        of_grid = np.asarray(GRID)[np.where(racing, stage, chosen)]
-        wanted = of_grid if given == "auto" else current["regularization"]
+        wanted = (
+            GRID[stage if stage < len(GRID) else choice] if given == "auto" else current["regularization"]
+        )
         if (given != "auto" and stage < len(GRID)) or (regularization != wanted).any():
             raise FlashError(foreign)
         self.passes, self.seed = int(state["passes"]), int(state["seed"])
         self._stage, self._stage_passes = stage, stage_passes
-        self._chosen, self._racing = chosen.copy(), racing
-        self._loss, self._cell_losses = float(arrays["loss"][0]), arrays["cell_losses"].copy()
+        self._choice, self._inside_loss = choice, float(arrays["inside_loss"][0])
+        self._loss = float(arrays["loss"][0])
         if self._stage > len(GRID):
             self._keep_choice()
         if self._folds is not None:

@@ -3,8 +3,6 @@
 Imports neither torch nor lightning.
 """
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csc_array, csr_array
@@ -15,13 +13,12 @@ from flash.text.classification.backbones.solver import row_start
 from flash.text.classification.calibration import fit_calibration
 from flash.text.classification.thresholds import column_of_each
 
-GRID = (0.125, 0.25, 0.5, 1.0)
+GRID = (0.125, 0.25, 0.5, 1.0, 2.0)
 """Regularisations that are tried, from the strongest; the last is for clean labels, the first for doubtful ones."""
-CLEARLY_BETTER = 0.01
-"""By which share of a label's loss on the held-out fold a weaker regularisation must be better to be preferred."""
-LABELS_DIFFER = 0.02
-"""The standard deviation of that share over the labels of a data set, as a prior: a label with few texts follows the
-others."""
+MIDDLE = 0.25
+"""The one that is taken where there are too few rows to tell."""
+CLEARLY_BETTER = 0.002
+"""By which share of the loss on the held-out fold a weaker regularisation must be better to be preferred."""
 
 Floats = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.int64]
@@ -54,7 +51,7 @@ def hash_rows(ends: Indices, features: Int32s, values: Floats) -> npt.NDArray[np
     return hashes
 
 
-def as_unseen(rows: Rows, inside: Indices, texts: Indices, kinds: Int32s) -> Rows:
+def as_unseen(rows: Rows, inside: Indices, texts: Indices, kinds: Int32s, word_share: float) -> Rows:
     """The rows `inside` as they are to a fit of all others, which has no feature that none of these has.
 
     A new text's words that training has not seen are no part of its row, whose length is one without them: a row
@@ -64,7 +61,8 @@ def as_unseen(rows: Rows, inside: Indices, texts: Indices, kinds: Int32s) -> Row
         rows: The TF-IDF rows of all texts.
         inside: Which to return, in this order.
         texts: (F,), how many rows have each feature.
-        kinds: (F,), 0 for words and 1 for characters, each of which has half of a row's squared length.
+        kinds: (F,), 0 for words and 1 for characters.
+        word_share: The share of words in the squared length of a row that has both.
     """
     sizes = np.diff(rows.ends, prepend=0)[inside]
     found = Rows(
@@ -77,6 +75,7 @@ def as_unseen(rows: Rows, inside: Indices, texts: Indices, kinds: Int32s) -> Row
         rows.values,
         texts.copy(),
         kinds,
+        word_share,
         found.features,
         found.values,
         found.ends,
@@ -92,6 +91,7 @@ def keep_known(
     values: Floats,
     texts: Indices,
     kinds: Int32s,
+    word_share: float,
     new_features: Int32s,
     new_values: Floats,
     new_ends: Indices,
@@ -110,42 +110,19 @@ def keep_known(
                 new_values[end] = values[i]
                 squares[kinds[features[i]]] += np.float64(values[i]) ** 2
                 end += 1
-        both = 2.0 if squares[0] > 0 and squares[1] > 0 else 1.0
+        if squares[0] > 0 and squares[1] > 0:
+            squares[0] /= word_share
+            squares[1] /= 1.0 - word_share
         for i in range(begin, end):
-            new_values[i] = new_values[i] / np.sqrt(both * squares[kinds[new_features[i]]])
+            new_values[i] = new_values[i] / np.sqrt(squares[kinds[new_features[i]]])
         new_ends[place] = end
     return end
 
 
-def cell_losses(scores: Floats, targets: csr_array, threads: int | None = None) -> Floats:
-    """The cross-entropy (N, L) in nats of each row and label once the (N, L) scores are calibrated on these rows."""
+def calibrated_loss(scores: Floats, targets: csr_array, threads: int | None = None) -> float:
+    """The mean cross-entropy in nats of (N, L) cells once the scores are calibrated on these rows."""
     truth = csc_array(targets)
-    losses = fit_calibration(scores, truth, multi_label=True, threads=threads).apply(scores)
-    columns = column_of_each(truth)
-    hot = truth.data * losses[truth.indices, columns]
-    losses = np.logaddexp(np.float32(0), losses)  # softplus(z) - t z
-    np.subtract.at(losses, (truth.indices, columns), hot)
-    return losses
-
-
-def as_option(regularization: npt.NDArray[np.floating[Any]]) -> float | tuple[float, ...]:
-    """The option that says the same: one number if it is the same for all labels."""
-    values = tuple(regularization.astype(np.float64).tolist())
-    return values[0] if len(set(values)) == 1 else values
-
-
-def improvement(before: Floats, after: Floats) -> npt.NDArray[np.float64]:
-    """By which share each label's loss sank, (L,), from cell losses (N, L): shrunk towards what all labels say.
-
-    The mean of a normal posterior: the label's own share has its standard error over the rows, and labels differ by
-    `LABELS_DIFFER`.
-    """
-    total = before.sum(axis=0, dtype=np.float64) + 1e-12
-    change = (before - after).astype(np.float64)
-    own = change.sum(axis=0) / total
-    error = change.std(axis=0) * np.sqrt(len(change)) / total + 1e-6
-    weights = 1 / (error**2 + LABELS_DIFFER**2)
-    common = (own * weights).sum() / weights.sum()
-    trust = LABELS_DIFFER**2 * weights
-    shrunk: npt.NDArray[np.float64] = trust * own + (1 - trust) * common
-    return shrunk
+    logits = fit_calibration(scores, truth, multi_label=True, threads=threads).apply(scores)
+    hot = (truth.data * logits[truth.indices, column_of_each(truth)]).sum(dtype=np.float64)
+    total = np.logaddexp(np.float32(0), logits).sum(dtype=np.float64)  # softplus(z) - t z
+    return float(total - hot) / logits.size

@@ -285,17 +285,24 @@ def count_documents(
 
 @compiled
 def weigh(
-    buckets: Int32s, counts: Int32s, rows: Int32s, idf: Floats, features: Int32s, values: Floats
+    buckets: Int32s,
+    counts: Int32s,
+    rows: Int32s,
+    idf: Floats,
+    word_share: float,
+    features: Int32s,
+    values: Floats,
 ) -> int:
     """A text's TF-IDF row: (1 + log count) * idf over the features it has, of length one.
 
-    Its words and its characters have the same length, whichever are more.
+    Its words have the same share of the squared length in each text that has both, whichever are more.
 
     Args:
         buckets: The text's different buckets.
         counts: How often each occurs.
         rows: For every bucket its feature, -1 where training saw none.
         idf: One a feature.
+        word_share: The share of words, between 0 and 1; the rest is that of characters.
         features: Receives the features.
         values: Receives their values.
 
@@ -318,9 +325,11 @@ def weigh(
             else:
                 character_square += value * value
             kept += 1
-    both = 2.0 if word_square > 0 and character_square > 0 else 1.0
-    word_scale = 1.0 / np.sqrt(both * word_square) if word_square > 0 else 0.0
-    character_scale = 1.0 / np.sqrt(both * character_square) if character_square > 0 else 0.0
+    both = word_square > 0 and character_square > 0
+    word_scale = np.sqrt((word_share if both else 1.0) / word_square) if word_square > 0 else 0.0
+    character_scale = (
+        np.sqrt((1.0 - word_share if both else 1.0) / character_square) if character_square > 0 else 0.0
+    )
     for i in range(kept):
         values[i] = values[i] * (word_scale if features[i] & 1 == WORDS else character_scale)
         features[i] >>= 1
@@ -329,7 +338,7 @@ def weigh(
 
 @compiled
 def weigh_texts(
-    buckets: Int32s, counts: Int32s, ends: Int64s, rows: Int32s, idf: Floats
+    buckets: Int32s, counts: Int32s, ends: Int64s, rows: Int32s, idf: Floats, word_share: float
 ) -> tuple[Int32s, Floats, Int64s]:
     """The TF-IDF rows of what `count_texts` found: features, values, and where each text ends among them."""
     features = np.empty(len(buckets), dtype=np.int32)
@@ -338,7 +347,8 @@ def weigh_texts(
     start = end = 0
     for text in range(len(ends)):
         stop = ends[text]
-        end += weigh(buckets[start:stop], counts[start:stop], rows, idf, features[end:], values[end:])
+        own = buckets[start:stop], counts[start:stop]
+        end += weigh(*own, rows, idf, word_share, features[end:], values[end:])
         new_ends[text] = end
         start = stop
     return features[:end].copy(), values[:end].copy(), new_ends
@@ -377,6 +387,7 @@ def logits_of_texts(
     grams: tuple[int, int, int],
     rows: Int32s,
     idf: Floats,
+    word_share: float,
     weight: Weights,
     scale: Floats,
     bias: Floats,
@@ -395,7 +406,7 @@ def logits_of_texts(
         size = decode(data, start, stop, classes, codes, kinds)
         found = count_grams(codes, kinds, size, grams, np.uint64(buckets - 1), table, mask, slots)
         drain(found, slots, table, found_buckets, found_counts)
-        kept = weigh(found_buckets[:found], found_counts[:found], rows, idf, features, values)
+        kept = weigh(found_buckets[:found], found_counts[:found], rows, idf, word_share, features, values)
         for i in range(kept):
             values[i] *= scale[features[i]]
         logits[text] = bias

@@ -7,7 +7,7 @@ probabilities.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -23,13 +23,14 @@ from flash.text.classification.backbones.features import (
     in_threads,
     text_buffers,
     weigh_grams,
+    word_share_for,
 )
 from flash.text.classification.backbones.kernels import character_classes, logits_of_texts
 
 if TYPE_CHECKING:  # scipy.sparse is slow to import, and prediction needs none of it
     from scipy.sparse import csc_array
 
-MANY_TEXTS = 8_000  # of so many, one has to have a feature
+MANY_TEXTS = 20_000  # of so many, one has to have a feature
 FEW_TEXTS = 1000  # with fewer, a feature of a single text may be all there is to learn from
 MOST_WEIGHT_BYTES = 2**31
 MOST_BUCKETS = 2**24
@@ -50,15 +51,18 @@ class LinearConfig:
     """Word n-grams of one word up to this many; 0 for none."""
     char_ngrams: tuple[int, int] = (2, 5)
     """Shortest and longest character n-gram, within a word and its boundaries; (0, 0) for none."""
-    buckets: int = 2**21
+    buckets: int = 2**22
     """How many buckets n-grams are hashed into, words and characters half each: a power of two."""
+    word_share: float | Literal["auto"] = "auto"
+    """The share of words in the squared length of a text's row, the rest being that of characters, between 0 and 1; or
+    "auto": 0.5 for little training text, up to 0.8 for much."""
     min_texts: int = 3
-    """A bucket is a feature if this many training texts and one in 8,000 have it, or two texts of a rare
+    """A bucket is a feature if this many training texts and one in 20,000 have it, or two texts of a rare
     label (one with fewer than 50 texts); below 1,000 texts, every bucket is."""
     regularization: float | Literal["auto"] | tuple[float, ...] = "auto"
     """C, the weight of the training loss against half the squared length of a label's weights, above 0: a number, one
-    a label, or "auto": for each label the smallest of 0.125, 0.25, 0.5 and 1 of which the next is not clearly better
-    on rows held out."""
+    a label, or "auto": the smallest of 0.125, 0.25, 0.5, 1 and 2 of which the next is not clearly better on rows held
+    out."""
     positive_weight: float | Literal["balanced"] | tuple[float, ...] = 1.0
     """How much more a text that has a label counts for it than one that has not: a number, one a label, or
     "balanced": as many times as there are more texts without it."""
@@ -106,6 +110,10 @@ class LinearConfig:
                 64 <= self.buckets <= MOST_BUCKETS and self.buckets & (self.buckets - 1) == 0,
                 f"a power of two from 64 to {MOST_BUCKETS}",
             ),
+            "word_share": (
+                isinstance(self.word_share, str) or 0 < self.word_share < 1,
+                "a number between 0 and 1, or 'auto'",
+            ),
             "min_texts": (self.min_texts >= 1, "1 or more"),
             "regularization": (positive["regularization"], "a number from 1e-6 to 1e6, or 'auto'"),
             "positive_weight": (positive["positive_weight"], "numbers from 1e-6 to 1e6, or 'balanced'"),
@@ -115,7 +123,11 @@ class LinearConfig:
             "tolerance": (0 < self.tolerance < 1, "between 0 and 1"),
             "max_passes": (self.max_passes >= 1, "1 or more"),
         }
-        for name, word in (("regularization", "auto"), ("positive_weight", "balanced")):
+        for name, word in (
+            ("regularization", "auto"),
+            ("positive_weight", "balanced"),
+            ("word_share", "auto"),
+        ):
             if isinstance(value := getattr(self, name), str) and value != word:
                 rules[name] = (False, rules[name][1])
         for name, (holds, expected) in rules.items():
@@ -127,6 +139,7 @@ class LinearConfig:
 
 OTHER_KINDS: dict[str, tuple[Any, ...]] = {
     "regularization": (1.0, NUMBERS),
+    "word_share": (1.0,),
     "positive_weight": ("balanced", NUMBERS),
     "label_weight": (NUMBERS,),
 }
@@ -154,6 +167,9 @@ class Linear:
         num_labels: L, the number of columns of the logits.
         config: The options.
         threads: How many threads to use at most; None for one a processor. No result depends on it.
+
+    Attributes:
+        word_share: The share of words in the squared length of a row that has words and characters.
     """
 
     def __init__(
@@ -162,6 +178,7 @@ class Linear:
         self.config = config
         self.num_labels = num_labels
         self.threads = threads
+        self.word_share = 0.5 if isinstance(config.word_share, str) else float(config.word_share)
         self._grams = (config.word_ngrams, *config.char_ngrams)
         self.load_arrays(
             {
@@ -173,6 +190,11 @@ class Linear:
             }
         )
 
+    def choose(self, **options: Any) -> None:
+        """Put options that the data has chosen in place of "auto"."""
+        self.config = replace(self.config, **options)
+        self.word_share = float(options.get("word_share", self.word_share))
+
     def logits(self, texts: Texts) -> npt.NDArray[np.float32]:
         """Logits (N, L) of texts; those of one text do not depend on the others.
 
@@ -182,11 +204,12 @@ class Linear:
         logits = np.empty((len(texts), self.num_labels), dtype=np.float32)
         classes = character_classes()
         idf, weight, scale, bias = self._constants
+        grams, rows, share = self._grams, self._rows, self.word_share
 
         def fill(start: int) -> None:
             buffers = text_buffers(texts.slice(start, CHUNK))
             chunk = logits[start : start + CHUNK]
-            logits_of_texts(*buffers, classes, self._grams, self._rows, idf, weight, scale, bias, chunk)
+            logits_of_texts(*buffers, classes, grams, rows, idf, share, weight, scale, bias, chunk)
 
         in_threads(self.threads, fill, range(0, len(texts), CHUNK))
         return logits
@@ -235,6 +258,8 @@ class Linear:
         """Choose the features from training texts, with weights of 0, and return the texts' rows."""
         config = self.config
         counted = count_grams(texts, self._grams, config.buckets, self.threads)
+        if config.word_share == "auto":
+            self.choose(word_share=word_share_for(counted))
         min_texts = max(config.min_texts, len(texts) // MANY_TEXTS) if len(texts) >= FEW_TEXTS else 1
         rare = np.zeros(len(texts), np.bool_)
         support = np.diff(targets.indptr)
@@ -251,7 +276,7 @@ class Linear:
                 "bias": np.zeros(self.num_labels, np.float32),
             }
         )
-        return weigh_grams(counted, self._rows, idf, self.threads)
+        return weigh_grams(counted, self._rows, idf, self.word_share, self.threads)
 
     def quantize(self) -> None:
         """Round float32 weights, once, to 127 steps either side of 0, of a size that suits each feature."""

@@ -5,7 +5,7 @@ NumPy's, in the same memory.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, cast
 
 import lightning.pytorch as pl
@@ -139,11 +139,13 @@ class LinearModule(BackboneModule):
         return found, "" if folds else "leave folds=0 out"
 
     def resume(self, settings: dict[str, Any], checkpoint: dict[str, Any]) -> None:
-        """The regularisation that a finished fit has chosen."""
-        chosen = settings["backbone_options"].get("regularization")
-        finished = all(state.get("converged") for state in checkpoint.get("optimizer_states", ()))
-        if finished and self.linear.config.regularization == "auto" and chosen is not None:
-            self.linear.config = replace(self.linear.config, regularization=chosen)
+        """The options that a finished fit has chosen."""
+        if not all(state.get("converged") for state in checkpoint.get("optimizer_states", ())):
+            return
+        for name in ("regularization", "word_share"):
+            chosen = settings["backbone_options"].get(name, "auto")
+            if chosen != "auto" and getattr(self.linear.config, name) == "auto":
+                self.linear.choose(**{name: chosen})
 
 
 class _Epoch:

@@ -109,26 +109,37 @@ def documents_reference(
 
 
 def weigh_reference(
-    counts: Mapping[int, int], rows: npt.NDArray[np.int32], idf: npt.NDArray[np.float32]
+    counts: Mapping[int, int],
+    rows: npt.NDArray[np.int32],
+    idf: npt.NDArray[np.float32],
+    word_share: float,
 ) -> Doubles:
-    """A text's dense TF-IDF row (F,) of length one, words and characters half of its square each, or all zeros."""
+    """A text's dense TF-IDF row (F,) of length one, `word_share` of its square that of words, or all zeros."""
     words, characters = np.zeros(len(idf)), np.zeros(len(idf))
     for bucket, times in counts.items():
         if rows[bucket] >= 0:
             row = words if bucket % 2 == kernels.WORDS else characters
             row[rows[bucket]] = (1 + np.log(times)) * idf[rows[bucket]]
-    both = words / (np.linalg.norm(words) or 1.0) + characters / (np.linalg.norm(characters) or 1.0)
+    words *= np.sqrt(word_share) / (np.linalg.norm(words) or 1.0)
+    characters *= np.sqrt(1 - word_share) / (np.linalg.norm(characters) or 1.0)
+    both = words + characters
     scaled: Doubles = both / (np.linalg.norm(both) or 1.0)
     return scaled
 
 
 def logits_reference(
-    text: str, grams: tuple[int, int, int], buckets: int, arrays: Mapping[str, npt.NDArray[np.generic]]
+    text: str,
+    grams: tuple[int, int, int],
+    buckets: int,
+    word_share: float,
+    arrays: Mapping[str, npt.NDArray[np.generic]],
 ) -> npt.NDArray[np.float64]:
     """The logits (L,) of a normalised, lower-case text, from what `Linear.arrays` gives."""
     rows = np.full(buckets, -1, dtype=np.int32)
     rows[arrays["buckets"].astype(np.int64)] = np.arange(len(arrays["buckets"]))
-    row = weigh_reference(count_reference(text, grams, buckets), rows, arrays["idf"].astype(np.float32))
+    row = weigh_reference(
+        count_reference(text, grams, buckets), rows, arrays["idf"].astype(np.float32), word_share
+    )
     weight = arrays["weight"].astype(np.float64) * arrays["scale"].astype(np.float64)[:, np.newaxis]
     return row @ weight + arrays["bias"].astype(np.float64)
 
