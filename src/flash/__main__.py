@@ -23,6 +23,7 @@ VERBS = {
     ),
     "predict": ("flash.cli.predict", "label every text of a file of any size, or of a pipe"),
     "evaluate": ("flash.cli.evaluate", "print how good a model is on a file with targets"),
+    "export": ("flash.cli.export", "write a trained encoder as a folder that needs no torch"),
 }
 """Verb to the module whose `run(argv)` does it, and to a line about it."""
 
@@ -39,6 +40,7 @@ flash: multi-label text classification, from a file of texts to labels.
     flash predict text_classification_model.pt --input comments.csv --input_field comment_text \\
         --output predictions.csv
     flash evaluate text_classification_model.pt test.csv
+    flash export encoder_model.pt --quantize int8
 
   Verbs (each has --help):
 {verbs}

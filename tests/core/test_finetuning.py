@@ -8,7 +8,7 @@ import pytest
 from lightning.pytorch.callbacks import BackboneFinetuning
 
 from flash.core.errors import FlashError
-from flash.core.finetuning import STRATEGIES, FinetuningStrategy, parse_strategy
+from flash.core.finetuning import STRATEGIES, FinetuningStrategy, LoraOptions, parse_strategy
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,8 @@ def test_unknown_name_answers_with_the_closest() -> None:
         "freeze_unfreeze",
         ("freeze_unfreeze", "2"),
         ("freeze", 1),
-        ("lora", 8),
+        ("lora", "8"),
+        ("lora", 8, 16),
         ("unfreeze_milestones", ((7, 3), 5)),
         ("freeze_unfreeze", -1),
     ],
@@ -48,6 +49,53 @@ def test_incomplete_strategy_says_what_it_takes(given: Any) -> None:
     with pytest.raises(FlashError, match="is not complete; expected") as error:
         parse_strategy(given)
     assert STRATEGIES[name] in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("lora", LoraOptions()),
+        (("lora", 4), LoraOptions(rank=4)),
+        (["lora", {}], LoraOptions()),
+        (("lora", {"rank": 2, "alpha": 3, "dropout": 0}), LoraOptions(2, 3, 0)),
+        (("lora", {"targets": "all-linear"}), LoraOptions()),
+        (("lora", {"targets": "query"}), LoraOptions(targets=("query",))),
+        (("lora", {"targets": ["query", "value"]}), LoraOptions(targets=("query", "value"))),
+    ],
+)
+def test_options_of_lora(given: Any, expected: LoraOptions) -> None:
+    strategy = parse_strategy(given)
+    assert strategy == FinetuningStrategy("lora", lora=expected)
+    assert parse_strategy(("lora", strategy.lora.plain())).lora.plain() == expected.plain()
+
+
+def test_alpha_is_twice_the_rank_unless_given() -> None:
+    assert LoraOptions(rank=4).scaling == 2
+    assert LoraOptions(rank=4).plain()["alpha"] == 8
+    assert LoraOptions(rank=4, alpha=2).scaling == 0.5
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (0, "option rank of the strategy 'lora' is 0; expected a whole number from 1 on"),
+        (True, "option rank of the strategy 'lora' is True; expected a whole number"),
+        ({"rank": "8"}, "option rank of the strategy 'lora' is '8'; expected a whole number"),
+        ({"alpha": 0}, "option alpha of the strategy 'lora' is 0; expected a number above 0, or None"),
+        (
+            {"dropout": 1},
+            "option dropout of the strategy 'lora' is 1; expected a number from 0 on and below 1",
+        ),
+        ({"targets": []}, "option targets of the strategy 'lora' is (); expected 'all-linear', or names"),
+        ({"targets": [3]}, "option targets of the strategy 'lora' is (3,); expected 'all-linear'"),
+        ({"targets": None}, "option targets of the strategy 'lora' is None; expected 'all-linear'"),
+        ({"rang": 8}, "unknown option of the strategy 'lora' 'rang'; did you mean 'rank'"),
+    ],
+)
+def test_options_of_lora_that_cannot_be(options: Any, words: str) -> None:
+    with pytest.raises(FlashError) as error:
+        parse_strategy(("lora", options))
+    assert words in str(error.value)
 
 
 def test_an_empty_tuple() -> None:

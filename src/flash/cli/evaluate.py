@@ -41,7 +41,9 @@ TARGET_FIELDS = ("labels", "label")
 def build_parser() -> Parser:
     """The options of `flash evaluate`."""
     parser = Parser("flash evaluate", DESCRIPTION, EPILOG)
-    parser.add_argument("model", metavar="MODEL", help="the file that training saved")
+    parser.add_argument(
+        "model", metavar="MODEL", help="the file that training saved, or a folder that flash export wrote"
+    )
     parser.add_argument(
         "file", metavar="FILE", help="texts and their targets; a glob in quotes takes several files"
     )

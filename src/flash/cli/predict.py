@@ -32,7 +32,9 @@ earlier one as it was. The format is told by the file's ending (.csv .txt .tsv
 def build_parser() -> Parser:
     """The options of `flash predict`."""
     parser = Parser("flash predict", DESCRIPTION, EPILOG)
-    parser.add_argument("model", metavar="MODEL", help="the file that training saved")
+    parser.add_argument(
+        "model", metavar="MODEL", help="the file that training saved, or a folder that flash export wrote"
+    )
     parser.add_argument("--input", required=True, metavar="FILE", help="the texts; - for standard input")
     parser.add_argument(
         "--output", default="-", metavar="FILE", help="the predictions; - (default) for standard output"

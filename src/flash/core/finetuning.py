@@ -4,7 +4,8 @@ Imports nothing of the project but errors, and neither torch nor Lightning; `lay
 says.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, overload
 
 from flash.core.errors import FlashError, unknown_name
@@ -18,17 +19,73 @@ STRATEGIES = {
     "freeze_unfreeze": '("freeze_unfreeze", epoch): the head alone until `epoch`, then every layer',
     "unfreeze_milestones": '("unfreeze_milestones", ((first, second), layers)): the head alone until epoch `first`, '
     "then the last `layers` layers too, and every layer from epoch `second` on",
-    "lora": "matrices of low rank train beside the layers, which stay as they are",
+    "lora": '"lora", ("lora", rank) or ("lora", {"rank": 8, "alpha": 16, "dropout": 0.05, "targets": "all-linear"}): '
+    "matrices of low rank train beside the layers, which stay as they are until the fit ends and they take these up",
 }
+
+ALL_LINEAR = "all-linear"
+
+
+def _is_number(value: Any, *kinds: type) -> bool:
+    return isinstance(value, kinds or (int, float)) and not isinstance(value, bool)
+
+
+@dataclass(frozen=True)
+class LoraOptions:
+    """The options of the strategy `lora`, under the names that Hu et al. gave them ("LoRA", ICLR 2022, section 4.1).
+
+    Raises:
+        FlashError: a value that is not in its range.
+    """
+
+    rank: int = 8
+    """Columns of the two matrices that train beside a layer, whose product is added to its weights."""
+    alpha: float | None = None
+    """The product counts alpha / rank times; None for twice the rank."""
+    dropout: float = 0.05
+    """The share of an adapter's inputs that is dropped in training, 0 or more and below 1."""
+    targets: str | tuple[str, ...] = ALL_LINEAR
+    """Beside which layers: "all-linear" for all but the head, or ends of their names, such as ("query", "value")."""
+
+    def __post_init__(self) -> None:
+        names = self.targets if isinstance(self.targets, tuple) else (self.targets,)
+        expected = {
+            "rank": (_is_number(self.rank, int) and self.rank >= 1, "a whole number from 1 on"),
+            "alpha": (
+                self.alpha is None or (_is_number(self.alpha) and 0 < self.alpha < float("inf")),
+                "a number above 0, or None",
+            ),
+            "dropout": (_is_number(self.dropout) and 0 <= self.dropout < 1, "a number from 0 on and below 1"),
+            "targets": (
+                bool(names) and all(isinstance(name, str) and name for name in names),
+                f"{ALL_LINEAR!r}, or names of linear layers",
+            ),
+        }
+        for option, (holds, wanted) in expected.items():
+            if not holds:
+                raise FlashError(
+                    f"option {option} of the strategy 'lora' is {getattr(self, option)!r}; expected {wanted}"
+                )
+
+    @property
+    def scaling(self) -> float:
+        """By what the product of an adapter's matrices is multiplied."""
+        return 2.0 if self.alpha is None else self.alpha / self.rank
+
+    def plain(self) -> dict[str, Any]:
+        """The options as `parse_strategy` takes them, with the alpha that None stands for."""
+        targets = list(self.targets) if isinstance(self.targets, tuple) else self.targets
+        return {**asdict(self), "alpha": self.scaling * self.rank, "targets": targets}
 
 
 @dataclass(frozen=True)
 class FinetuningStrategy:
-    """A strategy's name, the epochs at which it unfreezes, and how many layers it unfreezes first."""
+    """A strategy's name, the epochs at which it unfreezes, how many layers it unfreezes first, and adapters."""
 
     name: str
     epochs: tuple[int, ...] = ()
     layers: int = 0
+    lora: LoraOptions = LoraOptions()
 
 
 @overload
@@ -45,8 +102,10 @@ def parse_strategy(strategy: Any) -> "FinetuningStrategy | BaseFinetuning":
     Raises:
         FlashError: no such name, or not the numbers that it takes.
 
-    >>> parse_strategy(("freeze_unfreeze", 2))
-    FinetuningStrategy(name='freeze_unfreeze', epochs=(2,), layers=0)
+    >>> parse_strategy(("freeze_unfreeze", 2)).epochs
+    (2,)
+    >>> parse_strategy(("lora", 4)).lora
+    LoraOptions(rank=4, alpha=None, dropout=0.05, targets='all-linear')
     """
     if not isinstance(strategy, str | tuple | list):
         return _callback(strategy)
@@ -66,7 +125,24 @@ def parse_strategy(strategy: Any) -> "FinetuningStrategy | BaseFinetuning":
             0 <= first <= second and layers > 0
         ):
             return FinetuningStrategy(name, (first, second), layers)
+        case "lora", [int(rank)]:
+            return FinetuningStrategy(name, lora=LoraOptions(rank))
+        case "lora", [{**options}]:
+            return FinetuningStrategy(name, lora=_lora_options(options))
     raise FlashError(f"the strategy {strategy!r} is not complete; expected {name}: {STRATEGIES[name]}")
+
+
+def _lora_options(given: Mapping[Any, Any]) -> LoraOptions:
+    """A user's dict, in which one layer's name and a list of names will do."""
+    known = [field.name for field in fields(LoraOptions)]
+    for option in given:
+        if option not in known:
+            raise FlashError(unknown_name("option of the strategy 'lora'", str(option), known))
+    options = dict(given)
+    targets = options.get("targets", ALL_LINEAR)
+    if isinstance(targets, list) or (isinstance(targets, str) and targets != ALL_LINEAR):
+        options["targets"] = tuple(targets) if isinstance(targets, list) else (targets,)
+    return LoraOptions(**options)
 
 
 def _callback(strategy: Any) -> "BaseFinetuning":

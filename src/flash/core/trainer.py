@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,11 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from flash.core.errors import CheckpointError, FlashError
 from flash.core.finetuning import FinetuningStrategy, parse_strategy
+from flash.core.last_good import keeping_last_good
+from flash.core.precision import fastest_precision
 from flash.text.classification import checkpoint
 from flash.text.classification.backbones.kernels import announced_compilation
+from flash.text.classification.backbones.memory import memory_explained
 from flash.text.classification.data import TextDataset
 from flash.text.classification.model import TextClassifier
 from flash.text.classification.outputs import Output
@@ -66,8 +69,13 @@ class Trainer(pl.Trainer):
         gpus: Flash's old spelling of `accelerator` and `devices`: 0 for the CPU, a number of GPUs, -1 for all of
             them, or a list of their indices. Deprecated.
 
-    Unlike Lightning's, it logs to CSV files unless given another `logger`, and prints no summary of the modules unless
-    `enable_model_summary=True`.
+    `precision="auto"` is the one that suits the hardware, and it is said which: for encoders, as the linear backbone
+    computes as it always does. Unlike Lightning's, it logs to CSV files unless given another `logger`, and prints no
+    summary of the modules unless `enable_model_summary=True`.
+
+    Encoders' gradients are clipped to a norm of 1 unless `gradient_clip_val` is another; 0 is no clipping. Whatever
+    stops an encoder's fit, it is said where the last checkpoint is; where none was written but steps were taken, and
+    `enable_checkpointing` is not False, that is `last-good.pt` in `default_root_dir`.
     """
 
     def __init__(self, *args: Any, gpus: int | str | list[int] | None = None, **kwargs: Any) -> None:
@@ -84,6 +92,9 @@ class Trainer(pl.Trainer):
         plugins = list(plugins) if isinstance(plugins, (list, tuple)) else [plugins]
         if not any(isinstance(plugin, AnyCheckpointIO) for plugin in plugins):
             plugins.append(CheckpointIO())
+        if kwargs.get("precision") == "auto":
+            kwargs["precision"], reason = fastest_precision(kwargs.get("accelerator", "auto"))
+            rank_zero_info(f"precision={kwargs['precision']!r}, as {reason}.")
         kwargs["enable_model_summary"] = bool(kwargs.get("enable_model_summary"))
         if kwargs.get("logger") in (None, True):
             kwargs["logger"] = CSVLogger(kwargs.get("default_root_dir") or Path.cwd())
@@ -108,8 +119,10 @@ class Trainer(pl.Trainer):
             train_dataloader: a loader of a datamodule, where there is no `datamodule`.
             val_dataloaders: the same, for validation.
             datamodule: a `TextClassificationData`.
-            strategy: `"no_freeze"`, `"freeze"`, `("freeze_unfreeze", epoch)` or
-                `("unfreeze_milestones", ((first, second), layers))`. The linear backbone has no layers to freeze.
+            strategy: `"no_freeze"`, `"freeze"`, `("freeze_unfreeze", epoch)`,
+                `("unfreeze_milestones", ((first, second), layers))`, or for low-rank adapters `"lora"`,
+                `("lora", rank)` or `("lora", {"rank": 8, "alpha": 16, "dropout": 0.05, "targets": "all-linear"})`:
+                after the fit they are a part of the weights. The linear backbone has no layers to freeze.
             ckpt_path: a checkpoint to resume from.
 
         Raises:
@@ -165,11 +178,9 @@ class Trainer(pl.Trainer):
             ckpt_path: a checkpoint to resume from.
             kwargs: as for Lightning's `fit`.
         """
-        if isinstance(model, TextClassifier):
-            model.before_fit(self)
-            if train_dataloaders is not None:
+        with _prepared(model, self), _without_wrong_advice(), announced_compilation(rank_zero_info):
+            if isinstance(model, TextClassifier) and train_dataloaders is not None:
                 train_dataloaders = model.train_batches(_dataset_of(train_dataloaders), seed=0)
-        with _without_wrong_advice(), announced_compilation(rank_zero_info):
             super().fit(model, train_dataloaders, val_dataloaders, datamodule, ckpt_path, **kwargs)
 
     def validate(self, *args: Any, **kwargs: Any) -> list[Mapping[str, float]]:
@@ -183,7 +194,12 @@ class Trainer(pl.Trainer):
             return super().test(*args, **{"verbose": False, **kwargs})
 
     def save_checkpoint(
-        self, filepath: str | Path, weights_only: bool | None = False, storage_options: Any | None = None
+        self,
+        filepath: str | Path,
+        weights_only: bool | None = False,
+        storage_options: Any | None = None,
+        *,
+        half: bool = False,
     ) -> None:
         """Write the model, whole or not at all, to a file that needs no other file.
 
@@ -191,11 +207,32 @@ class Trainer(pl.Trainer):
             filepath: such as `"model.pt"`; its folder is made where it does not exist.
             weights_only: leave out what only resuming needs: optimiser, loops and callbacks.
             storage_options: of Lightning's plugins for remote files.
+            half: keep an encoder's weights as float16 numbers, half the size, and leave out what only resuming needs.
+                They are float32 again once loaded; probabilities change in the fourth digit. The linear backbone's
+                weights, of 8 bits, stay as they are.
 
         Raises:
             CheckpointError: the file cannot be written.
         """
-        super().save_checkpoint(filepath, bool(weights_only), storage_options)
+        model = self.lightning_module
+        storing = model.stored_in_half() if half and isinstance(model, TextClassifier) else nullcontext()
+        with storing:
+            super().save_checkpoint(filepath, bool(weights_only) or half, storage_options)
+
+
+@contextmanager
+def _prepared(model: pl.LightningModule, trainer: pl.Trainer) -> Iterator[None]:
+    """A model with all that it has for a fit alone."""
+    if not isinstance(model, TextClassifier):
+        yield
+        return
+    keeping = keeping_last_good(trainer) if model.automatic_optimization else nullcontext()
+    try:
+        model.before_fit(trainer)
+        with keeping, memory_explained(model.backbone):
+            yield
+    finally:
+        model.after_fit()
 
 
 def _with_progress_bar(callbacks: Any) -> list[Any]:

@@ -1,3 +1,5 @@
+"""The data of a task by every door: the same rows, options and fields that are refused, and batches."""
+
 import inspect
 import io
 import json
@@ -19,17 +21,10 @@ from torch.utils.data import DataLoader
 from flash.core.errors import DataError, FlashError
 from flash.text.classification.data import TextClassificationData, TextDataset
 from flash.text.classification.labels import LabelSet
-from flash.text.classification.labelstudio import read_labelstudio
 
 TEXTS = ["a", "b", "c", "d"]
 NAMES = [["x"], [], ["x", "y"], ["y"]]
 MATRIX = [[1, 0], [0, 0], [1, 1], [0, 1]]
-
-
-def rows_of(dataset: TextDataset | None) -> list[tuple[str, list[float]]]:
-    assert dataset is not None
-    assert dataset.targets is not None
-    return list(zip(dataset.texts.to_pylist(), dataset.targets.toarray().tolist(), strict=True))
 
 
 def refused(make: Callable[..., Any], *arguments: Any, **keywords: Any) -> str:
@@ -79,7 +74,12 @@ def by_lists(folder: Path) -> TextClassificationData:
 
 
 def by_labelstudio(folder: Path) -> TextClassificationData:
-    return TextClassificationData.from_labelstudio(str(export(folder, zip(TEXTS, NAMES, strict=True))))
+    tasks = [
+        {"data": {"text": text}, "annotations": [{"result": [{"value": {"choices": names}}]}]}
+        for text, names in zip(TEXTS, NAMES, strict=True)
+    ]
+    (folder / "export.json").write_text(json.dumps(tasks))
+    return TextClassificationData.from_labelstudio(str(folder / "export.json"))
 
 
 DOORS = [by_csv, by_json, by_parquet, by_data_frame, by_hf_datasets, by_lists, by_labelstudio]
@@ -87,15 +87,15 @@ DOORS = [by_csv, by_json, by_parquet, by_data_frame, by_hf_datasets, by_lists, b
 
 @pytest.mark.parametrize("door", DOORS, ids=lambda door: door.__name__)
 def test_every_door_leads_to_the_same_rows(
-    door: Callable[[Path], TextClassificationData], tmp_path: Path
+    dataset_rows: Any, door: Callable[[Path], TextClassificationData], tmp_path: Path
 ) -> None:
     data = door(tmp_path)
-    assert rows_of(data.train_dataset) == list(zip(TEXTS, MATRIX, strict=True))
+    assert dataset_rows(data.train_dataset) == list(zip(TEXTS, MATRIX, strict=True))
     assert (data.labels, data.num_classes, data.multi_label) == (["x", "y"], 2, True)
     assert data.val_dataset is data.test_dataset is data.predict_dataset is None
 
 
-def test_all_splits_of_a_file(tmp_path: Path) -> None:
+def test_all_splits_of_a_file(dataset_rows: Any, tmp_path: Path) -> None:
     for name, label in (("train", "b,a"), ("val", "a"), ("test", "b"), ("predict", "")):
         (tmp_path / f"{name}.csv").write_text(f'comment,tags\n{name},"{label}"\n')
     (tmp_path / "train.csv").write_text('comment,tags\ntrain,"b,a"\nnone,\n')
@@ -104,9 +104,9 @@ def test_all_splits_of_a_file(tmp_path: Path) -> None:
         f"{name}_file": str(tmp_path / f"{name}.csv") for name in ("train", "val", "test", "predict")
     }
     data = TextClassificationData.from_csv("comment", "tags", **files, batch_size=2)
-    assert rows_of(data.train_dataset) == [("train", [1, 1]), ("none", [0, 0])]
-    assert rows_of(data.val_dataset) == [("val", [1, 0])]
-    assert rows_of(data.test_dataset) == [("test", [0, 1])]
+    assert dataset_rows(data.train_dataset) == [("train", [1, 1]), ("none", [0, 0])]
+    assert dataset_rows(data.val_dataset) == [("val", [1, 0])]
+    assert dataset_rows(data.test_dataset) == [("test", [0, 1])]
     assert data.predict_dataset is not None
     assert (data.predict_dataset.texts.to_pylist(), data.predict_dataset.targets) == (["hello"], None)
     assert data.input_field == "comment"
@@ -122,29 +122,6 @@ def test_all_splits_of_a_file(tmp_path: Path) -> None:
     )
 
 
-def test_repr_of_many_labels() -> None:
-    data = TextClassificationData.from_lists(["t"] * 3, [[f"label{i}" for i in range(12)], ["label11"], []])
-    assert repr(data).endswith(
-        "label11 2, label0 1, label1 1, label2 1, label3 1, label4 1, label5 1, label6 1, label7 1, label8 "
-        "1 ... and 2 more"
-    )
-
-
-def test_repr_counts_soft_targets_as_the_scores_do() -> None:
-    data = TextClassificationData.from_lists(
-        ["a", "b", "c", "d"],
-        [[0.5], [0.75], [0.25], [0.0]],
-        labels=["x"],
-        test_data=["e"],
-        test_targets=[[1.0]],
-    )
-    assert repr(data) == (
-        "TextClassificationData: 1 label, multi-label, batch_size=32\n  train:           4 texts, 0.50 labels a "
-        "text, 2 without a label\n    x 2\n  test:            1 text, 1.00 labels a text, 0 without a label\n"
-        "    x 1"
-    )
-
-
 def test_texts_alone() -> None:
     data = TextClassificationData.from_lists(predict_data=["p", "q"], batch_size=1)
     assert (data.labels, data.num_classes, data.multi_label, data.label_set) == (None, None, None, None)
@@ -154,21 +131,21 @@ def test_texts_alone() -> None:
     assert TextClassificationData.from_lists(predict_data=["p"], labels=["x"]).labels == ["x"]
 
 
-def test_without_train_the_first_split_decides() -> None:
+def test_without_train_the_first_split_decides(dataset_rows: Any) -> None:
     data = TextClassificationData.from_lists(
         test_data=["a", "b"], test_targets=[["x"], ["y"]], labels=["y", "x", "z"]
     )
-    assert rows_of(data.test_dataset) == [("a", [0, 1, 0]), ("b", [1, 0, 0])]
+    assert dataset_rows(data.test_dataset) == [("a", [0, 1, 0]), ("b", [1, 0, 0])]
 
 
-def test_val_follows_train_though_its_rows_look_otherwise(tmp_path: Path) -> None:
+def test_val_follows_train_though_its_rows_look_otherwise(dataset_rows: Any, tmp_path: Path) -> None:
     (tmp_path / "train.csv").write_text('text,y\na,"x,y"\nd,\n')
     (tmp_path / "val.csv").write_text("text,y\nb,x\nc,\n")
     data = TextClassificationData.from_csv("text", "y", tmp_path / "train.csv", tmp_path / "val.csv")
-    assert rows_of(data.val_dataset) == [("b", [1, 0]), ("c", [0, 0])]
+    assert dataset_rows(data.val_dataset) == [("b", [1, 0]), ("c", [0, 0])]
 
 
-def test_unknown_labels_name_the_user_s_line(tmp_path: Path) -> None:
+def test_unknown_labels_name_the_user_s_line(dataset_rows: Any, tmp_path: Path) -> None:
     lists = {
         "train_data": ["a", "b"],
         "train_targets": [["x"], ["y"]],
@@ -183,35 +160,22 @@ def test_unknown_labels_name_the_user_s_line(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="left out of these rows") as caught:
         data = TextClassificationData.from_lists(**lists, unknown_labels="ignore")
     assert [Path(warning.filename).name for warning in caught] == ["test_data.py"]
-    assert rows_of(data.val_dataset) == [("c", [1, 0])]
+    assert dataset_rows(data.val_dataset) == [("c", [1, 0])]
 
 
-# ---- the split
-
-
-def test_val_split_is_stratified_seeded_and_keeps_identical_texts_together() -> None:
-    texts = [f"text {i // 2}" for i in range(200)]
-    targets = [["rare"] if i < 20 else ["common"] if i < 120 else [] for i in range(200)]
-    data = TextClassificationData.from_lists(texts, targets, val_split=0.1, seed=3)
-    train, val = rows_of(data.train_dataset), rows_of(data.val_dataset)
-    assert (len(train), len(val)) == (180, 20)
-    assert not {text for text, _ in train} & {text for text, _ in val}
-    assert np.sum([row for _, row in val], axis=0).tolist() == [10, 2]
-    assert sorted(train + val) == sorted(
-        rows_of(TextClassificationData.from_lists(texts, targets).train_dataset)
+def test_one_column_of_0_and_1_by_its_name_alone(dataset_rows: Any, tmp_path: Path) -> None:
+    for name, rows in (("train", "a,1\nb,0\n"), ("val", "c,0\n"), ("test", "d,1\n")):
+        (tmp_path / f"{name}.csv").write_text(f"text,toxic\n{rows}")
+    data = TextClassificationData.from_csv(
+        "text", "toxic", *[tmp_path / f"{name}.csv" for name in ("train", "val", "test")], multi_label=True
     )
-    again = TextClassificationData.from_lists(texts, targets, val_split=0.1, seed=3)
-    other = TextClassificationData.from_lists(texts, targets, val_split=0.1, seed=4)
-    assert rows_of(again.val_dataset) == val
-    assert rows_of(other.val_dataset) != val
+    assert (data.labels, data.multi_label) == (["toxic"], True)
+    assert dataset_rows(data.train_dataset) == [("a", [1]), ("b", [0])]
+    assert dataset_rows(data.val_dataset) == [("c", [0])]
+    assert dataset_rows(data.test_dataset) == [("d", [1])]
 
 
-@pytest.mark.parametrize(("val_split", "rows"), [(1, 1), (3, 3), (3.0, 3), (0.5, 8), (0.01, 1)])
-def test_val_split_is_a_fraction_or_a_number(val_split: float, rows: int) -> None:
-    texts = [f"{text} {number}" for number in range(4) for text in TEXTS]
-    data = TextClassificationData.from_lists(texts, NAMES * 4, val_split=val_split)
-    assert data.val_dataset is not None
-    assert len(data.val_dataset) == rows
+# ---- what is refused, and what decides
 
 
 @pytest.mark.parametrize(
@@ -296,7 +260,7 @@ def test_fields_that_are_refused(tmp_path: Path, fields: Any, words: str) -> Non
 )
 @pytest.mark.filterwarnings("ignore:.*training row")
 def test_a_delimiter_argument_decides_whatever_the_rows_carry(
-    tmp_path: Path, targets: list[list[str]]
+    dataset_rows: Any, tmp_path: Path, targets: list[list[str]]
 ) -> None:
     lines = [f"text {i},{'|'.join(labels)}" for i, labels in enumerate(targets)]
     (tmp_path / "any.csv").write_text("\n".join(["text,y", *lines]) + "\n")
@@ -304,76 +268,13 @@ def test_a_delimiter_argument_decides_whatever_the_rows_carry(
     names = sorted({label for labels in targets for label in labels})
     assert (data.multi_label, data.labels) == (True, names)
     expected = [[float(name in labels) for name in names] for labels in targets]
-    assert [row for _, row in rows_of(data.train_dataset)] == expected
-
-
-# ---- what no training can come of
-
-
-def test_training_rows_without_any_label(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text("text,x,y\na,0,0\nb,0,0\n")
-    rest = (
-        ", so there is nothing to learn; check that target_fields= names the right columns, and that a row to "
-        "which a label applies has a 1 there, or its name"
-    )
-    path = tmp_path / "a.csv"
-    message = refused(TextClassificationData.from_csv, "text", ["x", "y"], path)
-    assert message == f"{path}: no training row has a label in the 2 target columns{rest}"
-    message = refused(TextClassificationData.from_csv, "text", "x", path, multi_label=True)
-    assert message == f"{path}: no training row has a label in column 'x'{rest}"
-    nothing: list[Any] = [[[0.0, 0.0]] * 2, [[], []]]
-    for targets in nothing:
-        message = refused(TextClassificationData.from_lists, ["a", "b"], targets, labels=["x", "y"])
-        assert message == f"train_data: no training row has a label in column 'targets'{rest}"
-    assert TextClassificationData.from_csv("text", ["x", "y"], test_file=path).test_dataset is not None
-
-
-def test_labels_that_no_training_row_has_or_that_all_have(tmp_path: Path) -> None:
-    lines = [f"text {row},1,0,0,{row % 2},0,0,0" for row in range(20)]
-    path = tmp_path / "a.csv"
-    path.write_text("\n".join(["text,all,b,c,d,e,f,g", *lines]))
-    fields = ["all", "b", "c", "d", "e", "f", "g"]
-    with pytest.warns(UserWarning, match="training rows") as caught:
-        TextClassificationData.from_csv("text", fields, path, val_split=0.1)
-    assert [(str(warning.message), Path(warning.filename).name) for warning in caught] == [
-        (
-            f"{path}: 5 of 7 labels have no positive row among the 18 training rows (b, c, e, f, g): they will "
-            "never be predicted; 1 of 7 labels applies to each of the 18 training rows (all): it will always be "
-            "predicted",
-            "test_data.py",
-        )
-    ]
-    with pytest.warns(UserWarning, match="1 of 12 labels has no positive row among the 2 .*: it will never"):
-        TextClassificationData.from_lists(
-            ["a", "b"], [[1.0] + [0.0] * 11, [0.0] + [1.0] * 10 + [0.25]], labels=[f"l{i}" for i in range(12)]
-        )
-    with pytest.warns(UserWarning, match=r"11 of 12 labels have .* \(b0, b1, b2, .* b8, b9, and 1 more\)"):
-        TextClassificationData.from_lists(
-            ["a", "b"], [["a"], []], labels=["a", *(f"b{number}" for number in range(11))]
-        )
-    with pytest.warns(
-        UserWarning, match="1 of 1 label applies to each of the 1 training row .a.: it will always"
-    ):
-        TextClassificationData.from_lists(["a"], ["a"])
-    TextClassificationData.from_csv("text", fields, test_file=path)  # measuring is another thing
+    assert [row for _, row in dataset_rows(data.train_dataset)] == expected
 
 
 def test_label_names_that_look_like_mistakes_name_the_user_s_line() -> None:
     with pytest.warns(UserWarning, match="differ only by case or spaces: 'TOXIC'/'toxic'") as caught:
         TextClassificationData.from_lists(["a", "b"], [["toxic"], ["TOXIC"]])
     assert [Path(warning.filename).name for warning in caught] == ["test_data.py"]
-
-
-def test_one_column_of_0_and_1_by_its_name_alone(tmp_path: Path) -> None:
-    for name, rows in (("train", "a,1\nb,0\n"), ("val", "c,0\n"), ("test", "d,1\n")):
-        (tmp_path / f"{name}.csv").write_text(f"text,toxic\n{rows}")
-    data = TextClassificationData.from_csv(
-        "text", "toxic", *[tmp_path / f"{name}.csv" for name in ("train", "val", "test")], multi_label=True
-    )
-    assert (data.labels, data.multi_label) == (["toxic"], True)
-    assert rows_of(data.train_dataset) == [("a", [1]), ("b", [0])]
-    assert rows_of(data.val_dataset) == [("c", [0])]
-    assert rows_of(data.test_dataset) == [("d", [1])]
 
 
 def test_arguments_in_another_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -387,7 +288,7 @@ def test_arguments_in_another_order(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert TextClassificationData.from_csv("text", ["x", "y"], "a.csv").labels == ["x", "y"]
 
 
-def test_an_empty_cell_of_a_frame_says_what_to_type() -> None:
+def test_an_empty_cell_of_a_frame_says_what_to_type(dataset_rows: Any) -> None:
     frame = pd.read_csv(io.StringIO('text,labels\na,"x,y"\nb,\n'))
     assert 'type frame["labels"] = frame["labels"].fillna("") with your frame' in refused(
         TextClassificationData.from_data_frame, "text", "labels", frame
@@ -396,13 +297,18 @@ def test_an_empty_cell_of_a_frame_says_what_to_type() -> None:
     data = TextClassificationData.from_data_frame(
         "text", "labels", predict_data_frame=frame, test_data_frame=frame
     )
-    assert rows_of(data.test_dataset) == [("a", [1, 1]), ("b", [0, 0])]
+    assert dataset_rows(data.test_dataset) == [("a", [1, 1]), ("b", [0, 0])]
+
+
+def test_errors_are_data_errors() -> None:
+    with pytest.raises(DataError, match="train_data: 1 row has no text"):
+        TextClassificationData.from_lists(["a", None], [["x"], ["y"]])
 
 
 # ---- batches
 
 
-def test_batches_of_a_dataset() -> None:
+def test_batches_of_a_dataset(dataset_rows: Any) -> None:
     dataset = by_lists(Path()).train_dataset
     assert dataset is not None
     batch = dataset.__getitems__([2, 0, 2])
@@ -414,7 +320,7 @@ def test_batches_of_a_dataset() -> None:
     with pytest.raises(IndexError, match="row 4 of 4"):
         dataset[4]
     copy = pickle.loads(pickle.dumps(dataset))
-    assert rows_of(copy) == rows_of(dataset)
+    assert dataset_rows(copy) == dataset_rows(dataset)
 
 
 def test_loaders_keep_order_and_the_last_partial_batch() -> None:
@@ -482,97 +388,6 @@ def test_every_door_explains_its_arguments() -> None:
                 assert f"{parameter}: " in (door.__doc__ or ""), (name, parameter)
 
 
-# ---- Label Studio
-
-
-def export(folder: Path, rows: Any, **extra: Any) -> Path:
-    def annotation(names: list[str]) -> dict[str, Any]:
-        result = {"type": "choices", "from_name": "topic", "to_name": "text", "value": {"choices": names}}
-        return {"id": 1, "was_cancelled": False, "result": [result] if names else []}
-
-    cancelled = {**annotation(["wrong"]), "was_cancelled": True}
-    tasks = [
-        {
-            "id": i,
-            "data": {"text": text, **extra},
-            "annotations": [cancelled, annotation(names)] if names is not None else [],
-        }
-        for i, (text, names) in enumerate(rows)
-    ]
-    (folder / "export.json").write_text(json.dumps(tasks))
-    return folder / "export.json"
-
-
-def test_labelstudio_minimal_export(tmp_path: Path) -> None:
-    tasks = [
-        {"id": 1, "review": "a", "topic": "x", "annotator": 1, "created_at": "2020-01-01"},
-        {
-            "id": 2,
-            "review": "b",
-            "topic": {"choices": ["x", "y"]},
-            "annotator": 1,
-            "created_at": "2020-01-01",
-        },
-        {"id": 3, "review": "c", "topic": "y", "annotator": 1, "created_at": "2020-01-01"},
-    ]
-    (tmp_path / "min.json").write_text(json.dumps(tasks))
-    data = TextClassificationData.from_labelstudio(
-        train_export_json=str(tmp_path / "min.json"), input_field="review", target_field="topic"
-    )
-    assert rows_of(data.train_dataset) == [("a", [1, 0]), ("b", [1, 1]), ("c", [0, 1])]
-
-
-def test_labelstudio_tasks_without_annotation_are_left_out_and_counted(tmp_path: Path) -> None:
-    path = export(tmp_path, [("a", ["x"]), ("b", None), ("c", []), ("d", None)])
-    with pytest.warns(
-        UserWarning,
-        match=r"2 tasks have no annotation and are left out \(rows 2 and 4; rows are counted from 1\)",
-    ) as caught:
-        data = TextClassificationData.from_labelstudio(str(path))
-    assert [Path(warning.filename).name for warning in caught] == ["test_data.py"]
-    assert rows_of(data.train_dataset) == [("a", [1]), ("c", [0])]
-    with pytest.warns(UserWarning, match="2 tasks have no annotation"):
-        assert read_labelstudio(path).where(1) == f"{path}, row 3"
-    assert (
-        len(TextClassificationData.from_labelstudio(predict_export_json=str(path)).predict_dataset or []) == 4
-    )
-
-
-def test_labelstudio_single_label(tmp_path: Path) -> None:
-    path = export(tmp_path, [("a", ["x"]), ("b", ["y"])])
-    data = TextClassificationData.from_labelstudio(export_json=str(path), multi_label=False)
-    assert (data.multi_label, data.labels) == (False, ["x", "y"])
-
-
-def test_labelstudio_mistakes(tmp_path: Path) -> None:
-    path = export(tmp_path, [("a", None)])
-    assert "none of the 1 tasks has an annotation; annotate some and export again" in refused(
-        read_labelstudio, path
-    )
-    path = export(tmp_path, [("a", ["x"])], title="t")
-    assert "unknown input_field 'titel'; did you mean 'title'? Known: text, title" in refused(
-        read_labelstudio, path, input_field="titel"
-    )
-    both = refused(TextClassificationData.from_labelstudio, str(path), train_export_json=str(path))
-    assert both == "export_json and train_export_json are the same thing; pass one of them"
-    path.write_text('[{"data": {"one": "a", "two": "b"}, "annotations": []}]')
-    assert "several keys of a task hold text: one, two; pass input_field= with one of them" in refused(
-        read_labelstudio, path
-    )
-    path.write_text("[3, {}]")
-    assert "1 row is not a task" in refused(read_labelstudio, path)
-    path.write_text("[]")
-    assert "no tasks; export the project from Label Studio as JSON or JSON-MIN" in refused(
-        read_labelstudio, path
-    )
-    result = [{"from_name": name, "value": {"choices": ["x"]}} for name in ("topic", "tone")]
-    path.write_text(json.dumps([{"data": {"text": "a"}, "annotations": [{"result": result}]}]))
-    assert "the choices belong to several names: tone, topic; pass target_field= with one" in refused(
-        read_labelstudio, path
-    )
-    assert read_labelstudio(path, target_field="tone").table["labels"].to_pylist() == [["x"]]
-
-
 # ---- genuine data
 
 
@@ -599,8 +414,3 @@ def test_genuine_laws(shared_data: Path) -> None:
     assert data.train_dataset is not None
     assert data.train_dataset.targets is not None
     assert round(data.train_dataset.targets.sum() / len(data.train_dataset), 2) == 5.07
-
-
-def test_errors_are_data_errors() -> None:
-    with pytest.raises(DataError, match="train_data: 1 row has no text"):
-        TextClassificationData.from_lists(["a", None], [["x"], ["y"]])

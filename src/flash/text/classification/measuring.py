@@ -14,6 +14,7 @@ from torch.nn import functional
 from torchmetrics import Metric, MetricCollection
 
 from flash.core.errors import DataError
+from flash.core.processes import in_turn, of_all
 from flash.text.classification.backbones.module import BackboneModule
 from flash.text.classification.calibration import fit_calibration
 from flash.text.classification.metrics import Evaluation, evaluate
@@ -133,6 +134,10 @@ class MeasuringModule(pl.LightningModule):
         """Evaluate what was kept; `tune` chooses on it what no cross-validation has chosen. Returns what to log."""
         margins, targets = (np.concatenate(parts) for parts in zip(*self._scores, strict=True))
         self._scores.clear()
+        if self.trainer.world_size > 1:
+            rows = len(_first(getattr(self.trainer, f"{stage}_dataloaders")).dataset)
+            shares = zip(*of_all((margins, targets)), strict=True)
+            margins, targets = (in_turn(list(share), rows) for share in shares)
         if tune and not self._cross_validated:
             self.choose(margins, targets)
         self.evaluation = self._evaluate(margins, targets)
@@ -175,6 +180,11 @@ class MeasuringModule(pl.LightningModule):
     def _print_table(self, title: str, notes: Sequence[str] = ()) -> None:
         if self.evaluation is not None and self.trainer.is_global_zero:
             print(format_table(self.evaluation, title=title, notes=notes))  # noqa: T201  (what fit is asked for)
+
+
+def _first(loaders: Any) -> Any:
+    """The loader, where Lightning has a list of one."""
+    return loaders[0] if isinstance(loaders, list) else loaders
 
 
 def _as_collection(metrics: Metrics, stage: str) -> MetricCollection:

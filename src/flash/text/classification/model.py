@@ -101,6 +101,7 @@ class TextClassifier(MeasuringModule):
         self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
         self.automatic_optimization = self.backbone.automatic_optimization
         self._held_out: tuple[np.ndarray, Any] | None = None
+        self._in_half = False
         self._output: Output = "preds"
         self._thresholds: Thresholds = None
 
@@ -166,6 +167,10 @@ class TextClassifier(MeasuringModule):
         """What the backbone has to say of the settings before Lightning looks at them."""
         self.backbone.before_fit(self, trainer)
 
+    def after_fit(self) -> None:
+        """What the backbone leaves behind, also after a fit that failed."""
+        self.backbone.after_fit()
+
     def on_fit_start(self) -> None:
         """Forget what an earlier fit or test measured and, unless this resumes one, what it chose."""
         self.evaluation = self._held_out = None
@@ -180,6 +185,18 @@ class TextClassifier(MeasuringModule):
     def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor | None:
         """As the backbone wants it."""
         return self.backbone.training_step(self, batch)
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """By the trainer's number or, where it was given none, as the backbone wants it."""
+        if gradient_clip_val is None:
+            self.backbone.clip_gradients(self, optimizer)
+        else:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def on_train_epoch_end(self) -> None:
         """As the backbone wants it."""
@@ -260,6 +277,15 @@ class TextClassifier(MeasuringModule):
 
     # ---- the checkpoint -------------------------------------------------------------------------------------
 
+    @contextmanager
+    def stored_in_half(self) -> Iterator[None]:
+        """Checkpoints that are written inside this block hold the backbone's weights in half precision."""
+        self._in_half = True
+        try:
+            yield
+        finally:
+            self._in_half = False
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what a file needs to stand on its own."""
         checkpoint["flash"] = {
@@ -280,6 +306,13 @@ class TextClassifier(MeasuringModule):
         }
         state = {f"backbone.{name}": tensor for name, tensor in self.backbone.tensors().items()}
         checkpoint["state_dict"] |= {**state, "thresholds": self.thresholds.float()}  # whatever the precision
+        if self._in_half:
+            own = {
+                name: tensor
+                for name, tensor in checkpoint["state_dict"].items()
+                if name.startswith("backbone.")
+            }
+            checkpoint["state_dict"] |= self.backbone.halved(own)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse to resume with another model's labels; take up what its run has found so far."""

@@ -1,6 +1,6 @@
-"""Texts to logits, probabilities or labels from a checkpoint: the one way of inference outside training.
+"""Texts to logits, probabilities or labels from a checkpoint or an export: the one way of inference outside training.
 
-Imports neither torch nor lightning; an encoder's checkpoint needs torch when it is loaded.
+Imports neither torch nor lightning; an encoder's checkpoint needs torch when it is loaded, an ONNX export does not.
 """
 
 from collections.abc import Sequence
@@ -14,6 +14,7 @@ from flash.core.errors import CheckpointError, FlashError
 from flash.text.classification import checkpoint
 from flash.text.classification.backbones import load_backbone
 from flash.text.classification.backbones.linear import Linear
+from flash.text.classification.backbones.onnx import OnnxBackbone, damaged, read_settings
 from flash.text.classification.outputs import Calibration, Output, convert, to_probabilities
 from flash.text.classification.readers import text_array
 from flash.text.classification.thresholds import Thresholds, resolve_thresholds
@@ -37,7 +38,7 @@ class Predictor:
 
     def __init__(
         self,
-        backbone: "Linear | EncoderModule",
+        backbone: "Linear | EncoderModule | OnnxBackbone",
         labels: Sequence[str],
         *,
         multi_label: bool,
@@ -52,11 +53,14 @@ class Predictor:
 
     @classmethod
     def load(cls, path: str | Path) -> "Predictor":
-        """The classifier of a checkpoint file.
+        """The classifier of a checkpoint file, or of a folder that `flash export` wrote.
 
         Raises:
-            CheckpointError: the file is missing, truncated, damaged, foreign or of a newer format.
+            CheckpointError: the file or folder is missing, truncated, damaged, foreign or of a newer format.
+            MissingExtraError: the folder needs a package that is not installed.
         """
+        if Path(path).is_dir():
+            return cls._of_export(Path(path))
         content = checkpoint.read(path)
         settings, arrays = content["flash"], content["state_dict"]
         prefix = "backbone."
@@ -84,6 +88,23 @@ class Predictor:
                 np.array(arrays["calibration_scale"], np.float32),
                 np.array(arrays["calibration_shift"], np.float32),
             ),
+        )
+
+    @classmethod
+    def _of_export(cls, folder: Path) -> "Predictor":
+        settings, arrays = read_settings(folder)
+        backbone: OnnxBackbone | EncoderModule
+        if settings["kind"] == "onnx":
+            backbone = OnnxBackbone.load(folder, settings)
+        else:
+            backbone = _read_transformers(folder, settings)
+        scale, shift = arrays["calibration_scale"], arrays["calibration_shift"]
+        return cls(
+            backbone,
+            settings["labels"],
+            multi_label=settings["multi_label"],
+            thresholds=arrays["thresholds"],
+            calibration=Calibration(scale, shift),
         )
 
     def __repr__(self) -> str:
@@ -140,4 +161,15 @@ def _load_encoder(settings: dict[str, Any], arrays: dict[str, np.ndarray]) -> "E
         module.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in arrays.items()})
     except (RuntimeError, TypeError) as error:  # names or shapes; a type that NumPy lacks
         raise FlashError(f"its weights do not fit its encoder ({str(error).splitlines()[0]})") from error
+    return module.eval()
+
+
+def _read_transformers(folder: Path, settings: dict[str, Any]) -> "EncoderModule":
+    """The encoder of an export that transformers reads too, under the head that it has there."""
+    from flash.text.classification.backbones.encoder_module import EncoderModule
+
+    labels, length = settings["labels"], settings["max_length"]
+    module = EncoderModule.from_pretrained(folder, labels, length, settings["backbone_options"])
+    if not module.encoder.kept_head:
+        raise damaged(folder, "its head has other labels than its settings")
     return module.eval()

@@ -59,6 +59,13 @@ class LinearModule(BackboneModule):
             name: torch.from_numpy(array if array.flags.writeable else array.copy()) for name, array in arrays
         }
 
+    def halved(self, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """The weights as they are."""
+        rank_zero_info(
+            "The linear backbone's weights are stored in 8 bits already: half=True leaves them as they are."
+        )
+        return state
+
     def _load_from_state_dict(
         self, state_dict: Mapping[str, Any], prefix: str, *_args: Any, **_kwargs: Any
     ) -> None:

@@ -1,0 +1,136 @@
+"""`flash export`: a trained encoder as a folder that needs no torch, or as one of transformers."""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+
+from flash.cli import Parser, add_csv_options
+from flash.cli.evaluate import READERS, TEXT_FIELDS
+from flash.core.errors import DataError, FlashError
+from flash.text.classification.exporting import FORMATS, QUANTIZE, ExportReport, export
+from flash.text.classification.readers import Source, check_columns, text_column
+from flash.text.classification.streams import find_format, other_delimiter
+
+DESCRIPTION = "Write a trained encoder as a folder that stands on its own."
+EPILOG = """\
+onnx: the network, its tokenizer, labels, thresholds and calibration, for
+onnxruntime on any processor; flash predict and flash evaluate take the folder
+in place of the model file and import no torch. --quantize int8 makes it smaller
+and faster, and prints how much the probabilities change.
+
+transformers: a folder for transformers.pipeline("text-classification",
+top_k=None), with calibrated probabilities; only for a model that kept the head
+of its checkpoint. Thresholds are not transformers' to know: flash.json has them.
+
+  flash export model.pt
+  flash export model.pt --quantize int8 --sample comments.csv --text_field comment_text
+  flash export model.pt --format transformers --output toxic-model
+"""
+MOST_SAMPLED = 1000
+"""Texts of a sample that are compared, its first ones."""
+
+
+def build_parser() -> Parser:
+    """The options of `flash export`."""
+    parser = Parser("flash export", DESCRIPTION, EPILOG)
+    parser.add_argument("model", metavar="MODEL", help="the file that training saved")
+    parser.add_argument("--format", choices=FORMATS, default="onnx", help="of the folder (default: onnx)")
+    parser.add_argument("--quantize", choices=QUANTIZE, help="of an ONNX folder: matrices in eight bits")
+    parser.add_argument(
+        "--output", metavar="FOLDER", help="the folder (default: beside the model, such as model-onnx-int8)"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier export")
+    parser.add_argument(
+        "--sample",
+        metavar="FILE",
+        help=f"your texts to compare probabilities on, {MOST_SAMPLED:,} at most; else synthetic ones",
+    )
+    parser.add_argument("--input_format", choices=READERS, help="of the sample, if not told by its ending")
+    parser.add_argument(
+        "--text_field", "--input_field", metavar="COLUMN", help="the sample's column of texts"
+    )
+    parser.add_argument(
+        "--encoding", default="utf-8", help="of a CSV or TSV sample, such as cp1252 (default: utf-8)"
+    )
+    add_csv_options(parser)
+    return parser
+
+
+def run(argv: list[str]) -> int:
+    """Export, and print what became of it; returns the exit code."""
+    options = build_parser().parse(argv)
+    if options.text_field is not None and options.sample is None:
+        raise FlashError("--text_field names a column of a sample; type --sample and its file too")
+    report = export(
+        options.model,
+        options.output or default_folder(options.model, options.format, options.quantize),
+        options.format,
+        options.quantize,
+        sample_texts(options),
+        overwrite=options.overwrite,
+    )
+    print(closing_words(report, options.sample))
+    return 0
+
+
+def default_folder(model: str, format: str, quantize: str | None) -> Path:  # noqa: A002  the option's name
+    """Where an export goes that was given no place.
+
+    >>> default_folder("models/toxic.pt", "onnx", "int8")
+    PosixPath('models/toxic-onnx-int8')
+    """
+    path = Path(model)
+    stem = path.stem if path.suffix in (".pt", ".pth", ".ckpt") else path.name
+    return path.with_name("-".join(word for word in (stem, format, quantize) if word))
+
+
+def sample_texts(options: argparse.Namespace) -> pa.Array | None:
+    """The first texts of the sample; None where there is none.
+
+    Raises:
+        DataError: it cannot be read, or its column of texts is not told.
+    """
+    if options.sample is None:
+        return None
+    kind = find_format(options.sample, options.input_format, "input_format")
+    source = READERS[kind](argparse.Namespace(**vars(options), file=options.sample))
+    field = _text_field(
+        source, options.text_field, other_delimiter(source.table.column_names, kind, options.delimiter)
+    )
+    first = replace(source, table=source.table.slice(0, MOST_SAMPLED))
+    return text_column(first, field)
+
+
+def _text_field(source: Source, asked: str | None, other: str | None) -> str:
+    columns = source.table.column_names
+    hint = f"; the header holds {other!r}: pass delimiter={other!r}" if other else ""
+    if asked is not None:
+        return check_columns(columns, [asked], source.name, hint)[0]
+    found = [name for name in TEXT_FIELDS if name in columns] or (columns if len(columns) == 1 else [])
+    if not found:
+        raise DataError(
+            f"{source.name}: which column holds the texts? Its columns are {', '.join(columns)}; type --text_field and "
+            f"one{hint}"
+        )
+    return str(found[0])
+
+
+def closing_words(report: ExportReport, sample: str | None) -> str:
+    """What was written, how far it is from the model file, and what to type next."""
+    kind = {"onnx": "ONNX", "transformers": "transformers"}[report.format]
+    whose = f"{report.texts:,} texts of {sample}" if report.own_texts else f"{report.texts} synthetic texts"
+    advice = "" if report.own_texts else "; --sample FILE compares on yours"
+    lines = [
+        f"Saved {report.folder}: {kind}, {report.quantize or 'float32'}, {report.size / 1e6:,.1f} MB.",
+        f"Its probabilities differ from the model file's by {report.largest:.2g} at most, {report.mean:.2g} on "
+        f"average ({whose}{advice}).",
+        "Try it:",
+        "",
+        f"  printf 'text\\n\"Thank you for your help\"\\n' | flash predict {report.folder} --input -",
+    ]
+    if report.format == "transformers":
+        call = f'pipeline("text-classification", "{report.folder}", top_k=None, truncation=True)'
+        lines.append(f"  python -c 'from transformers import pipeline; print({call}(\"Thank you\"))'")
+    return "\n".join(lines)

@@ -1,0 +1,243 @@
+"""An exported encoder as a backbone: predicts by onnxruntime and the tokenizer alone, and what an export's folder holds.
+
+Imports neither torch nor transformers, and onnxruntime only when a folder is loaded; of the project the errors,
+`extras`, the batches and what a model file holds.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from flash.core.errors import CheckpointError
+from flash.core.extras import require
+from flash.text.classification.backbones.features import Texts
+from flash.text.classification.batching import LONG_TEXT, POOLS, length_batches, tokenize
+from flash.text.classification.saved_parts import short, wrong_setting, wrong_state
+
+FORMAT_VERSION = 1
+"""Raised when an older reader could no longer make sense of the folder."""
+SETTINGS, GRAPH, TOKENIZER = "flash.json", "model.onnx", "tokenizer.json"
+"""The files of an ONNX export: what Flash knows of the model, the network, and its tokenizer."""
+INPUTS, OUTPUT = ("input_ids", "attention_mask"), "logits"
+KINDS = ("onnx", "transformers")
+PREDICT_ROWS = 32
+"""Rows a batch when texts are scored."""
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class ExportedTokenizer:
+    """What `batching.tokenize` asks of a tokenizer.
+
+    Attributes:
+        backend_tokenizer: of the package tokenizers.
+        pad_token_id: the number of the token that batches are padded with.
+        padding_side: "left" or "right".
+        truncation_side: which end of a long text is cut.
+        all_special_tokens: tokens that are one token of any tokenizer.
+    """
+
+    backend_tokenizer: Any
+    pad_token_id: int
+    padding_side: str
+    truncation_side: str
+    all_special_tokens: list[str]
+
+
+class OnnxBackbone:
+    """An exported encoder.
+
+    Args:
+        session: of onnxruntime, with the inputs `INPUTS` (B, T) int64 and the output `OUTPUT` (B, L) float32.
+        tokenizer: the encoder's.
+        settings: what `read_settings` gave.
+    """
+
+    def __init__(self, session: Any, tokenizer: ExportedTokenizer, settings: Mapping[str, Any]) -> None:
+        self.session, self.tokenizer = session, tokenizer
+        self.labels, self.max_length = settings["labels"], settings["max_length"]
+        self.options = settings["backbone_options"]
+
+    @classmethod
+    def load(cls, folder: str | Path, settings: Mapping[str, Any]) -> "OnnxBackbone":
+        """The backbone of a folder that `export` wrote.
+
+        Raises:
+            CheckpointError: its network or its tokenizer is missing, damaged, or another model's.
+            MissingExtraError: onnxruntime or tokenizers is not installed.
+        """
+        runtime, tokenizers = require("onnxruntime", "onnx"), require("tokenizers", "onnx")
+        folder = Path(folder)
+        for name in (GRAPH, TOKENIZER):
+            if not (folder / name).is_file():
+                raise damaged(folder, f"it lacks {name}")
+        options = runtime.SessionOptions()
+        options.log_severity_level = 3  # errors; its warnings are of how it runs a graph
+        try:
+            session = runtime.InferenceSession(
+                str(folder / GRAPH), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # of a kind of its own for each thing that can be wrong with a graph
+            raise damaged(folder, f"onnxruntime cannot read its {GRAPH} ({first_words(error)})") from error
+        found = (
+            sorted(value.name for value in session.get_inputs()),
+            [(value.name, value.shape[-1:]) for value in session.get_outputs()],
+        )
+        if found != (sorted(INPUTS), [(OUTPUT, [len(settings["labels"])])]):
+            raise damaged(
+                folder, f"its {GRAPH} is another model's, not of these {len(settings['labels'])} labels"
+            )
+        try:
+            backend = tokenizers.Tokenizer.from_file(str(folder / TOKENIZER))
+        except Exception as error:  # the package raises nothing more precise
+            raise damaged(folder, f"its {TOKENIZER} cannot be read ({first_words(error)})") from error
+        stored = settings["tokenizer"]
+        tokenizer = ExportedTokenizer(
+            backend,
+            stored["pad_id"],
+            stored["padding_side"],
+            stored["truncation_side"],
+            stored["special_tokens"],
+        )
+        return cls(session, tokenizer, settings)
+
+    def logits(self, texts: Texts) -> Floats:
+        """(N, L) float32, uncalibrated.
+
+        Raises:
+            CheckpointError: the network cannot compute what its settings ask for.
+        """
+        tokens = tokenize(
+            texts.combine_chunks() if hasattr(texts, "combine_chunks") else texts,
+            self.tokenizer,
+            max_length=self.max_length,
+            long_text=self.options["long_text"],
+            overlap=self.options["window_overlap"],
+        )
+        logits = np.empty((len(texts), len(self.labels)), np.float32)
+        for rows in length_batches(
+            tokens.lengths, PREDICT_ROWS, shuffle=False, seed=0, epoch=0, owner=tokens.owner
+        ):
+            batch = dict(zip(INPUTS, tokens.arrays(rows), strict=True))
+            try:
+                found = self.session.run([OUTPUT], batch)[0]
+            except Exception as error:  # as above
+                raise CheckpointError(
+                    f"onnxruntime cannot compute the exported model ({first_words(error)}); export it again"
+                ) from error
+            owners = tokens.owner[rows]
+            places, local = np.unique(owners, return_inverse=True)
+            if len(places) == len(owners):
+                logits[owners] = found
+            else:
+                logits[places] = pool_windows(found, local, len(places), self.options["window_pooling"])
+        return logits
+
+
+def pool_windows(logits: Floats, owner: npt.NDArray[np.int64], texts: int, how: str) -> Floats:
+    """The label logits of texts from those of their windows, (R, L) to (N, L): `batching.pool_windows` in NumPy.
+
+    Args:
+        logits: (R, L).
+        owner: (R,) which of the N texts a row is of, each at least once.
+        texts: N.
+        how: "max" or "mean" over the windows of a text.
+    """
+    if how == "max":
+        highest = np.full((texts, logits.shape[1]), -np.inf, np.float32)
+        np.maximum.at(highest, owner, logits)
+        return highest
+    sums = np.zeros((texts, logits.shape[1]), np.float32)
+    np.add.at(sums, owner, logits)
+    means: Floats = (sums / np.bincount(owner, minlength=texts)[:, None]).astype(np.float32)
+    return means
+
+
+def read_settings(folder: str | Path) -> tuple[dict[str, Any], dict[str, Floats]]:
+    """What an export's folder says of its model, and its numbers a label: thresholds and calibration.
+
+    Raises:
+        CheckpointError: the folder is no export, damaged, or of a newer format.
+    """
+    folder = Path(folder)
+    path = folder / SETTINGS
+    if not path.is_file():
+        holds = ", ".join(sorted(entry.name for entry in folder.iterdir())[:10]) or "nothing"
+        raise CheckpointError(
+            f"the folder {folder} is no exported model (it holds: {holds}); expected a folder that flash export "
+            "wrote, or the file that save_checkpoint wrote"
+        )
+    try:
+        settings = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise damaged(folder, f"its {SETTINGS} cannot be read") from error
+    version = settings.get("export_format") if isinstance(settings, dict) else None
+    if type(version) is not int or version < 1:
+        raise CheckpointError(
+            f"the {SETTINGS} of {folder} is none that flash export wrote; expected a folder that it wrote, or the "
+            "file that save_checkpoint wrote"
+        )
+    if version > FORMAT_VERSION:
+        raise CheckpointError(
+            f"{folder} has export format {version}, written by version {short(settings.get('version'))}; this library "
+            f"reads up to format {FORMAT_VERSION}: install a newer one"
+        )
+    try:
+        names = ("thresholds", "calibration_scale", "calibration_shift")
+        arrays = {name: np.array(settings.get(name), np.float32) for name in names}
+    except (TypeError, ValueError) as error:
+        raise damaged(folder, "its thresholds or its calibration are no numbers") from error
+    if problem := wrong_setting(settings) or wrong_state(settings, arrays) or _wrong_option(settings):
+        raise damaged(folder, problem)
+    return settings, arrays
+
+
+def _wrong_option(settings: dict[str, Any]) -> str | None:
+    """What is wrong with what only an export's settings hold; None for nothing."""
+    options, tokenizer = settings["backbone_options"], settings.get("tokenizer")
+    tokenizer = tokenizer if isinstance(tokenizer, dict) else {}
+    special, overlap = tokenizer.get("special_tokens"), options.get("window_overlap")
+    found = {
+        "kind": (settings.get("kind"), settings.get("kind") in KINDS),
+        "max_length": (
+            settings.get("max_length"),
+            type(settings.get("max_length")) is int and settings["max_length"] > 0,
+        ),
+        "long_text": (options.get("long_text"), options.get("long_text") in LONG_TEXT),
+        "window_pooling": (options.get("window_pooling"), options.get("window_pooling") in POOLS),
+        "window_overlap": (overlap, type(overlap) in (int, float) and 0 <= overlap < 1),
+        "pad_id": (
+            tokenizer.get("pad_id"),
+            type(tokenizer.get("pad_id")) is int and tokenizer["pad_id"] >= 0,
+        ),
+        "special_tokens": (
+            special,
+            type(special) is list and all(type(token) is str for token in special),
+        ),
+        **{
+            side: (tokenizer.get(side), tokenizer.get(side) in ("left", "right"))
+            for side in ("padding_side", "truncation_side")
+        },
+    }
+    for name, (value, holds) in found.items():
+        if not holds:
+            return f"its {name} is {short(value)}, which is none that there is"
+    return None
+
+
+def damaged(folder: Path, problem: str) -> CheckpointError:
+    """The error for an export that cannot be used."""
+    return CheckpointError(f"the export {folder} is damaged: {problem}; export the model again")
+
+
+def first_words(error: BaseException) -> str:
+    """The first line of an error's words without colours, or its kind if it has none."""
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).splitlines()
+    return next((line.strip() for line in lines if line.strip()), type(error).__name__)[:200]

@@ -1,0 +1,101 @@
+"""Two processes on the CPU, over gloo: the same classifier and the same numbers as one with batches twice as large."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+transformers = pytest.importorskip("transformers")
+tokenizers = pytest.importorskip("tokenizers")
+
+SCRIPT = """
+import json
+import sys
+
+import torch
+
+import flash
+from flash.text import TextClassificationData, TextClassifier
+
+folder, devices = sys.argv[1], int(sys.argv[2])
+words = ["banana", "zebra", "hammer"]
+texts = [f"row {i} tells of {words[i % 3]} and {words[i % 5 % 3]} " * (1 + i % 4) for i in range(62)]
+targets = [sorted({words[i % 3], words[i % 5 % 3]}) for i in range(62)]
+found = {}
+for strategy, long_text in (("no_freeze", "truncate"), ("freeze", "window")):
+    data = TextClassificationData.from_lists(
+        train_data=texts[:43], train_targets=targets[:43], val_data=texts[43:], val_targets=targets[43:],
+        batch_size=8 // devices,
+    )
+    torch.manual_seed(0)
+    model = TextClassifier(
+        backbone=folder, labels=data.labels, multi_label=True, max_length=12, learning_rate=3e-3, dropout=0.0,
+        long_text=long_text,
+    )
+    trainer = flash.Trainer(
+        max_epochs=2, accelerator="cpu", devices=devices, strategy="ddp" if devices > 1 else "auto", logger=False,
+        enable_checkpointing=False, enable_progress_bar=False,
+    )
+    trainer.finetune(model, datamodule=data, strategy=strategy)
+    weights = [parameter.detach().double().sum().item() for parameter in model.backbone.parameters()]
+    found[strategy] = {"weights": weights, "steps": trainer.global_step, "rows": model.evaluation.rows}
+    found[strategy]["scores"] = {name: float(value) for name, value in model.evaluation.scalars("val").items()}
+with open(f"{devices}-{trainer.global_rank}.json", "w") as file:
+    json.dump(found, file)
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random BERT without dropout."""
+    made = tmp_path_factory.mktemp("encoder")
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "row", "tells", "of", "and", "banana", "zebra", "hammer"]
+    inner = tokenizers.Tokenizer(
+        tokenizers.models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="[UNK]")
+    )
+    inner.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    inner.post_processor = tokenizers.processors.TemplateProcessing(
+        "[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=inner, unk_token="[UNK]", pad_token="[PAD]"
+    ).save_pretrained(made)
+    config = transformers.BertConfig(
+        vocab_size=len(words),
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=16,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )
+    transformers.BertModel(config).save_pretrained(made)
+    return made
+
+
+def test_the_same_as_one(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(SCRIPT)
+    for devices in (1, 2):
+        done = subprocess.run(
+            [sys.executable, "script.py", str(folder), str(devices)],
+            cwd=tmp_path,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("Validation: 19 rows, 3 labels") == 2  # a fit, and by one process alone
+    one, two, other = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("1-0", "2-0", "2-1"))
+    assert two == other  # both processes hold the same
+    for strategy in ("no_freeze", "freeze"):
+        alone, shared = one[strategy], two[strategy]
+        assert shared["steps"] == alone["steps"] > 2
+        assert shared["weights"] == pytest.approx(alone["weights"], rel=1e-3, abs=1e-3)
+        assert shared["rows"] == alone["rows"] == 19
+        assert len(alone["scores"]) > 20
+        assert shared["scores"] == pytest.approx(alone["scores"], abs=1e-3, nan_ok=True)
