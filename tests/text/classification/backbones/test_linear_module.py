@@ -9,6 +9,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
 
+from flash.core.errors import FlashError
 from flash.text import TextClassificationData, TextClassifier
 from flash.text.classification import checkpoint
 
@@ -180,3 +181,22 @@ def test_a_finished_model_file_holds_no_dual_variables(trained: Any, tmp_path: P
     assert checkpoint.load(tmp_path / "model.pt")["optimizer_states"] == [
         {"converged": True, "passes": passes}
     ]
+
+
+def test_a_checkpoint_brings_what_its_weights_depend_on(
+    make_data: Any, make_trainer: Any, tmp_path: Path
+) -> None:
+    data = make_data()
+    model = TextClassifier(labels=data.labels, multi_label=True, word_share=0.8, buckets=2**12)
+    trainer = make_trainer()
+    trainer.fit(model, datamodule=data)
+    trainer.save_checkpoint(tmp_path / "model.ckpt")
+    expected = trainer.test(model, data.val_dataloader())
+    for share in ("auto", 0.3):
+        fresh = TextClassifier(labels=data.labels, multi_label=True, word_share=share, buckets=2**12)
+        found = make_trainer().test(fresh, data.val_dataloader(), ckpt_path=tmp_path / "model.ckpt")
+        assert found == expected
+        assert fresh.backbone.options()["word_share"] == 0.8
+    other = TextClassifier(labels=data.labels, multi_label=True)
+    with pytest.raises(FlashError, match="has buckets=4096 and this model 4194304; pass buckets=4096"):
+        make_trainer().test(other, data.val_dataloader(), ckpt_path=tmp_path / "model.ckpt")

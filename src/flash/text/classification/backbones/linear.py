@@ -111,8 +111,8 @@ class LinearConfig:
                 f"a power of two from 64 to {MOST_BUCKETS}",
             ),
             "word_share": (
-                isinstance(self.word_share, str) or 0 < self.word_share < 1,
-                "a number between 0 and 1, or 'auto'",
+                isinstance(self.word_share, str) or 0.01 <= self.word_share <= 0.99,
+                "a number from 0.01 to 0.99, or 'auto'",
             ),
             "min_texts": (self.min_texts >= 1, "1 or more"),
             "regularization": (positive["regularization"], "a number from 1e-6 to 1e6, or 'auto'"),

@@ -16,7 +16,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from scipy.sparse import csr_array
 from torch import nn
 
-from flash.core.errors import DataError
+from flash.core.errors import DataError, FlashError
 from flash.text.classification.backbones.fitting import LinearSolver
 from flash.text.classification.backbones.linear import Linear
 from flash.text.classification.backbones.module import BackboneModule
@@ -146,13 +146,27 @@ class LinearModule(BackboneModule):
         return found, "" if folds else "leave folds=0 out"
 
     def resume(self, settings: dict[str, Any], checkpoint: dict[str, Any]) -> None:
-        """The options that a finished fit has chosen."""
-        if not all(state.get("converged") for state in checkpoint.get("optimizer_states", ())):
-            return
-        for name in ("regularization", "word_share"):
-            chosen = settings["backbone_options"].get(name, "auto")
-            if chosen != "auto" and getattr(self.linear.config, name) == "auto":
-                self.linear.choose(**{name: chosen})
+        """The options that its weights depend on, and those that a finished fit has chosen.
+
+        Raises:
+            FlashError: its n-grams are not this model's.
+        """
+        saved, own = settings["backbone_options"], self.options()
+        for name in ("buckets", "word_ngrams", "char_ngrams"):
+            found, mine = (tuple(v) if isinstance(v, list) else v for v in (saved.get(name), own[name]))
+            if found is not None and found != mine:
+                raise FlashError(
+                    f"the checkpoint has {name}={found!r} and this model {mine!r}; pass {name}={found!r}"
+                )
+        share = saved.get("word_share", "auto")
+        if share == "auto":
+            self.linear.word_share = 0.5  # of files before the share was an option
+        else:
+            self.linear.choose(word_share=share)
+        chosen = saved.get("regularization", "auto")
+        finished = all(state.get("converged") for state in checkpoint.get("optimizer_states", ()))
+        if finished and chosen != "auto" and self.linear.config.regularization == "auto":
+            self.linear.choose(regularization=chosen)
 
 
 class _Epoch:

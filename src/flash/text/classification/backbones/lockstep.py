@@ -224,7 +224,7 @@ class Lockstep:
         rows, value = self.rows, self.model.config.bias
         matrix, state = (rows.ends, rows.features, rows.values), (part.duals, part.weight, part.bias)
         add_rows(inside, *matrix, *state, value, -1.0)
-        wanted = part.duals.sum(axis=0, dtype=np.float64) * (len(outside) / len(rows.ends))
+        wanted = part.duals.T.copy().sum(axis=1, dtype=np.float64) * (len(outside) / len(rows.ends))
         balance_rows(outside, *matrix, *state, value, wanted)
         return part
 
