@@ -172,3 +172,31 @@ def refusals() -> Callable[[Path], str]:
         return sentence
 
     return refuse
+
+
+BERT_WORDS = ["row", "tells", "of", "and", "nothing", "banana", "zebra", "hammer"]
+
+
+def _make_bert(folder: Path, hidden: int = 32, **config: Any) -> Path:
+    """A small BERT of `BERT_WORDS` with random weights and without a head, as `save_pretrained` writes it."""
+    transformers, tokenizers = map(pytest.importorskip, ("transformers", "tokenizers"))
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *BERT_WORDS]
+    vocabulary = {word: index for index, word in enumerate(words)}
+    inner = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="[UNK]"))
+    inner.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    inner.post_processor = tokenizers.processors.TemplateProcessing(
+        "[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    names = {"unk_token": "[UNK]", "pad_token": "[PAD]"}
+    transformers.PreTrainedTokenizerFast(tokenizer_object=inner, **names).save_pretrained(folder)
+    torch.manual_seed(0)
+    shape = {"hidden_size": hidden, "intermediate_size": 2 * hidden, "max_position_embeddings": 40}
+    shape |= {"num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": len(words)}
+    transformers.BertModel(transformers.BertConfig(**shape, **config)).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def make_bert() -> Callable[..., Path]:
+    """Makes a small BERT in a folder; keywords go to its configuration."""
+    return _make_bert

@@ -14,32 +14,17 @@ from flash.text import TextClassificationData, TextClassifier
 from flash.text.classification.backbones.encoder_module import EncoderModule, _Batches
 from flash.text.classification.predictor import Predictor
 
-transformers = pytest.importorskip("transformers")
-tokenizers = pytest.importorskip("tokenizers")
+pytest.importorskip("transformers")
+pytest.importorskip("tokenizers")
 
-WORDS = ["row", "tells", "of", "and", "nothing", "banana", "zebra", "hammer"]
 LABELS = ["animal", "fruit", "tool"]
 TEXTS = ["row 1 tells of banana", "row 2 tells of zebra and hammer", "row 3 tells of nothing", ""]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory, make_bert: Callable[..., Path]) -> Path:
     """A tiny BERT with random weights, without a head."""
-    made = tmp_path_factory.mktemp("encoder")
-    vocabulary = {word: index for index, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS])}
-    inner = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="[UNK]"))
-    inner.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
-    inner.post_processor = tokenizers.processors.TemplateProcessing(
-        "[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    transformers.PreTrainedTokenizerFast(
-        tokenizer_object=inner, unk_token="[UNK]", pad_token="[PAD]"
-    ).save_pretrained(made)
-    torch.manual_seed(0)
-    shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
-    config = transformers.BertConfig(vocab_size=len(vocabulary), max_position_embeddings=40, **shape)
-    transformers.BertModel(config).save_pretrained(made)
-    return made
+    return make_bert(tmp_path_factory.mktemp("encoder"))
 
 
 @pytest.fixture
