@@ -252,7 +252,11 @@ def test_fields_that_are_refused(tmp_path: Path, fields: Any, words: str) -> Non
     assert message.endswith(words)
 
 
-@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None,
+    max_examples=25,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(
     targets=st.lists(
         st.lists(st.sampled_from("abc"), max_size=3, unique=True), min_size=2, max_size=12

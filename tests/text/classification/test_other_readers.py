@@ -58,7 +58,7 @@ def test_json_shapes(tmp_path: Path, content: str, field: str | None) -> None:
     assert read_json(path, columns=["text", "labels"], field=field).table.to_pylist() == OBJECTS
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(texts=st.lists(TEXTS, min_size=1, max_size=8), lines=st.booleans())
 def test_json_round_trip(tmp_path: Path, texts: list[str], lines: bool) -> None:
     rows = [{"text": text} for text in texts]

@@ -65,7 +65,7 @@ def test_places_counts_what_it_does_not_name() -> None:
 # ---- CSV
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(
     rows=st.lists(st.tuples(TEXTS, TEXTS), min_size=1, max_size=8), newline=st.sampled_from(["\n", "\r\n"])
 )
