@@ -15,6 +15,7 @@ import re
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -140,6 +141,9 @@ def text_array(texts: Any, name: str) -> pa.LargeStringArray:
         )
     if isinstance(texts, pa.LargeStringArray) and not texts.null_count:
         return texts
+    if isinstance(texts, list) and set(map(type, texts)) == {str}:
+        with suppress(UnicodeEncodeError):  # half a surrogate pair: said which below
+            return pa.array(texts, pa.large_string())
     table = pa.table({"text": to_array(texts, "text", name)})
     return text_column(Source(table, ((name, table.num_rows),)), "text")
 

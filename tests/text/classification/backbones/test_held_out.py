@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flash.text.classification.backbones.features import Rows
-from flash.text.classification.backbones.held_out import as_unseen, hash_rows
+from flash.text.classification.backbones.held_out import as_unseen, hash_rows, take_out
 
 Drawn = list[dict[int, float]]
 rows_of_features = st.lists(
@@ -33,7 +33,12 @@ def test_rows_as_new_texts_are_what_the_plain_loops_say(
     outside = {feature for row in range(count) if row not in inside for feature in drawn[row]}
     rows = sparse(drawn)
     texts = np.bincount(rows.features, minlength=8).astype(np.int64)
-    found = as_unseen(rows, np.array(inside, np.int64), texts, kinds, word_share)
+    rows_inside = np.array(inside, np.int64)
+    take_out(rows_inside, rows.ends, rows.features, texts)
+    assert texts.tolist() == [
+        sum(feature in row for place, row in enumerate(drawn) if place not in inside) for feature in range(8)
+    ]
+    found = as_unseen(rows, rows_inside, texts, kinds, word_share)
     start = 0
     for place, row in enumerate(inside):
         known = {feature: value for feature, value in drawn[row].items() if feature in outside}

@@ -255,7 +255,7 @@ def test_arrays_that_do_not_fit() -> None:
         ({"label_weight": "balanced"}, "is 'balanced'; expected a value such as 1.0"),
         ({"folds": 1}, "option folds of the linear backbone is 1; expected 0, or 2 to 100"),
         ({"folds": 101}, "expected 0, or 2 to 100"),
-        ({"folds": True}, "is True; expected a value such as 5"),
+        ({"folds": True}, "is True; expected a value such as 3"),
         ({"bias": -1.0}, r"option bias of the linear backbone is -1\.0; expected 0 to 1e6"),
         ({"tolerance": 1.0}, r"option tolerance of the linear backbone is 1\.0; expected between 0 and 1"),
         ({"max_passes": 0}, "option max_passes of the linear backbone is 0; expected 1 or more"),

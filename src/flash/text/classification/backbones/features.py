@@ -1,6 +1,7 @@
 """From texts to sparse TF-IDF rows, many texts at a time.
 
-Imports nothing of the project but the errors and the kernels.
+Imports nothing of the project but the errors, and the kernels when there are texts to count: models of other
+backbones are predicted without them.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,7 +17,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from flash.core.errors import DataError
-from flash.text.classification.backbones import kernels
 
 EQUAL_TEXT, SHARE_PER_TENFOLD, MOST_SHARE = 1e7, 0.2, 0.8
 CHARACTER_POWER = 1.5
@@ -58,7 +58,8 @@ def text_buffers(texts: Texts) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.in
         raise DataError(
             f'{texts.null_count} of {len(texts)} texts are null; expected a string each, "" for no text'
         )
-    texts = texts.cast(pa.large_string())
+    if texts.type != pa.large_string():  # a cast to the same takes a tenth of a short text's time
+        texts = texts.cast(pa.large_string())
     if isinstance(texts, pa.ChunkedArray):
         texts = texts.combine_chunks()
     if ARROW_COMPOSES:
@@ -77,6 +78,8 @@ def count_grams(
     texts: Texts, grams: tuple[int, int, int], buckets: int, threads: int | None
 ) -> list[Counted]:
     """The n-grams of texts, a part for each chunk of them: see `kernels.count_texts`."""
+    from flash.text.classification.backbones import kernels
+
     classes = kernels.character_classes()
 
     def count(start: int) -> Counted:
@@ -96,6 +99,8 @@ def choose_features(
     character n-grams to the power `CHARACTER_POWER`.
     The most frequent come first, so that the weights touched most lie together.
     """
+    from flash.text.classification.backbones import kernels
+
     documents = np.zeros(buckets, dtype=np.int32)
     of_rare = np.zeros(buckets, dtype=np.uint8)
     marks = rare.view(np.uint8)
@@ -139,6 +144,8 @@ def weigh_grams(
 
     Empties `counted`, so that its parts and the rows made of them are never in memory together.
     """
+    from flash.text.classification.backbones import kernels
+
     room = sum(len(buckets) for buckets, _, _ in counted)
     features, values = np.empty(room, np.int32), np.empty(room, np.float32)  # untouched memory costs nothing
     ends = []

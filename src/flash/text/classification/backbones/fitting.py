@@ -34,12 +34,13 @@ from flash.text.classification.calibration import fit_calibration
 
 SAMPLE = 8_000
 """Rows outside the held-out fold that are enough to choose by, and the most of it that are scored."""
-ROUGH = 2.5
+ROUGH = 3.0
 """How much more than the tolerance is tolerated when choosing the regularisation."""
 FEWEST_TO_CHOOSE = 200
 """With fewer rows a held-out fold says nothing about the regularisation, and the middle one is taken."""
-ENOUGH = 30_000
-"""Rows with scores that are enough to calibrate and choose thresholds on: no further folds are scored after these."""
+ENOUGH, LEAST_FOLDS = 30_000, 2
+"""Rows with scores that are enough to calibrate and choose thresholds on: no further folds are scored after these,
+once there are two, as each fold's mixture of labels is chosen on the others."""
 FOLD_PASSES = 2
 """Most passes over the rows outside a fold, from the optimum of all rows less the fold's share."""
 
@@ -116,7 +117,9 @@ class LinearSolver:
     def _scored_folds(self) -> int:
         """How many folds are scored, the first so many."""
         folds = self.model.config.folds
-        return 0 if self._folds is None else min(folds, -(-ENOUGH * folds // len(self._folds)))
+        if self._folds is None:
+            return 0
+        return min(folds, max(LEAST_FOLDS, -(-ENOUGH * folds // len(self._folds))))
 
     @property
     def converged(self) -> bool:

@@ -51,8 +51,16 @@ def hash_rows(ends: Indices, features: Int32s, values: Floats) -> npt.NDArray[np
     return hashes
 
 
+@compiled
+def take_out(inside: Indices, ends: Indices, features: Int32s, texts: Indices) -> None:
+    """Take the rows `inside` out of `texts` (F,), how many rows have each feature."""
+    for row in inside:
+        for i in range(row_start(ends, row), ends[row]):
+            texts[features[i]] -= 1
+
+
 def as_unseen(rows: Rows, inside: Indices, texts: Indices, kinds: Int32s, word_share: float) -> Rows:
-    """The rows `inside` as they are to a fit of all others, which has no feature that none of these has.
+    """The rows `inside` as they are to a fit of others, which has no feature that none of these has.
 
     A new text's words that training has not seen are no part of its row, whose length is one without them: a row
     of training that kept its own would have smaller margins than a new text, and calibration would be overconfident.
@@ -60,7 +68,7 @@ def as_unseen(rows: Rows, inside: Indices, texts: Indices, kinds: Int32s, word_s
     Args:
         rows: The TF-IDF rows of all texts.
         inside: Which to return, in this order.
-        texts: (F,), how many rows have each feature.
+        texts: (F,), how many of the rows that were fitted have each feature.
         kinds: (F,), 0 for words and 1 for characters.
         word_share: The share of words in the squared length of a row that has both.
     """
@@ -73,7 +81,7 @@ def as_unseen(rows: Rows, inside: Indices, texts: Indices, kinds: Int32s, word_s
         rows.ends,
         rows.features,
         rows.values,
-        texts.copy(),
+        texts,
         kinds,
         word_share,
         found.features,
@@ -96,10 +104,7 @@ def keep_known(
     new_values: Floats,
     new_ends: Indices,
 ) -> int:
-    """The loops of `as_unseen`: fills the last three, returns how many features remain, and counts down `texts`."""
-    for row in inside:
-        for i in range(row_start(ends, row), ends[row]):
-            texts[features[i]] -= 1
+    """The loops of `as_unseen`: fills the last three, and returns how many features remain."""
     end = 0
     for place in range(len(inside)):
         row, begin = inside[place], end

@@ -1,8 +1,8 @@
 """The linear backbone: hashed n-grams, TF-IDF, and one linear classifier a label; `fitting` trains it.
 
-Imports no torch and no lightning; of the project only the errors and the compiled loops beside it. Word
-n-grams and in-word character n-grams of the normalised text are hashed into buckets; a bucket that training
-has seen is a feature with an inverse document frequency and a weight for each label. sigmoid(logits) are
+Imports no torch and no lightning; of the project only the errors, and the compiled loops beside it once there are
+texts. Word n-grams and in-word character n-grams of the normalised text are hashed into buckets; a bucket that
+training has seen is a feature with an inverse document frequency and a weight for each label. sigmoid(logits) are
 probabilities.
 """
 
@@ -25,7 +25,6 @@ from flash.text.classification.backbones.features import (
     weigh_grams,
     word_share_for,
 )
-from flash.text.classification.backbones.kernels import character_classes, logits_of_texts
 
 if TYPE_CHECKING:  # scipy.sparse is slow to import, and prediction needs none of it
     from scipy.sparse import csc_array
@@ -68,12 +67,12 @@ class LinearConfig:
     "balanced": as many times as there are more texts without it."""
     label_weight: float | tuple[float, ...] = 1.0
     """What each label's C is multiplied by: a number, or one a label."""
-    folds: int = 5
+    folds: int = 3
     """How many folds the training rows are divided into for scores of texts that a model has not seen, from
     which calibration and thresholds come; 0 for none."""
     bias: float = 1.0
     """The value of the constant feature, whose weight is regularised like any other; 0 for no bias."""
-    tolerance: float = 0.2
+    tolerance: float = 0.3
     """The fit ends when no dual variable's gradient, a margin, is larger than this."""
     max_passes: int = 100
     """A fit ends after this many passes over the training rows in any case."""
@@ -201,6 +200,8 @@ class Linear:
         Raises:
             DataError: `texts` are not strings, or one is null.
         """
+        from flash.text.classification.backbones.kernels import character_classes, logits_of_texts
+
         logits = np.empty((len(texts), self.num_labels), dtype=np.float32)
         classes = character_classes()
         idf, weight, scale, bias = self._constants

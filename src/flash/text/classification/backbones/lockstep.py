@@ -16,7 +16,7 @@ from scipy.sparse import csc_array, csr_array
 
 from flash.core.errors import FlashError
 from flash.text.classification.backbones.features import Rows, in_threads
-from flash.text.classification.backbones.held_out import as_unseen
+from flash.text.classification.backbones.held_out import as_unseen, take_out
 from flash.text.classification.backbones.linear import Linear, LinearConfig
 from flash.text.classification.backbones.solver import (
     OFFSET,
@@ -30,6 +30,8 @@ from flash.text.classification.thresholds import column_of_each
 
 COUNTED = 2**24
 """Entries of rows that are counted at a time."""
+SCORED = 8192
+"""Rows that are made anew at a time, to be scored as unseen ones."""
 STILL = 0.1
 """A gradient below this share of the tolerance is left alone in a pass."""
 NARROW = 0.75
@@ -174,10 +176,10 @@ class Lockstep:
     def score(self, inside: Indices) -> Floats:
         """(M, L) margins of the rows `inside` by the weights as they are."""
         scores = np.empty((len(inside), self.model.num_labels), np.float32)
-        unseen = self._as_unseen(inside)
+        known, places = self._texts_outside(inside), np.arange(len(inside))
         in_threads(
             self.model.threads,
-            lambda block: self._write_scores(unseen, block, scores, slice(None)),
+            lambda block: self._write_scores(inside, known, block, scores, places),
             self.blocks,
         )
         return scores
@@ -202,13 +204,13 @@ class Lockstep:
             places: Where in `scores` each row that is taken out stands.
         """
         inside, outside = np.flatnonzero(taken_out), np.flatnonzero(~taken_out)
-        unseen = self._as_unseen(inside)
+        known = self._texts_outside(inside)
 
         def score(block: Block) -> None:
             part = self._without(block, inside, outside)
             for order in orders:
                 self._solve(part, order, costs, tolerance)
-            self._write_scores(unseen, part, scores, places)
+            self._write_scores(inside, known, part, scores, places)
 
         in_threads(self.model.threads, score, self.blocks)
 
@@ -228,10 +230,11 @@ class Lockstep:
         balance_rows(outside, *matrix, *state, value, wanted)
         return part
 
-    def _as_unseen(self, inside: Indices) -> Rows:
-        """Rows as texts that are new to a fit of all others: see `held_out.as_unseen`."""
-        kinds = self.model.arrays()["buckets"] & 1
-        return as_unseen(self.rows, inside, self._texts, kinds, self.model.word_share)
+    def _texts_outside(self, inside: Indices) -> Indices:
+        """How many of the other rows have each feature (F,)."""
+        texts = self._texts.copy()
+        take_out(inside, self.rows.ends, self.rows.features, texts)
+        return texts
 
     @cached_property
     def _texts(self) -> Indices:
@@ -241,14 +244,19 @@ class Lockstep:
             total += np.bincount(features[first : first + COUNTED], minlength=len(total))
         return total
 
-    def _write_scores(self, unseen: Rows, block: Block, scores: Floats, places: Indices | slice) -> None:
-        """The margins of some rows by a block's weights, to the block's labels and some places of `scores`."""
-        margins = np.empty((len(unseen.ends), len(block.bias)), np.float32)
-        value, every = self.model.config.bias, np.arange(len(unseen.ends))
-        score_rows(
-            every, unseen.ends, unseen.features, unseen.values, block.weight, block.bias, value, margins
-        )
-        scores[places, block.labels] = margins
+    def _write_scores(
+        self, inside: Indices, known: Indices, block: Block, scores: Floats, places: Indices
+    ) -> None:
+        """The margins of rows as new texts, by a block's weights, to its labels and these places of `scores`."""
+        kinds, share = self.model.arrays()["buckets"] & 1, self.model.word_share
+        for first in range(0, len(inside), SCORED):
+            part = slice(first, first + SCORED)
+            unseen = as_unseen(self.rows, inside[part], known, kinds, share)
+            margins = np.empty((len(unseen.ends), len(block.bias)), np.float32)
+            matrix = unseen.ends, unseen.features, unseen.values
+            every, value = np.arange(len(unseen.ends)), self.model.config.bias
+            score_rows(every, *matrix, block.weight, block.bias, value, margins)
+            scores[places[part], block.labels] = margins
 
     # ---- the compiled pass ------------------------------------------------------------------------------------
 
