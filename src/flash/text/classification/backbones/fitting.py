@@ -34,7 +34,7 @@ from flash.text.classification.calibration import fit_calibration
 
 SAMPLE = 8_000
 """Rows outside the held-out fold that are enough to choose by, and the most of it that are scored."""
-ROUGH = 3.0
+ROUGH = 2.0
 """How much more than the tolerance is tolerated when choosing the regularisation."""
 FEWEST_TO_CHOOSE = 200
 """With fewer rows a held-out fold says nothing about the regularisation, and the middle one is taken."""
