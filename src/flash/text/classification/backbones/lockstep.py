@@ -30,7 +30,7 @@ from flash.text.classification.thresholds import column_of_each
 
 COUNTED = 2**24
 """Entries of rows that are counted at a time."""
-SCORED = 8192
+SCORED = 2048
 """Rows that are made anew at a time, to be scored as unseen ones."""
 STILL = 0.1
 """A gradient below this share of the tolerance is left alone in a pass."""
