@@ -69,6 +69,7 @@ ENCODERS = {"cpu": ("minilm",), "cuda": ("minilm", "base")}
 ENCODER_TITLES = {"minilm": "MiniLM", "base": "random weights of BERT-base's size"}
 TITLES = {
     "flash": "flash",
+    "fp32": "flash, fp32",
     "int8": "flash, int8 export",
     "trainer": "transformers Trainer",
     "trainer-equal": "transformers Trainer, our settings",
@@ -80,7 +81,7 @@ ON_GPU = {  # what says something of a GPU; the others run on the processor ther
     "minilm": ("train", "freeze", "predict", "floor"),
     "base": ("train", "predict", "floor"),
 }
-CPU_ONLY = ("int8", "bf16")  # of prediction: on a GPU all of it is in bfloat16
+CPU_ONLY = ("fp32", "int8", "bf16")  # of prediction: on a GPU all of it is in bfloat16
 PACKAGES = {
     "accelerate": "accelerate",
     "transformers": "transformers",

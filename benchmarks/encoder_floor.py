@@ -214,7 +214,7 @@ def profile_prediction(case: Any) -> Numbers:
 
     from flash.text.classification.predictor import Predictor
 
-    predictor = Predictor.load(checkpoint(case))
+    predictor = Predictor.load(checkpoint(case), precision=case.precision)
     move(case, predictor)
     texts, _ = case.read("measure", PROFILED_ROWS)
     predictor.probabilities(texts)

@@ -45,8 +45,13 @@ def int8_export(case: Case) -> Path:
 
 
 def predict_flash(case: Case) -> Numbers:
-    """Ours, from the checkpoint."""
+    """Ours, from the checkpoint, in the precision that suits the processor."""
     return predict_with_predictor(case, checkpoint(case))
+
+
+def predict_fp32(case: Case) -> Numbers:
+    """Ours, from the checkpoint, in float32."""
+    return predict_with_predictor(case, checkpoint(case), "32")
 
 
 def predict_int8(case: Case) -> Numbers:
@@ -54,11 +59,12 @@ def predict_int8(case: Case) -> Numbers:
     return predict_with_predictor(case, int8_export(case))
 
 
-def predict_with_predictor(case: Case, path: Path) -> Numbers:
+def predict_with_predictor(case: Case, path: Path, precision: str = "auto") -> Numbers:
     """`Predictor`; on a GPU its encoder is moved there by hand, with bfloat16."""
     from flash.text.classification.predictor import Predictor
 
-    predictor, load = timed_load(lambda: Predictor.load(path))
+    precision = case.precision if case.device == "cuda" else precision
+    predictor, load = timed_load(lambda: Predictor.load(path, precision=precision))
     move(case, predictor)
     texts, _ = case.read("measure", WARM_TEXTS)
     half = uses_half(predictor.backbone, lambda: predictor.probabilities(texts))
@@ -213,6 +219,7 @@ def first_row(command: Sequence[str]) -> Numbers:
 
 PREDICT: Methods = {
     "flash": predict_flash,
+    "fp32": predict_fp32,
     "int8": predict_int8,
     "pipeline": predict_pipeline,
     "sorted": partial(predict_pipeline, order="by characters"),

@@ -32,7 +32,7 @@ def quality_of_predictor(case: Case, path: Path) -> Numbers:
     """Scores of a model that was trained without validation rows, so that it is not calibrated yet."""
     from flash.text.classification.predictor import Predictor
 
-    predictor = Predictor.load(path)
+    predictor = Predictor.load(path, precision=case.precision)
     texts, targets = case.read("measure")
     order = [predictor.labels.index(label) for label in case.columns.labels]
     return qualities(predictor.logits(texts)[:, order], texts, targets)

@@ -83,11 +83,39 @@ def imported() -> Callable[..., set[str]]:
             "lightning",
             "numba",
             "numpy",
+            "pandas",
             "pyarrow",
             "pytorch_lightning",
             "scipy",
             "torch",
             "tqdm",
+            "transformers",
         }
 
     return ask
+
+
+@pytest.fixture(scope="session")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny random BERT with positions for 40 tokens and a head without labels."""
+    import torch
+
+    transformers = pytest.importorskip("transformers")
+    tokenizers = pytest.importorskip("tokenizers")
+    folder = tmp_path_factory.mktemp("encoder") / "bert"
+    words = ["[UNK]", "[PAD]", "[CLS]", "[SEP]", "a", "zebra", "banana"]
+    inner = tokenizers.Tokenizer(
+        tokenizers.models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="[UNK]")
+    )
+    inner.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    inner.add_special_tokens(words[:4])
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=inner, unk_token="[UNK]", pad_token="[PAD]"
+    ).save_pretrained(folder)
+    torch.manual_seed(0)
+    shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24}
+    config = transformers.BertConfig(
+        vocab_size=len(words), pad_token_id=1, max_position_embeddings=40, **shape
+    )
+    transformers.BertModel(config).save_pretrained(folder)
+    return folder

@@ -72,7 +72,8 @@ def test_what_is_printed(exported: tuple[Path, list[str]], encoder_model: Path) 
     assert lines[0].startswith(f"Saved {folder}: ONNX, int8, ")
     assert lines[0].endswith(" MB.")
     difference = np.abs(
-        Predictor.load(folder).probabilities(TEXTS) - Predictor.load(encoder_model).probabilities(TEXTS)
+        Predictor.load(folder).probabilities(TEXTS)
+        - Predictor.load(encoder_model, precision="32").probabilities(TEXTS)
     )
     assert 0 < difference.mean() < difference.max() < 0.1
     sample = encoder_model.with_name("comments.csv")
@@ -83,14 +84,14 @@ def test_what_is_printed(exported: tuple[Path, list[str]], encoder_model: Path) 
     assert lines[-1] == f"  printf 'text\\n\"Thank you for your help\"\\n' | flash predict {folder} --input -"
 
 
-def test_predict_takes_the_folder_and_imports_no_torch(
+def test_predict_takes_the_folder_and_imports_little(
     exported: tuple[Path, list[str]], imported: Callable[..., set[str]], tmp_path: Path
 ) -> None:
     folder, _ = exported
     source, target = tmp_path / "in.csv", tmp_path / "out.jsonl"
     source.write_text("\n".join(["text", *TEXTS]) + "\n")
     modules = imported("predict", folder, "--input", source, "--output", target)
-    assert not modules & {"torch", "lightning", "pytorch_lightning"}
+    assert modules == {"numpy", "pyarrow"}
     rows = [json.loads(line) for line in target.read_text().splitlines()]
     expected = Predictor.load(folder).probabilities(TEXTS)
     np.testing.assert_allclose([row["insult_probability"] for row in rows], expected[:, 1], atol=1e-6)

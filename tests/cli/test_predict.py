@@ -56,6 +56,45 @@ def test_the_command_of_the_readme(
     assert [row["tool_probability"] for row in rows] == [str(value) for value in expected[:, 2]]
 
 
+@pytest.mark.parametrize(
+    ("columns", "found"),
+    [
+        (["id", "text", "comment_text"], "text"),
+        (["id", "comment_text", "date"], "comment_text"),
+        (["animal", "body", "fruit", "tool"], "body"),
+        (["label", "body"], "body"),
+    ],
+)
+def test_the_column_of_texts_is_found_as_evaluate_finds_it(
+    model: Path, tmp_path: Path, columns: list[str], found: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, target = tmp_path / "in.csv", tmp_path / "out.jsonl"
+    row = {name: "a zebra" if name == found else "0" for name in columns}
+    source.write_text(f"{','.join(row)}\n{','.join(row.values())}\n")
+    assert main(["predict", str(model), "--input", str(source), "--output", str(target)]) == 0
+    assert json.loads(target.read_text())["labels"] == ["animal"]
+    if not {"label", "animal"} & set(columns):
+        source.write_text(f"{','.join(row)},label\n{','.join(row.values())},animal\n")
+    else:
+        source.write_text(
+            source.read_text().replace("0,a zebra", "animal,a zebra" if "label" in columns else "1,a zebra")
+        )
+    assert main(["evaluate", str(model), str(source), "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["input_field"], shown["subset_accuracy"]) == (found, 1.0)
+
+
+def test_a_column_of_texts_that_cannot_be_told_is_asked_for(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "in.csv"
+    source.write_text("id,body,label\n1,a zebra,animal\n")
+    assert main(["predict", str(model), "--input", str(source)]) == 2
+    assert capsys.readouterr().err.endswith(
+        "in.csv has 3 columns (id, body, label); type --input_field and the one of texts\n"
+    )
+
+
 def test_standard_output_is_the_default(
     model: Path, comments: Path, capsysbinary: pytest.CaptureFixture[bytes]
 ) -> None:
@@ -185,6 +224,27 @@ def test_single_label(single_label_model: Path, comments: Path) -> None:
     assert all(abs(sum(float(row[name]) for name in NEW[1:]) - 1) < 1e-5 for row in rows)
 
 
+class Terminal(io.StringIO):
+    """A screen that somebody looks at."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_the_bar_on_a_terminal_knows_how_many_rows_there_are(
+    model: Path, comments: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stderr", screen)
+    words = ["predict", str(model), "--input", str(comments), "--output", str(comments.parent / "out.jsonl")]
+    assert main(words) == 0
+    assert "100%" in screen.getvalue()
+    assert "3.00/3.00 [" in screen.getvalue()
+    assert "rows/s]" in screen.getvalue()
+    assert main(["predict", str(model), "--input", "comments.what"]) == 2
+    assert "comments.what: the ending tells no format" in screen.getvalue()
+
+
 def test_a_header_without_rows_gets_a_note(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -239,7 +299,6 @@ def test_mistakes_in_the_file(model: Path, comments: Path, capsys: pytest.Captur
             ["--input_field", "coment_text"],
             "comments.csv: unknown column 'coment_text'; did you mean 'comment_text'? Known: id, co",
         ),
-        ([], "comments.csv has 2 columns (id, comment_text); type --input_field and the one of texts"),
         (["--input_field", "id", "--batch_size", "0"], "batch_size is 0; expected 1 or more"),
         (["--input_field", "id", "--thresholds", "2"], "thresholds has 2.0 for 'animal'"),
     ):

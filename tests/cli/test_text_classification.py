@@ -6,15 +6,12 @@ import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from jsonargparse import Namespace
 
 from flash.__main__ import main
 from flash.cli import options
-from flash.cli import text_classification as command
-from flash.cli.text_classification import model_options
+from flash.cli import training as command
 from flash.core.errors import DownloadError
 from flash.text import TextClassifier
 from flash.text.classification.backbones.linear import Linear
@@ -170,27 +167,14 @@ def test_the_objective_of_the_thresholds(comments: Path, capsys: pytest.CaptureF
     assert "cannot show precision>=0.99 for" in " ".join(capsys.readouterr().out.split())
 
 
-def test_the_help_of_the_thresholds(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("COLUMNS", "80")
-    with pytest.raises(SystemExit):
-        main(["text_classification", "--help"])
-    shown = " ".join(capsys.readouterr().out.split())
-    assert "or auto: chosen by cross-validation on the training rows (default: auto)" in shown
-    assert "what auto chooses thresholds for: macro_f1, micro_f1, macro_f2" in shown
-    assert "(default: macro_f1)" in shown
-
-
-def test_the_next_commands_name_the_model_and_the_column(
+def test_an_earlier_model_is_replaced_and_it_is_said(
     comments: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run("--output", "mine.pt", *CSV) == 0
-    printed = capsys.readouterr().out
-    assert (
-        "predict mine.pt --input comments.csv --input_field comment_text --output predictions.csv" in printed
-    )
-    assert "evaluate mine.pt test.csv --input_field comment_text" in printed
+    assert "replaced" not in capsys.readouterr().err
+    assert run("--output", "mine.pt", "--model.thresholds", "0.25", *CSV) == 0
+    assert capsys.readouterr().err.splitlines()[-1] == "flash: note: the earlier mine.pt is replaced"
+    assert Predictor.load("mine.pt").thresholds.tolist() == [0.25, 0.25]
 
 
 @pytest.mark.parametrize(
@@ -253,36 +237,6 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(
     assert list(Path().iterdir()) == [comments]
 
 
-def test_the_help_a_person_needs_comes_first(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        main(["text_classification", "--help"])
-    first = capsys.readouterr().out.splitlines()[:20]
-    assert any("flash text_classification from_sample" in line for line in first)
-    assert any("from_csv --input_field" in line for line in first)
-
-
-@pytest.mark.parametrize("source", list(command.SOURCES))
-def test_the_help_of_a_source_fits_two_screens(
-    source: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("COLUMNS", "80")
-    with pytest.raises(SystemExit):
-        main(["text_classification", source, "--help"])
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) <= 2 * 24
-    shown = "\n".join(lines)
-    for option in ("--val_split", "--batch_size", "--seed"):
-        assert option in shown
-
-
-def test_every_option_that_is_shown_is_explained() -> None:
-    _, subparsers = options.build_parser(command.SOURCES)
-    assert list(subparsers) == list(command.SOURCES)
-    for subparser in subparsers.values():
-        actions = subparser._actions
-        assert [action.dest for action in actions if not action.help] == []
-
-
 def test_ctrl_c_ends_with_130_one_sentence_and_no_half_written_file(
     tmp_path: Path, flash: Callable[..., "subprocess.Popen[bytes]"]
 ) -> None:
@@ -300,18 +254,6 @@ def test_ctrl_c_ends_with_130_one_sentence_and_no_half_written_file(
         "Interrupted; no half-written file is left behind"
     ]
     assert list(tmp_path.iterdir()) == []
-
-
-def test_an_encoder_is_not_given_the_linear_backbones_options() -> None:
-    made: Any = Namespace
-    encoder = made(model=made(backbone="./folder", max_length=64, word_ngrams=2, folds=3))
-    assert model_options(encoder) == {
-        "backbone": "./folder",
-        "max_length": 64,
-        "folds": 3,
-    }  # what was typed stays
-    linear = made(model=made(backbone="linear", word_ngrams=2))
-    assert model_options(linear) == {"backbone": "linear", "word_ngrams": 2}
 
 
 def test_gathered_lists() -> None:

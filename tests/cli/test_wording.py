@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from flash.cli import evaluate, predict
 from flash.cli.options import build_parser
-from flash.cli.text_classification import SOURCES
-from flash.cli.wording import OPTIONS, as_options
+from flash.cli.training import SOURCES
+from flash.cli.wording import MODEL_OPTIONS, OPTIONS, as_options
 
 
 @pytest.mark.parametrize(
@@ -35,6 +35,8 @@ from flash.cli.wording import OPTIONS, as_options
         ("labels=None", "--labels null"),
         ("target_fields=", "--target_fields"),
         ("another delimiter=", "another --delimiter"),
+        ("max_length=40", "--model.max_length 40"),
+        ("lr_scheduler='constant'", "--model.lr_scheduler constant"),
     ],
 )
 @pytest.mark.parametrize(
@@ -84,6 +86,9 @@ def test_no_sentence_breaks_it(sentence: str) -> None:
 
 def test_each_is_an_option_of_a_command() -> None:
     parsers: list[argparse.ArgumentParser] = [predict.build_parser(), evaluate.build_parser()]
-    parsers += build_parser(SOURCES)[1].values()
+    command, sources = build_parser(SOURCES)
+    parsers += [command, *sources.values()]
     known = {name for parser in parsers for action in parser._actions for name in action.option_strings}
     assert {f"--{name}" for name in OPTIONS} <= known
+    assert {f"--model.{name}" for name in MODEL_OPTIONS} <= known
+    assert not OPTIONS & MODEL_OPTIONS

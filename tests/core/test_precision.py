@@ -8,7 +8,8 @@ from lightning.pytorch.accelerators import CPUAccelerator
 
 import flash
 from flash.core import precision
-from flash.core.precision import fastest_precision
+from flash.core.errors import FlashError
+from flash.core.precision import OF_PREDICTION, check_precision, fastest_precision, predicts_in_bfloat16
 
 
 @pytest.mark.parametrize(
@@ -67,3 +68,17 @@ def test_the_trainer_says_what_it_took(
         "precision='bf16-mixed', as this processor multiplies bfloat16 matrices in hardware." in caplog.text
     )
     assert flash.Trainer(accelerator="cpu", logger=False).precision == "32-true"
+
+
+@pytest.mark.parametrize("name", OF_PREDICTION)
+def test_precisions_of_prediction(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for can in (True, False):
+        monkeypatch.setattr(precision, "_instructions", lambda can=can: {"amx_bf16": can})
+        expected = can if name == "auto" else name.startswith("bf16")
+        assert predicts_in_bfloat16(check_precision(name)) == expected
+
+
+def test_precisions_by_number() -> None:
+    assert check_precision(32) == "32"
+    with pytest.raises(FlashError, match=r"unknown precision '16'"):
+        check_precision(16)

@@ -6,14 +6,32 @@ Here is what the verbs share: how options are read. Imports only the standard li
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, NoReturn
 
 from flash.core.errors import FlashError, unknown_name
+
+if TYPE_CHECKING:
+    from flash.text.classification.predictor import Predictor
 
 
 def note(sentence: str) -> None:
     """Tell the user something that is no part of the output."""
     sys.stderr.write(f"flash: note: {sentence}\n")
+
+
+def announced(predictor: "Predictor") -> AbstractContextManager[None]:
+    """Tell the user if loops of the linear backbone are compiled inside this block.
+
+    A model without them is spared the import of their compiler.
+    """
+    from flash.text.classification.backbones.linear import Linear
+
+    if not isinstance(predictor.backbone, Linear):
+        return nullcontext()
+    from flash.text.classification.backbones.kernels import announced_compilation
+
+    return announced_compilation(note)
 
 
 class Parser(argparse.ArgumentParser):
@@ -94,6 +112,26 @@ def add_csv_options(parser: argparse.ArgumentParser) -> None:
         choices=("true", "false"),
         default="true",
         help="false if a double quote is an ordinary character in CSV (default: true)",
+    )
+
+
+def add_precision_option(parser: argparse.ArgumentParser) -> None:
+    """Add the precision that a model file of an encoder predicts in."""
+    parser.add_argument(
+        "--precision",
+        default="auto",
+        metavar="P",
+        help="of an encoder's model file: 32, bf16, or auto (default): bf16 where the processor multiplies such "
+        "matrices in hardware",
+    )
+
+
+def add_trust_option(parser: argparse.ArgumentParser) -> None:
+    """Add whether Python code that came with a model's encoder may run."""
+    parser.add_argument(
+        "--trust_remote_code",
+        action="store_true",
+        help="run the Python code that came with the encoder, if the model was trained with it",
     )
 
 

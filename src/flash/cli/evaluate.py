@@ -8,9 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from flash.cli import Parser, add_csv_options, note, note_unused_thresholds, parse_thresholds
+from flash.cli import (
+    Parser,
+    add_csv_options,
+    add_precision_option,
+    add_trust_option,
+    announced,
+    note_unused_thresholds,
+    parse_thresholds,
+)
 from flash.core.errors import DataError, unknown_name
-from flash.text.classification.backbones.kernels import announced_compilation
 from flash.text.classification.encoding import encode_targets
 from flash.text.classification.metrics import Evaluation, evaluate
 from flash.text.classification.mistakes import some_of
@@ -18,7 +25,7 @@ from flash.text.classification.other_readers import read_json, read_parquet
 from flash.text.classification.predictor import Predictor
 from flash.text.classification.readers import Source, check_columns, read_csv, text_column
 from flash.text.classification.report import format_table
-from flash.text.classification.streams import find_format, other_delimiter
+from flash.text.classification.streams import TARGET_FIELDS, find_format, find_texts, other_delimiter
 from flash.text.classification.targets import infer_format
 from flash.text.classification.thresholds import Thresholds, resolve_thresholds
 
@@ -34,8 +41,6 @@ the column `text` or `comment_text`, otherwise the only column that is no target
   flash evaluate model.pt test.csv --target_fields tags --label_delimiter ";"
   flash evaluate model.pt test.parquet --thresholds 0.5 --json > scores.json
 """
-TEXT_FIELDS = ("text", "comment_text")
-TARGET_FIELDS = ("labels", "label")
 
 
 def build_parser() -> Parser:
@@ -69,6 +74,8 @@ def build_parser() -> Parser:
         "--encoding", default="utf-8", help="of a CSV or TSV file, such as cp1252 (default: utf-8)"
     )
     add_csv_options(parser)
+    add_precision_option(parser)
+    add_trust_option(parser)
     return parser
 
 
@@ -77,7 +84,9 @@ def run(argv: list[str]) -> int:
     options = build_parser().parse(argv)
     thresholds = parse_thresholds(options.thresholds)
     kind = find_format(options.file, options.input_format, "input_format")
-    predictor = Predictor.load(options.model)
+    predictor = Predictor.load(
+        options.model, precision=options.precision, trust_remote_code=options.trust_remote_code
+    )
     note_unused_thresholds(thresholds, predictor.multi_label)
     source = READERS[kind](options)
     fields = choose_fields(
@@ -87,7 +96,7 @@ def run(argv: list[str]) -> int:
         options.target_fields,
         other_delimiter(source.table.column_names, kind, options.delimiter),
     )
-    with announced_compilation(note):
+    with announced(predictor):
         evaluation = evaluate_source(
             predictor,
             source,
@@ -257,15 +266,13 @@ def _find_texts(source: Source, asked: str | None, targets: str | list[str], hin
     columns = source.table.column_names
     if asked is not None:
         return check_columns(columns, [asked], source.name, hint)[0]
-    taken = {targets} if isinstance(targets, str) else set(targets)
-    others = [name for name in columns if name not in taken]
-    found = [name for name in TEXT_FIELDS if name in others] or (others if len(others) == 1 else [])
-    if not found:
+    found = find_texts(columns, [targets] if isinstance(targets, str) else targets)
+    if found is None:
         raise DataError(
             f"{source.name}: which column holds the texts? Its columns are {', '.join(columns)}; "
             f"type --input_field and one{hint}"
         )
-    return found[0]
+    return found
 
 
 def _described(source: Source, fields: Fields) -> dict[str, Any]:

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from flash.cli import Parser, add_csv_options
-from flash.cli.evaluate import READERS, TEXT_FIELDS
+from flash.cli import Parser, add_csv_options, add_trust_option
+from flash.cli.evaluate import READERS
 from flash.core.errors import DataError, FlashError
 from flash.text.classification.exporting import FORMATS, QUANTIZE, ExportReport, export
 from flash.text.classification.readers import Source, check_columns, text_column
-from flash.text.classification.streams import find_format, other_delimiter
+from flash.text.classification.streams import find_format, find_texts, other_delimiter
 
 DESCRIPTION = "Write a trained encoder as a folder that stands on its own."
 EPILOG = """\
@@ -21,8 +21,10 @@ in place of the model file and import no torch. --quantize int8 makes it smaller
 and faster, and prints how much the probabilities change.
 
 transformers: a folder for transformers.pipeline("text-classification",
-top_k=None), with calibrated probabilities; only for a model that kept the head
-of its checkpoint. Thresholds are not transformers' to know: flash.json has them.
+top_k=None), with calibrated probabilities; for a model that kept the head of its
+checkpoint, or was trained with --model.pooling model. The pipeline reads the start
+of a long text alone, also where the model reads windows. Thresholds are not
+transformers' to know: flash.json has them.
 
   flash export model.pt
   flash export model.pt --quantize int8 --sample comments.csv --text_field comment_text
@@ -55,6 +57,7 @@ def build_parser() -> Parser:
         "--encoding", default="utf-8", help="of a CSV or TSV sample, such as cp1252 (default: utf-8)"
     )
     add_csv_options(parser)
+    add_trust_option(parser)
     return parser
 
 
@@ -70,6 +73,7 @@ def run(argv: list[str]) -> int:
         options.quantize,
         sample_texts(options),
         overwrite=options.overwrite,
+        trust_remote_code=options.trust_remote_code,
     )
     print(closing_words(report, options.sample))
     return 0
@@ -108,13 +112,13 @@ def _text_field(source: Source, asked: str | None, other: str | None) -> str:
     hint = f"; the header holds {other!r}: pass delimiter={other!r}" if other else ""
     if asked is not None:
         return check_columns(columns, [asked], source.name, hint)[0]
-    found = [name for name in TEXT_FIELDS if name in columns] or (columns if len(columns) == 1 else [])
-    if not found:
+    found = find_texts(columns, ())
+    if found is None:
         raise DataError(
             f"{source.name}: which column holds the texts? Its columns are {', '.join(columns)}; type --text_field and "
             f"one{hint}"
         )
-    return str(found[0])
+    return found
 
 
 def closing_words(report: ExportReport, sample: str | None) -> str:

@@ -2,14 +2,23 @@
 
 import argparse
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 
-from tqdm import tqdm
-
-from flash.cli import Parser, add_csv_options, note, note_unused_thresholds, parse_thresholds
-from flash.text.classification.backbones.kernels import announced_compilation
-from flash.text.classification.blocks import READERS, ROWS
+from flash.cli import (
+    Parser,
+    add_csv_options,
+    add_precision_option,
+    add_trust_option,
+    announced,
+    note,
+    note_unused_thresholds,
+    parse_thresholds,
+)
+from flash.core.errors import FlashError
+from flash.text.classification.blocks import READERS, ROWS, Dialect
 from flash.text.classification.predictor import Predictor
-from flash.text.classification.streams import predict_file
+from flash.text.classification.streams import find_format, predict_file
 from flash.text.classification.thresholds import Thresholds
 from flash.text.classification.writers import WRITERS
 
@@ -22,8 +31,12 @@ they are a list. A file appears when it is whole; Ctrl-C or an error leaves an
 earlier one as it was. The format is told by the file's ending (.csv .txt .tsv
 .tab .jsonl .ndjson .json .parquet); .gz, .bz2 and .zst inputs are unpacked.
 
-  flash predict model.pt --input comments.csv --input_field comment_text \\
-      --output predictions.csv
+Without --input_field, texts are the column `text` or `comment_text`, otherwise
+the only column that is not named as one of the model's labels, nor `labels` or
+`label`.
+
+  flash predict model.pt --input comments.csv --output predictions.csv
+  flash predict model.pt --input posts.csv --input_field body --output out.csv
   flash predict model.pt --input comments.parquet --output predictions.jsonl
   zcat comments.csv.gz | flash predict model.pt --input - --input_field text | head
 """
@@ -40,7 +53,7 @@ def build_parser() -> Parser:
         "--output", default="-", metavar="FILE", help="the predictions; - (default) for standard output"
     )
     parser.add_argument(
-        "--input_field", metavar="COLUMN", help="the column of texts; needed if there are several columns"
+        "--input_field", metavar="COLUMN", help="the column of texts, if it is not found by itself"
     )
     parser.add_argument(
         "--thresholds",
@@ -58,6 +71,8 @@ def build_parser() -> Parser:
         "--encoding", default="utf-8", help="of text input, such as cp1252; output is UTF-8 (default: utf-8)"
     )
     add_csv_options(parser)
+    add_precision_option(parser)
+    add_trust_option(parser)
     parser.add_argument(
         "--prefix", default="", help="what the names of the new columns begin with, such as predicted_"
     )
@@ -75,9 +90,11 @@ def run(argv: list[str]) -> int:
     """Predict; returns the exit code."""
     options = build_parser().parse(argv)
     thresholds = parse_thresholds(options.thresholds)
-    predictor = Predictor.load(options.model)
+    predictor = Predictor.load(
+        options.model, precision=options.precision, trust_remote_code=options.trust_remote_code
+    )
     note_unused_thresholds(thresholds, predictor.multi_label)
-    with announced_compilation(note):
+    with announced(predictor):
         rows = _predict(options, thresholds, predictor)
     if rows == 0:
         name = "standard input" if options.input == "-" else options.input
@@ -86,9 +103,9 @@ def run(argv: list[str]) -> int:
 
 
 def _predict(options: argparse.Namespace, thresholds: Thresholds, predictor: Predictor) -> int:
-    # Not between the rows on the screen; None is tqdm's word for "only if standard error is a terminal".
-    quiet = True if options.output == "-" and sys.stdout.isatty() else None
-    with tqdm(unit=" rows", unit_scale=True, disable=quiet, file=sys.stderr) as bar:
+    # not between the rows on the screen
+    shown = sys.stderr.isatty() and not (options.output == "-" and sys.stdout.isatty())
+    with _progress(options) if shown else nullcontext(lambda rows: None) as progress:
         return predict_file(
             predictor,
             options.input,
@@ -102,5 +119,21 @@ def _predict(options: argparse.Namespace, thresholds: Thresholds, predictor: Pre
             quoting=options.quoting == "true",
             rows=options.batch_size,
             prefix=options.prefix,
-            progress=bar.update,
+            progress=progress,
         )
+
+
+@contextmanager
+def _progress(options: argparse.Namespace) -> Iterator[Callable[[int], object]]:
+    """What shows how far it is, and how long the rest takes where the number of rows is known, on standard error."""
+    from tqdm import tqdm  # not where nobody looks: its import takes longer than a short file
+
+    from flash.text.classification.row_counts import count_rows
+
+    total = None
+    with suppress(FlashError):  # which predicting raises, too
+        kind = find_format(options.input, options.input_format, "input_format")
+        dialect = Dialect(options.encoding, options.delimiter, options.quoting == "true")
+        total = count_rows(options.input, kind, dialect)
+    with tqdm(total=total, unit=" rows", unit_scale=True, file=sys.stderr) as bar:
+        yield bar.update

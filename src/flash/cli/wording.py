@@ -19,11 +19,19 @@ OPTIONS = frozenset(
 )
 """The Python keywords that are options of the same name."""
 
+MODEL_OPTIONS = frozenset(
+    {
+        *("max_length", "learning_rate", "layer_decay", "lr_scheduler", "loss_fn", "pos_weight", "long_text"),
+        *("window_overlap", "revision"),
+    }
+)
+"""Those that are options of the model."""
+
 _TEXT = r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\""
 _KEYWORD = re.compile(
     # Quoted words are the user's, such as a column's name, and stay; an apostrophe inside a word opens none.
     rf"(?<!\w)(?P<quoted>{_TEXT})(?!\w)"
-    rf"|(?<![\w.\-/])(?P<name>{'|'.join(sorted(OPTIONS, key=len, reverse=True))})="
+    rf"|(?<![\w.\-/])(?P<name>{'|'.join(sorted(OPTIONS | MODEL_OPTIONS, key=len, reverse=True))})="
     rf"(?P<value>{_TEXT}|\[(?:{_TEXT}|[^\]\[\"'])*\]|\.\.\.|-?[0-9]+(?:\.[0-9]+)?|(?:True|False|None)\b|(?=[\s,;.)]|$))"
 )
 
@@ -40,7 +48,8 @@ def as_options(sentence: str) -> str:
 def _as_option(found: re.Match[str]) -> str:
     if found["quoted"]:
         return found[0]
-    return " ".join([f"--{found['name']}", *_as_words(found["value"])])
+    name = f"--model.{found['name']}" if found["name"] in MODEL_OPTIONS else f"--{found['name']}"
+    return " ".join([name, *_as_words(found["value"])])
 
 
 def _as_words(value: str) -> list[str]:

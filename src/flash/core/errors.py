@@ -26,6 +26,10 @@ class DownloadError(FlashError):
     """A transfer or an archive that could not be completed safely."""
 
 
+class RemoteCodeError(FlashError):
+    """Python code that comes with an encoder, and that may not run or cannot be had."""
+
+
 class MissingExtraError(FlashError, ImportError):
     """An optional dependency that is not installed; the message holds the pip command."""
 

@@ -2,12 +2,18 @@
 
 import re
 from importlib import import_module
-from importlib.metadata import requires
 from types import ModuleType
 
 from flash.core.errors import MissingExtraError
 
 DISTRIBUTION = "flash-multilabel"
+
+
+def requires(distribution: str) -> list[str] | None:
+    """What an installed distribution needs, as its metadata says."""
+    from importlib import metadata  # its import takes longer than finding that a module is there
+
+    return metadata.requires(distribution)
 
 
 def require(module: str, extra: str) -> ModuleType:

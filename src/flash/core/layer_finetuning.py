@@ -180,3 +180,26 @@ def _layers(pl_module: pl.LightningModule) -> list[list[nn.Parameter]]:
             "BaseFinetuning callback that knows this model"
         )
     return list(layers())
+
+
+def add_strategy(trainer: pl.Trainer) -> None:
+    """Give a trainer what its strategy needs, in place of what an earlier fit's did; the user's callbacks stay.
+
+    A callback that was given as the strategy and is the trainer's already is not there twice.
+    """
+    holder: Any = trainer
+    callbacks: list[pl.Callback] = holder.callbacks
+    callbacks[:] = [each for each in callbacks if each is not getattr(holder, "of_strategy", None)]
+    strategy, holder.of_strategy = getattr(holder, "finetuning", None), None
+    if isinstance(strategy, FinetuningStrategy) and strategy.name not in ("no_freeze", "lora"):
+        holder.of_strategy = LayerFinetuning(strategy)
+    elif isinstance(strategy, BaseFinetuning) and not any(each is strategy for each in callbacks):
+        holder.of_strategy = strategy
+    if holder.of_strategy is not None:
+        callbacks.append(holder.of_strategy)
+
+
+def has_finetuning_of_its_own(trainer: pl.Trainer) -> bool:
+    """Whether layers freeze by a callback of the user's, which adds to the optimiser what it unfreezes."""
+    callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    return any(isinstance(one, BaseFinetuning) and not isinstance(one, LayerFinetuning) for one in callbacks)

@@ -1,10 +1,39 @@
 """Which floating-point precision a machine computes fastest in.
 
-Imports nothing of the project; torch only when asked.
+Imports nothing of the project but its errors; torch only when asked.
 """
 
 from collections.abc import Mapping
 from typing import Any, cast
+
+from flash.core.errors import FlashError, unknown_name
+
+OF_PREDICTION = {
+    "auto": None,
+    "32": False,
+    "bf16": True,
+    "32-true": False,
+    "bf16-mixed": True,
+    "bf16-true": True,
+}
+"""Names of precisions that predictions can have, Lightning's among them, and whether that is bfloat16; None: it depends."""
+
+
+def check_precision(precision: str | int) -> str:
+    """The name of a prediction's precision.
+
+    Raises:
+        FlashError: there is none of that name.
+    """
+    if str(precision) not in OF_PREDICTION:
+        raise FlashError(unknown_name("precision", str(precision), OF_PREDICTION))
+    return str(precision)
+
+
+def predicts_in_bfloat16(precision: str) -> bool:
+    """Whether a processor predicts in bfloat16; with "auto", if it multiplies such matrices in hardware."""
+    asked = OF_PREDICTION[precision]
+    return fastest_precision("cpu")[0] == "bf16-mixed" if asked is None else asked
 
 
 def fastest_precision(accelerator: Any = "auto") -> tuple[str, str]:

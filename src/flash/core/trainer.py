@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import ProgressBar, TQDMProgressBar
+from lightning.pytorch.callbacks import BaseFinetuning, ProgressBar
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins.io import CheckpointIO as AnyCheckpointIO
 from lightning.pytorch.plugins.io import TorchCheckpointIO
@@ -15,8 +15,9 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from flash.core.errors import CheckpointError, FlashError
 from flash.core.finetuning import FinetuningStrategy, parse_strategy
-from flash.core.last_good import keeping_last_good
+from flash.core.last_good import KeptFile, keeping_last_good
 from flash.core.precision import fastest_precision
+from flash.core.progress import RowsProgressBar
 from flash.text.classification import checkpoint
 from flash.text.classification.backbones.kernels import announced_compilation
 from flash.text.classification.backbones.memory import memory_explained
@@ -101,7 +102,9 @@ class Trainer(pl.Trainer):
         if kwargs.get("enable_progress_bar") is not False:
             kwargs["callbacks"] = _with_progress_bar(kwargs.get("callbacks"))
         super().__init__(*args, plugins=plugins, **kwargs)
-        self.finetuning: FinetuningStrategy = parse_strategy("no_freeze")
+        self.finetuning: FinetuningStrategy | BaseFinetuning = parse_strategy("no_freeze")
+        self.of_strategy: pl.Callback | None = None  # that the last fit's strategy has added
+        self.kept_file: KeptFile | None = None
 
     def finetune(
         self,
@@ -109,7 +112,7 @@ class Trainer(pl.Trainer):
         train_dataloader: Any = None,
         val_dataloaders: Any = None,
         datamodule: pl.LightningDataModule | None = None,
-        strategy: str | tuple[Any, ...] = "no_freeze",
+        strategy: str | tuple[Any, ...] | BaseFinetuning = "no_freeze",
         ckpt_path: str | Path | None = None,
     ) -> None:
         """Fit a model that starts from trained layers, some of them frozen.
@@ -122,14 +125,19 @@ class Trainer(pl.Trainer):
             strategy: `"no_freeze"`, `"freeze"`, `("freeze_unfreeze", epoch)`,
                 `("unfreeze_milestones", ((first, second), layers))`, or for low-rank adapters `"lora"`,
                 `("lora", rank)` or `("lora", {"rank": 8, "alpha": 16, "dropout": 0.05, "targets": "all-linear"})`:
-                after the fit they are a part of the weights. The linear backbone has no layers to freeze.
+                after the fit they are a part of the weights, and the file needs no other. Or a callback of
+                Lightning's, a `BaseFinetuning`, which holds for this fit, as do the others. The linear backbone has no
+                layers to freeze.
             ckpt_path: a checkpoint to resume from.
 
         Raises:
             FlashError: the strategy, or a part of it, is unknown.
         """
         self.finetuning = parse_strategy(strategy)
-        self.fit(model, train_dataloader, val_dataloaders, datamodule, ckpt_path)
+        try:
+            self.fit(model, train_dataloader, val_dataloaders, datamodule, ckpt_path)
+        finally:
+            self.finetuning = parse_strategy("no_freeze")  # of the next `fit`
 
     def predict(  # type: ignore[override]
         self,
@@ -236,9 +244,9 @@ def _prepared(model: pl.LightningModule, trainer: pl.Trainer) -> Iterator[None]:
 
 
 def _with_progress_bar(callbacks: Any) -> list[Any]:
-    """The callbacks, and tqdm's bar where they have none: rich's, Lightning's choice, is silent in a pipe or a log."""
+    """The callbacks, and a bar of tqdm's where they have none: rich's, Lightning's choice, is silent in a pipe or a log."""
     given = list(callbacks) if isinstance(callbacks, (list, tuple)) else [callbacks] if callbacks else []
-    return given if any(isinstance(one, ProgressBar) for one in given) else [*given, TQDMProgressBar()]
+    return given if any(isinstance(one, ProgressBar) for one in given) else [*given, RowsProgressBar()]
 
 
 @contextmanager

@@ -66,7 +66,7 @@ def roberta() -> Any:
 
 
 def xlnet() -> Any:
-    """Special tokens behind the text only, padding in front, and long texts lose their beginning."""
+    """Special tokens behind the text only, padding in front of its own, and long texts lose their beginning."""
     backend = Tokenizer(models.WordLevel({"[PAD]": 0, "[UNK]": 1, "[SEP]": 2, "[CLS]": 3, "cat": 4}, "[UNK]"))
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
     backend.post_processor = processors.TemplateProcessing(
@@ -153,13 +153,18 @@ def test_windows_are_those_of_the_tokenizers_stride(
 
 
 @kinds
-def test_batches_are_padded_as_by_the_tokenizer(kind: str) -> None:
+def test_batches_are_padded_behind_as_by_the_tokenizer(kind: str) -> None:
     tokenizer = TOKENIZERS[kind]
     texts = ["the cat", "", "a cat sat on the mat", "rat", "the unables sat"]
     found = tokenize(pa.array(texts), tokenizer, max_length=7)
     for rows in ([0, 1, 2, 3, 4], [4, 0, 0], [1], [3]):
         wanted = tokenizer(
-            [texts[row] for row in rows], truncation=True, max_length=7, padding=True, return_tensors="pt"
+            [texts[row] for row in rows],
+            truncation=True,
+            max_length=7,
+            padding=True,
+            padding_side="right",
+            return_tensors="pt",
         )
         ids, mask = found.batch(np.array(rows))
         assert ids.dtype == mask.dtype == torch.int64

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 import torch
 
+import flash
+from flash.core import precision
 from flash.core.errors import CheckpointError, FlashError, MissingExtraError
-from flash.text import TextClassifier
+from flash.text import TextClassificationData, TextClassifier
 from flash.text.classification import checkpoint, exporting
 from flash.text.classification.backbones.encoder_files import quiet
 from flash.text.classification.backbones.encoder_module import EncoderModule
@@ -146,7 +148,7 @@ def whole(kept_model: Path) -> ExportReport:
 
 
 def difference(one: Path, other: Path, texts: list[str] = TEXTS) -> float:
-    first, second = (Predictor.load(path).probabilities(texts) for path in (one, other))
+    first, second = (Predictor.load(path, precision="32").probabilities(texts) for path in (one, other))
     assert first.std() > 0.01  # answers that are all the same would agree too
     return float(np.abs(first - second).max())
 
@@ -156,7 +158,7 @@ def difference(one: Path, other: Path, texts: list[str] = TEXTS) -> float:
 
 def test_an_onnx_export_answers_as_the_model_file(model: Path, exported: ExportReport) -> None:
     assert difference(model, exported.folder) <= 1e-4
-    ours, theirs = Predictor.load(exported.folder), Predictor.load(model)
+    ours, theirs = Predictor.load(exported.folder), Predictor.load(model, precision="32")
     assert ours.labels == theirs.labels == tuple(LABELS)
     np.testing.assert_array_equal(ours.thresholds, theirs.thresholds)
     assert ours.predict(TEXTS) == theirs.predict(TEXTS)
@@ -168,6 +170,19 @@ def test_a_text_s_answer_does_not_depend_on_the_others(exported: ExportReport) -
     predictor = Predictor.load(exported.folder)
     alone = np.concatenate([predictor.probabilities([text]) for text in TEXTS])
     np.testing.assert_allclose(predictor.probabilities(TEXTS), alone, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["bert", "gpt2"])
+def test_padding_is_no_part_of_an_answer_whatever_the_tokenizers_side(kind: str, tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "encoder", kind, None)
+    stored = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps({**stored, "padding_side": "left"}))
+    model = save_model(tmp_path / "model.pt", backbone=str(folder))
+    export(model, tmp_path / "out")
+    for path in (model, tmp_path / "out"):
+        predictor = Predictor.load(path, precision="32")
+        alone = np.concatenate([predictor.probabilities([text]) for text in TEXTS])
+        np.testing.assert_allclose(predictor.probabilities(TEXTS), alone, atol=1e-5)
 
 
 def test_the_report(exported: ExportReport, quantized: ExportReport) -> None:
@@ -197,8 +212,11 @@ def test_int8_is_per_column_7_bits_and_leaves_the_head_alone(
     matrices = [array for array in weights if array.dtype == np.int8 and array.ndim == 2]
     assert len(matrices) == 2 * 6
     assert all(np.abs(array.astype(int)).max() <= 64 for array in matrices)
-    scales = [array.shape for array in weights if array.dtype == np.float32 and array.ndim == 1]
-    assert (24,) in scales  # one a column
+    shapes = {array.name: tuple(array.dims) for array in nodes.initializer}
+    quantized_names = [name for name in shapes if name.endswith("_quantized")]
+    assert len(quantized_names) == 2 * 6
+    for name in quantized_names:  # a scale for each column
+        assert shapes[name.replace("_quantized", "_scale")] == shapes[name][1:]
     assert "DynamicQuantizeLinear" in kinds
     assert not {"MatMulInteger", "DynamicQuantizeLinear"} & {node.op_type for node in plain.node}
 
@@ -229,7 +247,7 @@ def test_single_label_with_cls_pooling_and_cut_texts(tmp_path: Path) -> None:
     predictor = Predictor.load(tmp_path / "out")
     assert not predictor.multi_label
     np.testing.assert_allclose(predictor.probabilities(TEXTS).sum(axis=1), 1, rtol=1e-5)
-    assert predictor.predict(TEXTS) == Predictor.load(model).predict(TEXTS)
+    assert predictor.predict(TEXTS) == Predictor.load(model, precision="32").predict(TEXTS)
 
 
 @pytest.mark.parametrize(
@@ -302,7 +320,7 @@ def test_a_pipeline_of_transformers_gives_our_probabilities(kind: str, tmp_path:
     report = export(model, tmp_path / "out", "transformers")
     assert report.largest <= 1e-4
     texts = [text for text in TEXTS if text or kind != "gpt2"]  # to which an empty text has no token
-    expected = Predictor.load(model).probabilities(texts)
+    expected = Predictor.load(model, precision="32").probabilities(texts)
     np.testing.assert_allclose(scores(tmp_path / "out", texts), expected, atol=1e-4)
 
 
@@ -310,7 +328,7 @@ def test_a_single_label_pipeline_is_a_softmax(tmp_path: Path) -> None:
     model = save_model(tmp_path / "model.pt", kept=True, multi_label=False)
     export(model, tmp_path / "out", "transformers")
     found = scores(tmp_path / "out", TEXTS)
-    np.testing.assert_allclose(found, Predictor.load(model).probabilities(TEXTS), atol=1e-4)
+    np.testing.assert_allclose(found, Predictor.load(model, precision="32").probabilities(TEXTS), atol=1e-4)
     np.testing.assert_allclose(found.sum(axis=1), 1, rtol=1e-5)
 
 
@@ -324,7 +342,104 @@ def test_flash_loads_the_transformers_folder_back(kept_model: Path, whole: Expor
     assert isinstance(again.backbone, EncoderModule)
     assert again.backbone.encoder.kept_head
     found = again(TEXTS).sigmoid().numpy()[:, [labels.index(label) for label in LABELS]]
-    np.testing.assert_allclose(found, Predictor.load(kept_model).probabilities(TEXTS), atol=1e-4)
+    np.testing.assert_allclose(
+        found, Predictor.load(kept_model, precision="32").probabilities(TEXTS), atol=1e-4
+    )
+
+
+SAID = "The thresholds of the export "
+
+
+def test_the_exports_thresholds_hold_until_others_are_chosen(
+    whole: ExportReport, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    labels = ["threat", "insult", "toxic"]
+    with caplog.at_level("INFO"):
+        model = TextClassifier(backbone=str(whole.folder), labels=labels, multi_label=True, max_length=16)
+    assert model.thresholds.tolist() == [0.625, 0.5, 0.25]
+    assert caplog.messages == [f"{SAID}{str(whole.folder)!r} hold until a fit chooses others."]
+    given = TextClassifier(
+        backbone=str(whole.folder), labels=labels, multi_label=True, max_length=16, thresholds={"toxic": 0.75}
+    )
+    assert given.thresholds.tolist() == [0.625, 0.5, 0.75]
+    quiet_trainer = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    trainer = flash.Trainer(accelerator="cpu", max_epochs=1, default_root_dir=tmp_path, **quiet_trainer)
+    data = TextClassificationData.from_lists(predict_data=TEXTS)
+    (found,) = trainer.predict(model, datamodule=data, output="labels") or []
+    assert [set(row) for row in found] == [
+        set(row) for row in Predictor.load(whole.folder, precision="32").predict(TEXTS)
+    ]
+    data = TextClassificationData.from_lists(
+        train_data=TEXTS,
+        train_targets=[["toxic"], ["insult"], ["threat"]] * 2,
+        labels=labels,
+        multi_label=True,
+    )
+    trainer.fit(model, datamodule=data)
+    assert model.thresholds.tolist() == [0.5] * 3
+
+
+def test_options_that_the_export_does_not_bring(
+    whole: ExportReport, caplog: pytest.LogCaptureFixture
+) -> None:
+    keywords: dict[str, Any] = {"labels": LABELS, "multi_label": True, "max_length": 20}
+    with caplog.at_level("INFO"):
+        TextClassifier(backbone=str(whole.folder), **keywords, long_text="window")
+    assert caplog.messages == [
+        f"{SAID}{str(whole.folder)!r} hold until a fit chooses others; for the answers of the export pass "
+        "max_length=16, long_text='truncate'."
+    ]
+
+
+@pytest.mark.parametrize(
+    "keywords",
+    [{"multi_label": False}, {"labels": ["toxic", "insult", "rude"]}, {"num_classes": 3, "labels": None}],
+)
+def test_an_export_for_something_else_brings_no_thresholds(
+    keywords: dict[str, Any], whole: ExportReport, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO"):
+        model = TextClassifier(
+            **{
+                "backbone": str(whole.folder),
+                "labels": LABELS,
+                "multi_label": True,
+                "max_length": 16,
+                **keywords,
+            }
+        )
+    assert model.thresholds.tolist() == [0.5] * 3
+    assert not caplog.messages
+
+
+@pytest.mark.parametrize("content", ["[1]", '{"thresholds": [1, 1, 1]}', "{", None])
+def test_a_file_of_settings_that_is_not_ours(
+    content: str | None, whole: ExportReport, tmp_path: Path
+) -> None:
+    for file in whole.folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    if content is None:
+        (tmp_path / "flash.json").unlink()
+    else:
+        (tmp_path / "flash.json").write_text(content)
+    model = TextClassifier(backbone=str(tmp_path), labels=LABELS, multi_label=True, max_length=16)
+    assert model.thresholds.tolist() == [0.5] * 3
+
+
+def test_damaged_settings_of_an_export(whole: ExportReport, tmp_path: Path) -> None:
+    for file in whole.folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    settings = json.loads((tmp_path / "flash.json").read_text())
+    (tmp_path / "flash.json").write_text(json.dumps({**settings, "thresholds": [2, 0, 0]}))
+    with pytest.raises(CheckpointError, match="is damaged: its thresholds are"):
+        TextClassifier(backbone=str(tmp_path), labels=LABELS, multi_label=True, max_length=16)
+
+
+def test_an_export_is_compared_in_float32(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precision, "_instructions", lambda: {"avx512_bf16": True})
+    assert export(model, tmp_path / "out").largest <= 1e-4
 
 
 def test_a_transformers_folder_whose_labels_were_changed(whole: ExportReport, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import torch
 from flash.text import TextClassificationData, TextClassifier
 from flash.text.classification import checkpoint
 from flash.text.classification.backbones.encoder_module import EncoderModule
-from flash.text.classification.backbones.module import half_precision
+from flash.text.classification.backbones.module import half_precision, known_to_numpy
 from flash.text.classification.predictor import Predictor
 
 pytest.importorskip("transformers")
@@ -47,8 +47,8 @@ def test_half_the_size_and_the_same_probabilities(fitted: tuple[TextClassifier, 
     trainer.save_checkpoint(after, weights_only=True)
     assert half.stat().st_size < 0.6 * whole.stat().st_size
     assert after.stat().st_size == whole.stat().st_size  # nothing stays switched on
-    expected = Predictor.load(whole)
-    loaded, predictor = TextClassifier.load_from_checkpoint(half), Predictor.load(half)
+    expected = Predictor.load(whole, precision="32")
+    loaded, predictor = TextClassifier.load_from_checkpoint(half), Predictor.load(half, precision="32")
     probabilities = predictor.probabilities(TEXTS)
     assert not np.array_equal(probabilities, expected.probabilities(TEXTS))
     np.testing.assert_allclose(probabilities, expected.probabilities(TEXTS), rtol=0, atol=1e-3)
@@ -122,5 +122,16 @@ def test_a_genuine_encoder(make_trainer: Callable[..., Any], tmp_path: Path) -> 
     assert expected.std() > 0.1
     trainer.save_checkpoint(tmp_path / "half.pt", half=True)
     assert (tmp_path / "half.pt").stat().st_size < 50e6  # 22.6 million weights
-    found = Predictor.load(tmp_path / "half.pt").probabilities(texts)
+    found = Predictor.load(tmp_path / "half.pt", precision="32").probabilities(texts)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-3)
+
+
+def test_types_that_numpy_lacks_become_float32_and_share_memory_as_before() -> None:
+    brain, whole = torch.tensor([0.5, 1e30], dtype=torch.bfloat16), torch.tensor([1, 2])
+    doubled = torch.tensor([0.1], dtype=torch.float64)
+    state = known_to_numpy({"one": brain, "two": brain.detach(), "whole": whole, "double": doubled})
+    assert state["one"].dtype == torch.float32
+    assert torch.equal(state["one"], brain.float())
+    assert state["one"] is state["two"]
+    assert state["whole"] is whole
+    assert state["double"] is doubled

@@ -1,5 +1,6 @@
 """Losses against plain Python floats, formula by formula as the papers print them."""
 
+import json
 import math
 from collections.abc import Callable
 from functools import partial
@@ -273,8 +274,35 @@ def test_numbers_follow_the_logits_to_their_device(name: str) -> None:
 
 
 def test_a_callable_is_taken_as_it_is() -> None:
-    mine = torch.nn.MultiLabelSoftMarginLoss()
+    def mine(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return (logits - targets).square().mean()
+
     assert make_loss(mine, multi_label=True, labels=LABELS) is mine
+
+
+def test_a_module_is_no_part_of_the_module_that_holds_its_loss() -> None:
+    weights = torch.tensor([1.0, 2.0, 3.0])
+    mine = torch.nn.BCEWithLogitsLoss(pos_weight=weights)
+    loss = make_loss(mine, multi_label=True, labels=LABELS)
+    holder = torch.nn.Identity()
+    holder.loss = loss  # type: ignore[assignment]
+    assert not holder.state_dict()
+    assert call(loss, TARGETS) == pytest.approx(call(made(None, pos_weight=weights), TARGETS))
+    zeros = torch.zeros(2, 3, device="meta")
+    assert loss(zeros, zeros).device.type == "meta"
+    assert {tensor.device.type for tensor in mine.buffers()} == {"meta"}  # they follow the logits
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"name": "focal", "pos_weight": [1, 2, 3]}, {"name": "distribution_balanced"}, {"name": None}],
+    ids=str,
+)
+def test_a_loss_is_made_again_of_its_content(options: dict[str, Any]) -> None:
+    loss = made(**options)
+    assert isinstance(loss, Loss)
+    again = Loss.from_content(json.loads(json.dumps(loss.content())))
+    assert call(again, SOFT) == call(loss, SOFT)
 
 
 @pytest.mark.parametrize(

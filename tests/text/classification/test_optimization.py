@@ -15,9 +15,11 @@ from flash.core.finetuning import STRATEGIES
 from flash.text.classification.checkpoint import plain_content
 from flash.text.classification.optimization import (
     DEFAULT_LEARNING_RATES,
+    FUSED,
     OPTIMIZERS,
     SCHEDULERS,
     SCHEDULES,
+    default_learning_rate,
     make_optimizer,
     make_schedule,
     own_options,
@@ -153,6 +155,41 @@ def test_choices_of_an_optimizer(layers: Layers, optimizer: Any, kind: type[Opti
     ]
 
 
+@pytest.mark.parametrize("name", FUSED)
+def test_a_fused_step_is_the_same_step(name: str) -> None:
+    ends = []
+    for fused in (False, True):
+        torch.manual_seed(0)
+        model = nn.Linear(20, 30)
+        groups = parameter_groups([list(model.parameters())], learning_rate=0.1)
+        made = make_optimizer(name, groups, 0.1, fused=fused)
+        assert bool(made.defaults["fused"]) == fused
+        assert not getattr(made, "_step_supports_amp_scaling", False)  # Lightning clips before
+        for _ in range(5):
+            made.zero_grad()
+            model(torch.randn(8, 20)).square().mean().backward()
+            made.step()
+        ends.append([parameter.detach() for parameter in model.parameters()])
+    for one, other in zip(*ends, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        ("AdamW", {"foreach": True}),
+        ("AdamW", {"fused": False}),
+        "RMSprop",
+        mine,
+        partial(torch.optim.AdamW, lr=1),
+    ],
+)
+def test_the_user_says_how_to_step(optimizer: Any) -> None:
+    groups = [{"params": [nn.Parameter(torch.ones(2))]}]
+    made = make_optimizer(optimizer, groups, 0.1, fused=True)
+    assert not made.defaults.get("fused")
+
+
 def test_further_arguments_arrive() -> None:
     groups = [{"params": [nn.Parameter(torch.ones(2))]}]
     made = make_optimizer(("sgd", {"momentum": 0.9}), groups, 0.25)
@@ -203,6 +240,18 @@ def test_optimizer_mistakes_are_sentences(layers: Layers, optimizer: Any, words:
 
 def test_every_strategy_has_a_learning_rate() -> None:
     assert DEFAULT_LEARNING_RATES.keys() == STRATEGIES.keys()
+
+
+def test_learning_rates_suit_the_encoder_and_the_strategy() -> None:
+    rate = DEFAULT_LEARNING_RATES["no_freeze"]
+    widths = (384, 768, 1024, 16)
+    expected = pytest.approx([rate, rate / 4, rate * 9 / 64, 5e-4])
+    for strategy in ("no_freeze", "freeze_unfreeze", "unfreeze_milestones", "of the user's own"):
+        assert [default_learning_rate(strategy, width) for width in widths] == expected
+    for strategy in ("freeze", "lora"):
+        assert {default_learning_rate(strategy, width) for width in widths} == {
+            DEFAULT_LEARNING_RATES[strategy]
+        }
 
 
 # ---- schedules

@@ -14,7 +14,7 @@ from sklearn.metrics import average_precision_score
 from sklearn.pipeline import make_pipeline
 
 from flash import Trainer
-from flash.cli.text_classification import from_sample
+from flash.cli.training import from_sample
 from flash.core.errors import FlashError
 from flash.text import TextClassifier
 from flash.text.classification.predictor import Predictor

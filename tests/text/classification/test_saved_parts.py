@@ -23,6 +23,9 @@ WRONG_SETTINGS: list[tuple[dict[str, Any], str]] = [
     ({"backbone": "lineer"}, "unknown backbone 'lineer'; did you mean 'linear'?"),
     ({"backbone_options": []}, "its backbone_options is [], expected a dict"),
     ({"backbone_options": {1: 2}}, "unknown option '1'"),
+    ({"encoder": {}}, "its max_length is missing, expected a number from 1"),
+    ({"encoder": {}, "max_length": True}, "its max_length is True, expected a number from 1"),
+    ({"encoder": [], "max_length": 1}, "its encoder is []"),
     (
         {"backbone_options": {"buckets": "x"}},
         "option buckets of the linear backbone is 'x'; expected a value such as 4194304",

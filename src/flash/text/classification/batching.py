@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from flash.core.errors import FlashError, unknown_name
 
@@ -53,8 +52,8 @@ class TokenRows:
         owner: (R,) which text a row is of, ascending.
         texts: N.
         cut: how many texts have more tokens than a row holds: they lost some, or have several rows.
-        pad_id: what a batch is padded with.
-        pad_left: whether padding is in front, as XLNet's.
+        pad_id: what a batch is padded with, behind the tokens whatever the tokenizer's side: positions that a model
+            counts itself begin with the row, and would depend on the padding before it.
     """
 
     ids: Ids
@@ -63,7 +62,6 @@ class TokenRows:
     texts: int
     cut: int
     pad_id: int
-    pad_left: bool = False
 
     def __len__(self) -> int:
         return len(self.ends)
@@ -79,8 +77,8 @@ class TokenRows:
         begins = np.where(rows > 0, self.ends[rows - 1], 0)
         lengths = self.ends[rows] - begins
         width = int(lengths.max(initial=0))
-        place = np.arange(width) - (width - lengths[:, None]) * self.pad_left
-        mask = (place >= 0) & (place < lengths[:, None])
+        place = np.arange(width)
+        mask = place < lengths[:, None]
         ids = np.full(mask.shape, self.pad_id, np.int64)
         ids[mask] = self.ids[(begins[:, None] + place)[mask]]
         return ids, mask.astype(np.int64)
@@ -91,6 +89,23 @@ class TokenRows:
 
         ids, mask = self.arrays(rows)
         return torch.from_numpy(ids), torch.from_numpy(mask)
+
+    def pooled(self, logits: npt.NDArray[np.float32], how: str) -> npt.NDArray[np.float32]:
+        """The label logits of the texts (N, L) from those of all rows (R, L): `how` is "max" or "mean" of windows.
+
+        Raises:
+            FlashError: another word.
+        """
+        if how not in POOLS:
+            raise FlashError(unknown_name("window_pooling", how, POOLS))
+        if len(self) == self.texts:
+            return logits
+        first = np.flatnonzero(np.diff(self.owner, prepend=-1))
+        if how == "max":
+            highest: npt.NDArray[np.float32] = np.maximum.reduceat(logits, first)
+            return highest
+        sums = np.add.reduceat(logits, first, dtype=np.float32)
+        return (sums / np.diff(first, append=len(self))[:, None]).astype(np.float32)
 
 
 def tokenize(
@@ -112,7 +127,7 @@ def tokenize(
     Args:
         texts: strings without nulls.
         tokenizer: a fast one of transformers, with a padding token. Its `truncation_side` says which end of a long
-            text is kept, and from which end windows are counted; its `padding_side` where batches are padded.
+            text is kept, and from which end windows are counted.
         max_length: most tokens a row, special ones included.
         long_text: of a text with more tokens: "truncate" keeps one row, "window" as many as hold all of it, which
             are those of the tokenizer's own `stride`. Windows after the first are as long, but for the last.
@@ -159,7 +174,6 @@ def tokenize(
         texts=len(texts),
         cut=cut,
         pad_id=tokenizer.pad_token_id,
-        pad_left=tokenizer.padding_side == "left",
     )
 
 
@@ -198,7 +212,11 @@ def _check_room(max_length: int, room: int, long_text: str, overlap: float) -> i
 
 def _chunks(texts: pa.Array) -> Iterator[pa.Array]:
     """The texts in runs of about `CHUNK_BYTES`."""
-    sizes = np.asarray(pc.binary_length(texts)).astype(np.int64) + TEXT_BYTES
+    # by way of the buffer, as making numpy's array of an Arrow one imports pandas
+    kind = np.int64 if pa.types.is_large_string(texts.type) else np.int32
+    _, bounds, _ = texts.buffers()
+    bounds = np.frombuffer(bounds or bytes(8), kind)[texts.offset : texts.offset + len(texts) + 1]
+    sizes = np.diff(bounds).astype(np.int64) + TEXT_BYTES
     ends = np.cumsum(sizes)
     start = 0
     while start < len(texts):

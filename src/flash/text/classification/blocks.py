@@ -20,7 +20,6 @@ from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.csv
-import pyarrow.parquet
 
 from flash.core.errors import DataError
 from flash.text.classification.mistakes import UTF8_MARK, decoded
@@ -199,8 +198,10 @@ def _parse_json(lines: list[bytes], name: str, first: int) -> list[dict[str, Any
 
 def _read_parquet(file: IO[bytes], name: str, dialect: Dialect, rows: int) -> Iterator[Block]:
     """Row groups are read page by page, not whole."""
+    from pyarrow.parquet import ParquetFile  # slow to import
+
     try:
-        parquet = pa.parquet.ParquetFile(file, pre_buffer=False, buffer_size=2**20)
+        parquet = ParquetFile(file, pre_buffer=False, buffer_size=2**20)
     except (pa.ArrowInvalid, OSError) as error:
         raise DataError(
             f"{name} is not a Parquet file: {str(error).rstrip('.')}; is it the right file?"

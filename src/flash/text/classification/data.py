@@ -58,10 +58,11 @@ class TextDataset(Dataset[Batch]):
         return len(self.texts)
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
-        """The rows `indices`: `"texts"`, an Arrow array; `"targets"`, float32 (B, L), where there are any."""
-        batch: Batch = {"texts": self.texts.take(pa.array(indices, pa.int64()))}
+        """The rows `indices`: `"texts"`, an Arrow array; `"targets"`, float32 (B, L), where there are any; `"rows"`."""
+        rows = np.asarray(indices, np.int64)
+        batch: Batch = {"texts": self.texts.take(pa.array(rows)), "rows": rows}
         if self.targets is not None:
-            batch["targets"] = torch.from_numpy(self.targets[np.asarray(indices, np.int64)].toarray())
+            batch["targets"] = torch.from_numpy(self.targets[rows].toarray())
         return batch
 
     def __getitem__(self, index: int) -> Batch:

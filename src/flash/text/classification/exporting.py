@@ -5,10 +5,11 @@ its folder takes its name.
 """
 
 import json
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import pyarrow as pa
@@ -84,6 +85,7 @@ def export(
     sample: Sequence[str] | pa.Array | None = None,
     *,
     overwrite: bool = False,
+    trust_remote_code: bool = False,
 ) -> ExportReport:
     """Write the encoder of a model file as a folder that stands on its own, whole or not at all.
 
@@ -92,15 +94,19 @@ def export(
         folder: must not be there, or be empty, unless `overwrite`.
         format: "onnx", for onnxruntime: `Predictor.load`, `flash predict` and `flash evaluate` take it, without
             torch. "transformers", for `transformers.pipeline("text-classification", top_k=None)` and
-            `TextClassifier(backbone=folder)`.
+            `TextClassifier(backbone=folder)`: of a model whose head was kept, or is new with `pooling="model"`. The
+            pipeline reads the start of a text alone where the model reads windows (`long_text="window"`).
         quantize: of an ONNX export, "int8" for smaller and faster matrices.
         sample: texts of yours to compare on; synthetic comments without it.
         overwrite: whether to replace an earlier export.
+        trust_remote_code: whether Python code that comes with the encoder may be fetched and run again, where the model
+            was made with it; an ONNX export needs none any more.
 
     Raises:
         CheckpointError: the model file cannot be used.
         FlashError: the model or the folder is none for this export, or the export would answer differently.
         MissingExtraError: a package is not installed.
+        RemoteCodeError: the model needs Python code that is not trusted, or that is not where it was.
     """
     if format not in FORMATS:
         raise FlashError(unknown_name("export format", format, FORMATS))
@@ -115,7 +121,7 @@ def export(
     own = None if sample is None else text_array(sample, "sample")
     if own is not None and len(own) == 0:
         raise FlashError("the sample has no texts to compare on; give one with rows, or none at all")
-    predictor, module = _load(model_path)
+    predictor, module = _load(model_path, trust_remote_code)
     texts = _check_texts() if own is None else own
     try:
         with whole_folder(folder) as work:
@@ -133,17 +139,21 @@ def export(
     return ExportReport(folder, format, quantize, size, len(texts), own is not None, largest, mean)
 
 
-def _load(model_path: str | Path) -> tuple[Predictor, "EncoderModule"]:
+def _load(model_path: str | Path, trust_remote_code: bool) -> tuple[Predictor, "EncoderModule"]:
     """The model of a file, and its encoder."""
+    from flash.text.classification.backbones.packing import unpack
+
     if Path(model_path).is_dir():
         raise FlashError(f"{model_path} is a folder; give the file that save_checkpoint wrote")
-    predictor = Predictor.load(model_path)
+    predictor = Predictor.load(model_path, precision="32", trust_remote_code=trust_remote_code)
     if isinstance(predictor.backbone, Linear):
         raise FlashError(
             f"{model_path} has the linear backbone, which cannot be exported: neither ONNX nor transformers has its "
             "hashed n-grams; use the file itself, for which flash predict and Predictor.load import no torch"
         )
-    return predictor, cast(Any, predictor.backbone)
+    module = cast("EncoderModule", predictor.backbone)
+    unpack(module)
+    return predictor, module
 
 
 # ---- the two formats ----------------------------------------------------------------------------------------------
@@ -170,8 +180,9 @@ def _write_onnx(predictor: Predictor, module: "EncoderModule", folder: Path) -> 
             raise
         except Exception as error:  # of torch, of its exporters, of onnxruntime, or ours on the answers
             problems.append(f"{way.__name__}: {first_words(error)}")
-            for file in folder.glob(f"{GRAPH}*"):
-                file.unlink()
+            for file in folder.iterdir():
+                if file.name not in (TOKENIZER, SETTINGS):  # weights may have any name
+                    file.unlink()
     kind = type(module.encoder.model).__name__
     raise FlashError(
         f"this encoder ({kind}) cannot be written as an ONNX graph ({'; '.join(problems)}); use the model file itself"
@@ -198,6 +209,14 @@ def _write_transformers(predictor: Predictor, module: "EncoderModule", folder: P
         whole.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
     _write_settings(predictor, module, folder, "transformers", Calibration.identity(len(predictor.labels)))
+    if encoder.config.long_text == "window":
+        warnings.warn(
+            f"a pipeline of transformers reads the first {module.max_length} tokens of a text alone, and this model all "
+            "of them, in windows; for long texts use this folder by flash predict or Predictor.load, or export in the "
+            "format onnx",
+            UserWarning,
+            stacklevel=3,
+        )
     _check_close(predictor, folder)
 
 
@@ -241,7 +260,6 @@ def _write_settings(
         "backbone_options": {**module.options(), "revision": None, "trust_remote_code": False},
         "tokenizer": {
             "pad_id": tokenizer.pad_token_id,
-            "padding_side": tokenizer.padding_side,
             "truncation_side": tokenizer.truncation_side,
             "special_tokens": list(tokenizer.all_special_tokens),
         },
@@ -261,7 +279,7 @@ def _check_texts() -> pa.Array:
 def _difference(predictor: Predictor, folder: Path, texts: pa.Array) -> np.ndarray:
     """How far each probability (N, L) of an export is from the model's."""
     difference: np.ndarray = np.abs(
-        Predictor.load(folder).probabilities(texts) - predictor.probabilities(texts)
+        Predictor.load(folder, precision="32").probabilities(texts) - predictor.probabilities(texts)
     )
     return difference
 

@@ -11,7 +11,7 @@ from numbers import Real
 from typing import Any, Literal, TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from flash.core.errors import FlashError, unknown_name
@@ -165,6 +165,39 @@ class Loss:
         numbers = {name: tensor.to(kind) for name, tensor in self.numbers.items()}
         return self.function(logits.to(kind), targets.to(kind), **numbers)
 
+    def content(self) -> dict[str, Any]:
+        """Its name and numbers as plain values."""
+        return {
+            "name": self.name,
+            "numbers": {name: tensor.tolist() for name, tensor in self.numbers.items()},
+        }
+
+    @classmethod
+    def from_content(cls, content: Mapping[str, Any]) -> "Loss":
+        """The loss that `content` told of."""
+        numbers = {name: torch.tensor(values).float() for name, values in content["numbers"].items()}
+        return cls(content["name"], LOSSES[content["name"]], numbers)
+
+
+@dataclass(frozen=True, eq=False)
+class ModuleLoss:
+    """A torch module as a loss, whose tensors follow the logits to their device.
+
+    It is no module itself, so that a module which holds it does not count its tensors among its own.
+    """
+
+    module: nn.Module
+
+    def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """What the module makes of (N, L) logits and targets."""
+        loss: Tensor = self.module.to(logits.device)(logits, targets)
+        return loss
+
+
+def no_module(loss: Any) -> Any:
+    """A loss that is a torch module as a `ModuleLoss`, any other as it is."""
+    return ModuleLoss(loss) if isinstance(loss, nn.Module) else loss
+
 
 def make_loss(
     loss: str | LossFunction | None,
@@ -254,13 +287,28 @@ def label_weights(
     return torch.tensor([float(value) for value in values])
 
 
+def one_number(loss: Any) -> Tensor:
+    """What a loss function gave, if it is one number.
+
+    Raises:
+        FlashError: it is something else, such as a loss a row and label.
+    """
+    if isinstance(loss, Tensor) and loss.numel() == 1:
+        return loss.reshape(())
+    found = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else _short(loss)
+    raise FlashError(
+        f"the loss is {found}; expected a tensor of one number, such as the mean over rows and labels: "
+        "let loss_fn= return its .mean(), or give it reduction='mean'"
+    )
+
+
 def _mixed(positive: Tensor, negative: Tensor, targets: Tensor, pos_weight: Tensor | None) -> Tensor:
     """The losses (N, L) if a label applies and if it does not, weighted by the targets."""
     return targets * (positive if pos_weight is None else pos_weight * positive) + (1 - targets) * negative
 
 
 def _users_loss(loss: LossFunction, pos_weight: PosWeight) -> LossFunction:
-    """A callable as it is, if it is one of (logits, targets)."""
+    """A callable as it is, or as a `ModuleLoss`, if it is one of (logits, targets)."""
     if isinstance(loss, type):
         name = loss.__name__
         raise FlashError(f"the loss {name} is a class; pass an object of it, such as {name}()")
@@ -274,7 +322,8 @@ def _users_loss(loss: LossFunction, pos_weight: PosWeight) -> LossFunction:
             f"pos_weight={_short(pos_weight)} is for the losses by name, and the loss is a callable of your own; "
             "leave pos_weight out and weigh inside of it"
         )
-    return loss
+    wrapped: LossFunction = no_module(loss)
+    return wrapped
 
 
 def _counts(positives: Any, rows: int | None, what: str, labels: int) -> tuple[Tensor, int]:

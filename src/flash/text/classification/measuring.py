@@ -4,24 +4,27 @@ Knows the `(N, L)` scores that a backbone gave, and no backbone.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, cast
 
 import lightning.pytorch as pl
 import numpy as np
+import pyarrow as pa
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
-from torch.nn import functional
 from torchmetrics import Metric, MetricCollection
 
 from flash.core.errors import DataError
 from flash.core.processes import in_turn, of_all
 from flash.text.classification.backbones.module import BackboneModule
 from flash.text.classification.calibration import fit_calibration
+from flash.text.classification.losses import make_loss, no_module, one_number
 from flash.text.classification.metrics import Evaluation, evaluate
 from flash.text.classification.outputs import Calibration, to_probabilities
 from flash.text.classification.report.table import format_table
 from flash.text.classification.thresholds import Thresholds
 from flash.text.classification.tuning import choose_thresholds
+from flash.text.classification.windows import KeptRows
 
 Batch = dict[str, Any]
 Metrics = Metric | Mapping[str, Metric] | Sequence[Metric] | None
@@ -56,7 +59,7 @@ class MeasuringModule(pl.LightningModule):
         super().__init__()
         self.backbone, self.labels, self.multi_label = backbone, labels, multi_label
         self.thresholds_option, self.threshold_objective = thresholds_option, threshold_objective
-        self.loss_fn = loss_fn
+        self.loss_fn = no_module(loss_fn)
         self.thresholds: torch.Tensor
         self.register_buffer("thresholds", torch.full((len(labels),), 0.5))
         # No buffers: a trainer's precision would round them.
@@ -65,7 +68,7 @@ class MeasuringModule(pl.LightningModule):
             {stage: _as_collection(metrics, stage) for stage in ("val", "test") if metrics is not None}
         )
         self.evaluation: Evaluation | None = None
-        self._scores: list[tuple[np.ndarray, np.ndarray]] = []
+        self._scores = KeptRows()
         self._cross_validated = False
         self._notes: list[str] = []
 
@@ -91,7 +94,7 @@ class MeasuringModule(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Choose thresholds if this is a fit, measure at the thresholds in force, log."""
         if self.trainer.sanity_checking:
-            self._scores.clear()
+            self._scores.take(self.score)
             return
         fitting = self.trainer.state.fn == TrainerFn.FITTING
         scores = self._measure("val", tune=fitting)
@@ -105,36 +108,48 @@ class MeasuringModule(pl.LightningModule):
         self._print_table("Test")
 
     def _keep(self, batch: Batch, stage: str, dataloader_idx: int) -> None:
-        """Keep what the backbone says of one batch, before calibration, and its targets."""
+        """Keep one batch for the backbone, which scores many of them at once, and its targets."""
         if dataloader_idx:
             raise DataError(
                 f"there are several sets of {stage} rows; join them, or measure one after the other"
             )
         if "targets" not in batch:
             raise DataError(f"the {stage} rows have no targets to compare with; pass target_fields=")
-        margins = self.backbone.margins(batch["texts"])
         targets = batch["targets"].cpu().float()  # as the margins are
-        if margins.shape != targets.shape:
+        if targets.shape[1] != len(self.labels):
             raise DataError(
                 f"the {stage} rows have {targets.shape[1]} labels and the model {len(self.labels)}"
             )
-        self._scores.append((margins, targets.numpy()))
+        self._scores.add(batch["texts"], targets.numpy(), self.score)
+
+    def score(self, texts: pa.Array, batch_size: int) -> np.ndarray:
+        """(N, L) scores of texts before calibration, in the trainer's precision where there is one.
+
+        Args:
+            texts: N strings.
+            batch_size: how many of them the user has in a batch.
+        """
+        trainer = self._trainer
+        with nullcontext() if trainer is None else trainer.precision_plugin.forward_context():
+            return self.backbone.margins_of_many(texts, batch_size)
 
     def _loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """The mean loss a row and label (multi-label) or a row, in nats."""
-        if self.backbone.loss is not None:  # what a training has made of the user's choice
-            return self.backbone.loss(logits, targets)
-        if callable(self.loss_fn):
-            return cast(torch.Tensor, self.loss_fn(logits, targets))
-        if self.multi_label:
-            return functional.binary_cross_entropy_with_logits(logits, targets)
-        return functional.cross_entropy(logits, targets)
+        loss = self.backbone.loss  # what a training has made of the user's choice
+        if loss is None:
+            loss = make_loss(self.loss_fn, multi_label=self.multi_label, labels=self.labels)
+        return one_number(loss(logits, targets))
 
-    def _measure(self, stage: str, *, tune: bool) -> dict[str, Any]:
-        """Evaluate what was kept; `tune` chooses on it what no cross-validation has chosen. Returns what to log."""
-        margins, targets = (np.concatenate(parts) for parts in zip(*self._scores, strict=True))
-        self._scores.clear()
-        if self.trainer.world_size > 1:
+    def _measure(self, stage: str, *, tune: bool, dealt: bool = True) -> dict[str, Any]:
+        """Evaluate what was kept. Returns what to log.
+
+        Args:
+            stage: "val" or "test".
+            tune: whether to choose on it what no cross-validation has chosen.
+            dealt: whether each of several processes has kept its share of the rows, and not all of them.
+        """
+        margins, targets = self._scores.take(self.score)
+        if dealt and self.trainer.world_size > 1:
             rows = len(_first(getattr(self.trainer, f"{stage}_dataloaders")).dataset)
             shares = zip(*of_all((margins, targets)), strict=True)
             margins, targets = (in_turn(list(share), rows) for share in shares)

@@ -3,10 +3,10 @@
 Everything after the `(N, L)` logits is shared code that knows no backbone.
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +14,28 @@ import lightning.pytorch as pl
 import numpy as np
 import pyarrow as pa
 import torch
+from lightning.pytorch.utilities import rank_zero_info
 
 from flash import __version__
 from flash.core.errors import DataError, FlashError, unknown_name
+from flash.text.classification.arguments import label_names, option_value, plain_value, some_names
 from flash.text.classification.backbones import available_backbones, load_backbone
 from flash.text.classification.backbones.encoder_module import EncoderModule
+from flash.text.classification.backbones.exported import numbers_of
 from flash.text.classification.backbones.linear_module import LinearModule
-from flash.text.classification.backbones.module import BackboneModule
+from flash.text.classification.backbones.module import BackboneModule, known_to_numpy
+from flash.text.classification.backbones.same_model import difference, load_weights
 from flash.text.classification.checkpoint import FORMAT_VERSION
 from flash.text.classification.checkpoint import load as load_checkpoint
 from flash.text.classification.data import TextDataset
+from flash.text.classification.kept_choices import choices_of, kept_choices, kept_loss, not_kept_sentence
 from flash.text.classification.losses import LOSSES
 from flash.text.classification.measuring import SAME_ROWS, Batch, MeasuringModule, Metrics
 from flash.text.classification.outputs import OUTPUTS, Calibration, Output, convert
 from flash.text.classification.readers import text_array
 from flash.text.classification.thresholds import Thresholds, resolve_thresholds
 from flash.text.classification.tuning import DEFAULT_OBJECTIVE, Objective, parse_objective
+from flash.text.classification.windows import RowsAhead
 
 
 class TextClassifier(MeasuringModule):
@@ -40,7 +46,9 @@ class TextClassifier(MeasuringModule):
         labels: L names, in the order of the columns of every `(N, L)` array. Usually `datamodule.labels`.
         backbone: `"linear"`, a Hugging Face id, or a folder of such an encoder. `"linear"`, the default, downloads nothing: TF-IDF
             of word and character n-grams, and the exact optimum of one linear support vector machine a label. Fitted
-            again, after `load_from_checkpoint` for instance, it starts from the weights it has.
+            again, after `load_from_checkpoint` for instance, it starts from the weights it has. A folder that
+            `flash export --format transformers` wrote brings its calibrated head along and, with the same labels in any
+            order, its thresholds, which hold until a fit chooses others; `max_length` and options it does not bring.
         max_length: tokens a text for encoders; the linear backbone reads every text whole.
         loss_fn: a function of `(N, L)` logits and float targets, or the name of one in `losses.LOSSES`; binary
             cross-entropy by default, softmax cross-entropy with `multi_label=False`. The linear backbone only reports it.
@@ -81,29 +89,35 @@ class TextClassifier(MeasuringModule):
         threshold_objective: Objective = DEFAULT_OBJECTIVE,
         **backbone_kwargs: Any,
     ) -> None:
-        names = _label_names(labels, num_classes)
+        names = label_names(labels, num_classes)
         if isinstance(loss_fn, str) and loss_fn not in LOSSES:
             raise FlashError(unknown_name("loss", loss_fn, LOSSES))
-        options = {name: _by_label(name, value, names) for name, value in backbone_kwargs.items()}
+        options = {name: option_value(name, value, names) for name, value in backbone_kwargs.items()}
         super().__init__(
             _make_backbone(backbone, names, int(max_length), options),
             names,
             multi_label=bool(multi_label),
-            thresholds_option=_plain(thresholds),
+            thresholds_option=plain_value(thresholds),
             threshold_objective=parse_objective(threshold_objective, names),
             loss_fn=loss_fn,
             metrics=metrics,
         )
-        in_force = resolve_thresholds(thresholds, names, self.thresholds.numpy())
-        self.thresholds.copy_(torch.from_numpy(in_force))
         self.max_length = int(max_length)
+        found: dict[str, np.ndarray] = {}
+        if isinstance(backbone, str | Path):
+            found = numbers_of(backbone, self.backbone, names, multi_label=self.multi_label)
+        if found:
+            self.calibration = Calibration(found["calibration_scale"], found["calibration_shift"])
+        in_force = resolve_thresholds(thresholds, names, found.get("thresholds", self.thresholds.numpy()))
+        self.thresholds.copy_(torch.from_numpy(in_force))
         self.learning_rate = None if learning_rate is None else float(learning_rate)
         self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
         self.automatic_optimization = self.backbone.automatic_optimization
         self._held_out: tuple[np.ndarray, Any] | None = None
-        self._in_half = False
+        self._in_half = self._told_not_kept = False
         self._output: Output = "preds"
         self._thresholds: Thresholds = None
+        self._ahead: RowsAhead | None = None  # while rows are predicted whose lengths matter
 
     @property
     def num_classes(self) -> int:
@@ -133,8 +147,8 @@ class TextClassifier(MeasuringModule):
         found = self.labels if label_set is None else list(label_set.names)
         if found != self.labels:
             raise DataError(
-                f"the datamodule's {len(found)} labels ({_some(found)}) are not the model's {len(self.labels)} "
-                f"({_some(self.labels)}), or stand in another order; pass labels=model.labels to the datamodule, "
+                f"the datamodule's {len(found)} labels ({some_names(found)}) are not the model's {len(self.labels)} "
+                f"({some_names(self.labels)}), or stand in another order; pass labels=model.labels to the datamodule, "
                 "or labels=datamodule.labels to the model"
             )
         if label_set is not None and label_set.multi_label != self.multi_label:
@@ -196,6 +210,7 @@ class TextClassifier(MeasuringModule):
         if gradient_clip_val is None:
             self.backbone.clip_gradients(self, optimizer)
         else:
+            self.backbone.check_gradients(self, optimizer)
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def on_train_epoch_end(self) -> None:
@@ -213,7 +228,7 @@ class TextClassifier(MeasuringModule):
         if self.evaluation is None and getattr(data, "val_dataset", None) and self.trainer.limit_val_batches:
             for batch in data.val_dataloader():
                 self._keep(batch, "val", 0)
-            self._measure("val", tune=True)
+            self._measure("val", tune=True, dealt=False)
 
     def on_fit_end(self) -> None:
         """Print the table of the last validation or, where there was none, of the cross-validation."""
@@ -257,23 +272,40 @@ class TextClassifier(MeasuringModule):
             resolve_thresholds(thresholds, self.labels, self.thresholds.float().cpu().numpy())
         earlier = self._output, self._thresholds
         self._output, self._thresholds = output, thresholds
+        self._ahead = RowsAhead() if self.backbone.minds_length else None
         try:
             yield
         finally:
-            self._output, self._thresholds = earlier
+            (self._output, self._thresholds), self._ahead = earlier, None
 
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Any:
         """One batch's outputs, as `Trainer.predict(output=...)` asks."""
+        if self._ahead is None:
+            margins = self.backbone.margins(batch["texts"])
+        else:
+            margins = self._margins_ahead(self._ahead, batch, batch_idx, dataloader_idx)
         in_force = self.thresholds.float().cpu().numpy()
         if self._thresholds is not None:  # only now: `ckpt_path=` may have brought other thresholds
             in_force = resolve_thresholds(self._thresholds, self.labels, in_force)
         return convert(
-            self.calibration.apply(self.backbone.margins(batch["texts"])),
+            self.calibration.apply(margins),
             self._output,
             labels=self.labels,
             multi_label=self.multi_label,
             thresholds=in_force,
         )
+
+    def _margins_ahead(
+        self, ahead: RowsAhead, batch: Batch, batch_idx: int, dataloader_idx: int
+    ) -> np.ndarray:
+        """The scores of one batch, found with those of the batches that follow it."""
+        loaders: Any = None if self._trainer is None else self.trainer.predict_dataloaders
+        loader = loaders[dataloader_idx] if isinstance(loaders, list) else loaders
+        dataset = getattr(loader, "dataset", None)
+        if not isinstance(dataset, TextDataset) or "rows" not in batch:
+            return self.backbone.margins(batch["texts"])
+        left = self.trainer.num_predict_batches[dataloader_idx] - batch_idx
+        return ahead.scores(batch["rows"], dataset.texts, left, self.score)
 
     # ---- the checkpoint -------------------------------------------------------------------------------------
 
@@ -288,6 +320,10 @@ class TextClassifier(MeasuringModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what a file needs to stand on its own."""
+        choices = kept_choices(self.optimizer, self.lr_scheduler, self.loss_fn, self.backbone.loss)
+        if choices["not_kept"] and not self._told_not_kept:
+            rank_zero_info(not_kept_sentence(choices["not_kept"]))
+            self._told_not_kept = True
         checkpoint["flash"] = {
             "format": FORMAT_VERSION,
             "version": __version__,
@@ -300,12 +336,13 @@ class TextClassifier(MeasuringModule):
             "backbone": self.backbone.name,
             "backbone_options": self.backbone.options(),
             **self.backbone.content(),
-            "max_length": self.max_length,
+            "max_length": getattr(self.backbone, "max_length", self.max_length),
             "learning_rate": self.learning_rate,
-            "optimizer": self.optimizer if isinstance(self.optimizer, str | None) else _name(self.optimizer),
+            **choices,
         }
         state = {f"backbone.{name}": tensor for name, tensor in self.backbone.tensors().items()}
         checkpoint["state_dict"] |= {**state, "thresholds": self.thresholds.float()}  # whatever the precision
+        checkpoint["state_dict"] |= known_to_numpy(checkpoint["state_dict"])
         if self._in_half:
             own = {
                 name: tensor
@@ -319,9 +356,11 @@ class TextClassifier(MeasuringModule):
         saved = checkpoint["flash"]["labels"]
         if saved != self.labels:
             raise FlashError(
-                f"the checkpoint's labels ({_some(saved)}) are not this model's ({_some(self.labels)}); "
+                f"the checkpoint's labels ({some_names(saved)}) are not this model's ({some_names(self.labels)}); "
                 "build the model with the same labels, in the same order"
             )
+        if problem := difference(self.backbone, checkpoint["flash"], checkpoint["state_dict"]):
+            raise FlashError(problem)
         self._cross_validated = checkpoint["flash"].get("cross_validated") is True
         self.backbone.resume(checkpoint["flash"], checkpoint)
         if self.thresholds_option != "auto":
@@ -355,6 +394,8 @@ class TextClassifier(MeasuringModule):
         hparams_file: Any = None,
         strict: bool | None = None,
         weights_only: bool | None = None,
+        *,
+        trust_remote_code: bool = False,
         **overrides: Any,
     ) -> "TextClassifier":
         """The model of a file that `save_checkpoint` wrote; needs no other file and no network.
@@ -365,12 +406,16 @@ class TextClassifier(MeasuringModule):
             hparams_file: Lightning's; the file needs no other.
             strict: Lightning's; the weights always have to fit.
             weights_only: Lightning's; no code of a file is ever run.
-            overrides: arguments of `TextClassifier` in place of the saved ones, such as `metrics=` or `thresholds=`,
-                but for those that the weights were trained with.
+            trust_remote_code: whether Python code that comes with the encoder may be fetched and run again, where the
+                model was made with it.
+            overrides: arguments of `TextClassifier` in place of the saved ones, such as `metrics=`, `thresholds=` or
+                `max_length=`, but for those that the weights were trained with. A loss, an optimiser or a schedule that is
+                code, not a name, is in no file, and has to be given again to train on with it.
 
         Raises:
             CheckpointError: the file is missing, truncated, foreign or of a newer format.
             FlashError: an override that would change what the weights mean.
+            RemoteCodeError: it needs Python code that is not trusted, or that is not where it was.
         """
         content = load_checkpoint(checkpoint_path)
         settings = content["flash"]
@@ -381,16 +426,21 @@ class TextClassifier(MeasuringModule):
                 f"{', '.join(fixed)} cannot be changed: the weights of {checkpoint_path} were trained with it"
             )
         if "encoder" in settings:
-            trained["backbone"], options = EncoderModule.from_content(settings), {}
-        others = ("max_length", "learning_rate", "optimizer", "thresholds", "threshold_objective")
+            read = {**settings, "max_length": overrides.get("max_length", settings["max_length"])}
+            encoder = EncoderModule.from_content(read, trust_remote_code=trust_remote_code)
+            trained["backbone"], options = encoder, {}
+        others = ("max_length", "learning_rate", "thresholds", "threshold_objective")
         kept = {name: settings[name] for name in others if name in settings}
+        kept |= choices_of(settings, overrides)
         model = cls(**{**trained, **options, **kept, **overrides})
         state = dict(content["state_dict"])
         saved = state["thresholds"].float()
         state["thresholds"] = torch.from_numpy(
             resolve_thresholds(overrides.get("thresholds"), model.labels, saved.numpy())
         )
-        model.load_state_dict(state)
+        load_weights(model, state, checkpoint_path)
+        if "loss_fn" not in overrides:
+            model.backbone.loss = kept_loss(settings)
         return model
 
 
@@ -399,60 +449,21 @@ def _make_backbone(
 ) -> BackboneModule:
     """What the user named, or a backbone that has been made already."""
     if isinstance(backbone, BackboneModule):
+        for name in options:
+            known = [name for name in signature(TextClassifier).parameters if name != "backbone_kwargs"]
+            raise FlashError(unknown_name("argument of TextClassifier", name, known))
         return backbone
+    if is_encoder(backbone):
+        return EncoderModule.from_pretrained(backbone, labels, max_length, options)
+    return LinearModule(load_backbone(backbone, len(labels), options))
+
+
+def is_encoder(backbone: str | Path) -> bool:
+    """Whether this means an encoder's folder or id: neither a backbone's name nor what looks like one mistyped."""
     known = available_backbones()
     mistyped = get_close_matches(str(backbone), known) and not Path(backbone).exists()
-    if backbone in known or mistyped:
-        return LinearModule(load_backbone(backbone, len(labels), options))
-    return EncoderModule.from_pretrained(backbone, labels, max_length, options)
-
-
-def _label_names(labels: Sequence[str] | None, num_classes: int | None) -> list[str]:
-    """L distinct names, whichever way they were given."""
-    if labels is None and num_classes is None:
-        raise FlashError("a classifier needs its labels; pass labels=datamodule.labels, or num_classes=")
-    names = [str(index) for index in range(num_classes or 0)] if labels is None else list(labels)
-    if isinstance(labels, str) or not names or not all(isinstance(name, str) and name for name in names):
-        raise FlashError(
-            f"labels must be a list of one or more names; found {labels!r}, num_classes={num_classes}"
-        )
-    if repeated := [name for name, count in Counter(names).items() if count > 1]:
-        raise FlashError(f"labels repeat: {_some(repeated)}; each column needs a name of its own")
-    if num_classes not in (None, len(names)):
-        raise FlashError(
-            f"num_classes={num_classes} but there are {len(names)} labels; leave num_classes out"
-        )
-    return names
-
-
-def _some(names: Sequence[str]) -> str:
-    """The first names, and how many more there are."""
-    more = f", and {len(names) - 6} more" if len(names) > 6 else ""
-    return ", ".join(names[:6]) + more
+    return backbone not in known and not mistyped
 
 
 def _kind(multi_label: bool) -> str:
     return "multi-label" if multi_label else "single-label"
-
-
-def _by_label(name: str, value: Any, labels: Sequence[str]) -> Any:
-    """An option of the backbone; a dict by label as a tuple in label order, 1.0 for labels that it lacks."""
-    if not isinstance(value, Mapping):
-        return value
-    for label in value:
-        if label not in set(labels):
-            raise FlashError(f"{name}: {unknown_name('label', str(label), labels)}")
-    return tuple(value.get(label, 1.0) for label in labels)
-
-
-def _plain(thresholds: Any) -> Thresholds:
-    """The user's thresholds as values that a checkpoint can hold."""
-    if isinstance(thresholds, Mapping):
-        return {str(label): float(value) for label, value in thresholds.items()}
-    plain: Thresholds = thresholds.tolist() if hasattr(thresholds, "tolist") else thresholds
-    return list(plain) if isinstance(plain, tuple) else plain
-
-
-def _name(optimizer: Any) -> str:
-    """The name of an optimiser's class, also inside a partial."""
-    return str(getattr(getattr(optimizer, "func", optimizer), "__name__", type(optimizer).__name__))

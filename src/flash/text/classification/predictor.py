@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from flash.core.errors import CheckpointError, FlashError
+from flash.core.errors import CheckpointError, FlashError, MissingExtraError, RemoteCodeError
+from flash.core.precision import check_precision, predicts_in_bfloat16
 from flash.text.classification import checkpoint
 from flash.text.classification.backbones import load_backbone
 from flash.text.classification.backbones.linear import Linear
@@ -52,15 +53,30 @@ class Predictor:
         self.calibration = calibration or Calibration.identity(len(labels))
 
     @classmethod
-    def load(cls, path: str | Path) -> "Predictor":
+    def load(
+        cls, path: str | Path, *, precision: str | int = "auto", trust_remote_code: bool = False
+    ) -> "Predictor":
         """The classifier of a checkpoint file, or of a folder that `flash export` wrote.
+
+        Args:
+            path: the file or folder.
+            precision: of an encoder that torch computes: "32", "bf16", or "auto", which is bfloat16 where the
+                processor multiplies such matrices in hardware, else float32. bfloat16 is nearly twice as fast; of a
+                small encoder (MiniLM) that was trained on GoEmotions, it changed the probabilities of 1,000 texts by
+                0.00003 on average and by 0.001 at most. An ONNX export and the linear backbone compute as they always
+                do.
+            trust_remote_code: whether Python code that comes with the encoder of a checkpoint may be fetched and run
+                again, where the model was made with it.
 
         Raises:
             CheckpointError: the file or folder is missing, truncated, damaged, foreign or of a newer format.
-            MissingExtraError: the folder needs a package that is not installed.
+            FlashError: there is no such precision.
+            MissingExtraError: it needs a package that is not installed.
+            RemoteCodeError: it needs Python code that is not trusted, or that is not where it was.
         """
+        precision = check_precision(precision)
         if Path(path).is_dir():
-            return cls._of_export(Path(path))
+            return cls._of_export(Path(path), precision)
         content = checkpoint.read(path)
         settings, arrays = content["flash"], content["state_dict"]
         prefix = "backbone."
@@ -68,12 +84,14 @@ class Predictor:
         backbone: Linear | EncoderModule
         try:
             if "encoder" in settings:
-                backbone = _load_encoder(settings, own)
+                backbone = _load_encoder(settings, own, precision, trust_remote_code)
             else:
                 backbone = load_backbone(
                     settings["backbone"], len(settings["labels"]), settings["backbone_options"]
                 )
                 backbone.load_arrays(own)
+        except (MissingExtraError, RemoteCodeError):
+            raise
         except (FlashError, TypeError) as error:  # a number where an array should be has no length
             problem = error if isinstance(error, FlashError) else "a backbone array is a single number"
             raise CheckpointError(
@@ -91,13 +109,13 @@ class Predictor:
         )
 
     @classmethod
-    def _of_export(cls, folder: Path) -> "Predictor":
+    def _of_export(cls, folder: Path, precision: str) -> "Predictor":
         settings, arrays = read_settings(folder)
         backbone: OnnxBackbone | EncoderModule
         if settings["kind"] == "onnx":
             backbone = OnnxBackbone.load(folder, settings)
         else:
-            backbone = _read_transformers(folder, settings)
+            backbone = _read_transformers(folder, settings, precision)
         scale, shift = arrays["calibration_scale"], arrays["calibration_shift"]
         return cls(
             backbone,
@@ -150,21 +168,24 @@ class Predictor:
         )
 
 
-def _load_encoder(settings: dict[str, Any], arrays: dict[str, np.ndarray]) -> "EncoderModule":
+def _load_encoder(
+    settings: dict[str, Any], arrays: dict[str, np.ndarray], precision: str, trust_remote_code: bool
+) -> "EncoderModule":
     """The encoder of a checkpoint, ready to predict."""
     import torch
 
     from flash.text.classification.backbones.encoder_module import EncoderModule
+    from flash.text.classification.backbones.module import first_misfit
 
-    module = EncoderModule.from_content(settings)
+    module = EncoderModule.from_content(settings, trust_remote_code=trust_remote_code)
     try:
         module.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in arrays.items()})
     except (RuntimeError, TypeError) as error:  # names or shapes; a type that NumPy lacks
-        raise FlashError(f"its weights do not fit its encoder ({str(error).splitlines()[0]})") from error
-    return module.eval()
+        raise FlashError(f"its weights do not fit its encoder ({first_misfit(error)})") from error
+    return module.for_prediction(bfloat16=predicts_in_bfloat16(precision))
 
 
-def _read_transformers(folder: Path, settings: dict[str, Any]) -> "EncoderModule":
+def _read_transformers(folder: Path, settings: dict[str, Any], precision: str) -> "EncoderModule":
     """The encoder of an export that transformers reads too, under the head that it has there."""
     from flash.text.classification.backbones.encoder_module import EncoderModule
 
@@ -172,4 +193,4 @@ def _read_transformers(folder: Path, settings: dict[str, Any]) -> "EncoderModule
     module = EncoderModule.from_pretrained(folder, labels, length, settings["backbone_options"])
     if not module.encoder.kept_head:
         raise damaged(folder, "its head has other labels than its settings")
-    return module.eval()
+    return module.for_prediction(bfloat16=predicts_in_bfloat16(precision))

@@ -28,7 +28,10 @@ def wrong_setting(settings: dict[str, Any]) -> str | None:
 def wrong_option(settings: dict[str, Any]) -> str | None:
     """What is wrong with the backbone's options; None for nothing."""
     backbone, options = settings["backbone"], settings["backbone_options"]
-    if "encoder" in settings:  # which is checked as it is made, with torch
+    if "encoder" in settings:  # whose options are checked as it is made, with torch
+        length = settings.get("max_length")
+        if type(length) is not int or length < 1:
+            return f"its max_length is {short(length)}, expected a number from 1"
         return None if type(settings["encoder"]) is dict else f"its encoder is {short(settings['encoder'])}"
     if backbone not in BACKBONES:
         return unknown_name("backbone", backbone[:50], BACKBONES)

@@ -5,7 +5,7 @@ in order. Imports neither torch nor lightning.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import closing
 from itertools import chain
 from pathlib import Path
@@ -14,8 +14,9 @@ import numpy as np
 import pyarrow as pa
 
 from flash.core.errors import DataError, FlashError, unknown_name
+from flash.text.classification import arrow_values
 from flash.text.classification.blocks import READERS, ROWS, Dialect, read_blocks
-from flash.text.classification.outputs import convert, to_probabilities
+from flash.text.classification.outputs import applies
 from flash.text.classification.predictor import Predictor
 from flash.text.classification.readers import (
     PACKED,
@@ -39,6 +40,10 @@ ENDINGS = {
     ".parquet": "parquet",
 }
 """File ending to format; `.txt` is tab-separated where its header holds a tab."""
+
+TEXT_FIELDS = ("text", "comment_text")
+TARGET_FIELDS = ("labels", "label")
+"""Columns that are texts, or targets, by their names."""
 
 CELLS = 2**21  # a block's largest number of probabilities: 8 MiB of float32 however many labels there are
 
@@ -71,7 +76,7 @@ def predict_file(
         predictor: the model.
         source: a file, or `-` for standard input.
         target: a file, or `-` for standard output.
-        input_field: the column of texts; may be left out where there is only one.
+        input_field: the column of texts; None for what `find_texts` finds beside columns named as labels.
         thresholds: as in `Predictor.predict`.
         input_format: `csv`, `tsv`, `jsonl` or `parquet`; None for what the file's ending says, and CSV on
             standard input.
@@ -104,7 +109,7 @@ def predict_file(
     )
     first = next(blocks)
     other = other_delimiter(first.names, input_format, delimiter)
-    field = _choose_field(first.names, input_field, name, other)
+    field = _choose_field(first.names, input_field, name, other, predictor.labels)
     done = 0
     with open_output(target) as file, closing(WRITERS[output_format](file)) as writer:
         for block in chain([first], blocks):
@@ -146,6 +151,13 @@ def other_delimiter(names: Sequence[str], kind: str, delimiter: str | None = Non
     )
 
 
+def find_texts(columns: Sequence[str], targets: Collection[str]) -> str | None:
+    """The column of texts where none was named: one of `TEXT_FIELDS`, else the only one that is no target."""
+    others = [name for name in columns if name not in targets]
+    found = [name for name in TEXT_FIELDS if name in others] or (others if len(others) == 1 else [])
+    return found[0] if found else None
+
+
 def _refuse_overwriting(source: str | Path, target: str | Path, kind: str) -> None:
     """The input is the user's own work; a prediction never takes its place."""
     place = Path(target).expanduser()
@@ -157,7 +169,9 @@ def _refuse_overwriting(source: str | Path, target: str | Path, kind: str) -> No
         )
 
 
-def _choose_field(names: list[str], asked: str | None, name: str, other: str | None) -> str:
+def _choose_field(
+    names: list[str], asked: str | None, name: str, other: str | None, labels: Sequence[str]
+) -> str:
     if asked is not None:
         hint = f"; the header holds {other!r}: pass delimiter={other!r}" if other else ""
         return check_columns(names, [asked], name, hint)[0]
@@ -166,11 +180,12 @@ def _choose_field(names: list[str], asked: str | None, name: str, other: str | N
             f"{name} has one column, {names[0]!r}: the header holds {other!r}: pass delimiter={other!r}, or "
             "name the column by --input_field if it is the one of texts"
         )
-    if len(names) != 1:
+    found = names[0] if len(names) == 1 else find_texts(names, {*labels, *TARGET_FIELDS})
+    if found is None:
         raise DataError(
             f"{name} has {len(names)} columns ({', '.join(names)}); type --input_field and the one of texts"
         )
-    return names[0]
+    return found
 
 
 def _texts(block: Block, field: str, name: str) -> pa.LargeStringArray:
@@ -203,16 +218,16 @@ def _predict(
     predictor: Predictor, texts: pa.LargeStringArray, thresholds: np.ndarray, prefix: str
 ) -> pa.Table:
     """Names and probabilities as columns."""
-    logits = predictor.logits(texts)
-    probabilities = to_probabilities(logits, predictor.multi_label)
-    names = convert(
-        logits, "labels", labels=predictor.labels, multi_label=predictor.multi_label, thresholds=thresholds
-    )
-    columns = {
-        f"{prefix}labels": pa.array(names, pa.list_(pa.string()) if predictor.multi_label else pa.string())
-    }
+    probabilities = predictor.probabilities(texts)
+    names = arrow_values.texts(predictor.labels)
+    if predictor.multi_label:
+        rows, found = np.nonzero(applies(probabilities, thresholds))
+        labels = arrow_values.lists(names, rows, found, len(texts))
+    else:
+        labels = arrow_values.taken(names, probabilities.argmax(axis=1))
+    columns = {f"{prefix}labels": labels}
     for index, label in enumerate(predictor.labels):
-        columns[f"{prefix}{label}_probability"] = pa.array(np.ascontiguousarray(probabilities[:, index]))
+        columns[f"{prefix}{label}_probability"] = arrow_values.floats(probabilities[:, index])
     return pa.table(columns)
 
 

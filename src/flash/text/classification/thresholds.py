@@ -6,13 +6,15 @@ compared as float32. Imports neither torch nor lightning.
 
 from collections.abc import Mapping, Sequence
 from numbers import Real
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.sparse import csc_array, csr_array, issparse
 
 from flash.core.errors import FlashError, unknown_name
+
+if TYPE_CHECKING:  # scipy.sparse is slow to import, and prediction needs none of it
+    from scipy.sparse import csc_array
 
 Thresholds: TypeAlias = float | Sequence[float] | Mapping[str, float] | Literal["auto"] | None
 
@@ -124,12 +126,14 @@ def _check_values(values: Mapping[Any, Any], labels: Sequence[str]) -> None:
         raise FlashError(f"thresholds has {shown}{more}; {EXPECTED}")
 
 
-def check_arrays(probabilities: ArrayLike, targets: Any) -> tuple[NDArray[np.float32], csc_array]:
+def check_arrays(probabilities: ArrayLike, targets: Any) -> "tuple[NDArray[np.float32], csc_array]":
     """Probabilities as (N, L) float32 and targets as an (N, L) boolean csc_array, positive from 0.5.
 
     Raises:
         FlashError: the shapes differ, or a value is not finite or outside [0, 1].
     """
+    from scipy.sparse import csc_array, csr_array, issparse
+
     scores = np.asarray(probabilities, np.float32)
     truth: Any = csr_array(targets) if issparse(targets) else np.asarray(targets, np.float32)
     if scores.ndim != 2 or scores.shape != truth.shape:
@@ -151,7 +155,7 @@ def _check_range(name: str, values: NDArray[Any], hint: str) -> None:
     raise FlashError(f"{name} must be numbers in [0, 1]; found {found} (the first is {wrong[0]}); {hint}")
 
 
-def column_of_each(truth: csc_array) -> NDArray[np.int64]:
+def column_of_each(truth: "csc_array") -> NDArray[np.int64]:
     """The column of each stored entry of a csc_array, in its order; `truth.indices` has the rows."""
     columns: NDArray[np.int64] = np.repeat(np.arange(truth.shape[1]), np.diff(truth.indptr))
     return columns

@@ -1,7 +1,7 @@
 """Blocks of rows and their predictions, to CSV, TSV, JSON lines or Parquet in constant memory.
 
 A text format's values stay text, and the input's columns come first, in order. Imports nothing of the project
-but its errors and its files.
+but its errors, its files and `arrow_values`.
 """
 
 import json
@@ -16,10 +16,10 @@ from typing import IO, Any, Protocol
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
-import pyarrow.parquet
 
 from flash.core.errors import DataError, FlashError
 from flash.core.files import whole_file
+from flash.text.classification import arrow_values
 
 ROW_GROUP = 2**16  # rows of a Parquet row group, as far as
 ROW_GROUP_BYTES = 2**26  # they do not take more memory than this
@@ -153,7 +153,7 @@ class _ParquetWriter:
     def __init__(self, file: IO[bytes]) -> None:
         self.file = file
         self.names: list[str] | None = None
-        self.writer: pa.parquet.ParquetWriter | None = None
+        self.writer: Any = None
         self.held: list[pa.Table] = []
 
     def write(self, block: Block, added: pa.Table) -> None:
@@ -162,7 +162,9 @@ class _ParquetWriter:
         for name, column in zip(added.column_names, added.columns, strict=True):
             table = table.append_column(name, column)
         if self.writer is None:
-            self.writer = pa.parquet.ParquetWriter(self.file, table.schema)
+            from pyarrow.parquet import ParquetWriter  # slow to import
+
+            self.writer = ParquetWriter(self.file, table.schema)
         self.held.append(table)
         full = (
             sum(map(len, self.held)) >= ROW_GROUP or sum(held.nbytes for held in self.held) >= ROW_GROUP_BYTES
@@ -208,9 +210,12 @@ def _join(column: pa.ChunkedArray) -> pa.Array:
     """Lists of names as one text each, in the form that the target formats read back: `"a, b",c`."""
     lists = column.combine_chunks()
     names = lists.flatten()
-    quoted = pc.binary_join_element_wise('"', pc.replace_substring(names, '"', '""'), '"', "")
+    mark, comma = arrow_values.text('"'), arrow_values.text(",")
+    quoted = pc.binary_join_element_wise(
+        mark, pc.replace_substring(names, '"', '""'), mark, arrow_values.text("")
+    )
     names = pc.if_else(pc.match_substring_regex(names, r'[,"]|^\s|\s$'), quoted, names)
-    return pc.binary_join(pa.ListArray.from_arrays(lists.offsets, names), ",")
+    return pc.binary_join(pa.ListArray.from_arrays(lists.offsets, names), comma)
 
 
 def _flat(column: pa.ChunkedArray) -> pa.ChunkedArray | pa.Array:

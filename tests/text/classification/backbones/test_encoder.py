@@ -127,6 +127,8 @@ def test_the_bias_of_a_new_head_starts_at_the_base_rates(
     expected = torch.tensor([0.25, 1e-4, 1 - 1e-4])
     torch.testing.assert_close(encoder.head.bias.sigmoid().detach(), expected, rtol=1e-4, atol=0)
     assert encoder.head.weight.std() < 0.05
+    encoder.start_bias(np.array([0.25, 0.05, 0.7]), multi_label=False)  # what a softmax of the bias gives
+    torch.testing.assert_close(encoder.head.bias.softmax(0).detach(), torch.tensor([0.25, 0.05, 0.7]))
     kept = Encoder.from_pretrained(kept_folders("bert"), LABELS)
     before = kept.head.bias.detach().clone()
     kept.start_bias(np.array([0.5, 0.5, 0.5]))

@@ -1,6 +1,7 @@
 """The files of an encoder: what is read of a folder, and the sentence for every folder that does not work."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from flash.text.classification.backbones.encoder import Encoder, EncoderConfig
+from flash.text.classification.backbones.encoder_files import tokenizer_content, tokenizer_from
 
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("tokenizers")
@@ -197,3 +199,74 @@ def test_weights_in_the_old_format_are_read_without_running_code(
         assert torch.equal(encoder.features(ids, mask), expected.features(ids, mask))
     torch.save({"embeddings.word_embeddings.weight": print}, tmp_path / "pytorch_model.bin")
     assert "cannot be loaded: " in refusal(tmp_path)
+
+
+# What a model file keeps of a tokenizer
+
+
+def test_which_end_is_cut_is_kept_and_older_files_cut_the_right_one(
+    make_tokenizer: Any, tmp_path: Path
+) -> None:
+    tokenizer = make_tokenizer()
+    tokenizer.truncation_side = tokenizer.padding_side = "left"
+    content = tokenizer_content(tokenizer)
+    made = tokenizer_from(content)
+    assert (made.truncation_side, made.padding_side) == ("left", "left")
+    made.save_pretrained(tmp_path)  # as the export to transformers does
+    again = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    assert (again.truncation_side, again.padding_side) == ("left", "left")
+    del content["truncation_side"]
+    assert tokenizer_from(content).truncation_side == "right"
+
+
+# SentencePiece, as DeBERTa-v3 is published: spm.model, and no tokenizer.json
+
+
+@pytest.fixture
+def sentencepiece_folder(make_folder: Any, tmp_path: Path) -> Path:
+    """A DeBERTa whose vocabulary of words is a file of SentencePiece."""
+    sentencepiece = pytest.importorskip("sentencepiece")
+    folder: Path = make_folder(tmp_path / "encoder", "deberta-v2")
+    sentences = [" ".join(f"w{(row + place) % 12}" for place in range(4)) for row in range(60)]
+    special = {f"{name}_piece": f"[{piece}]" for name, piece in PIECES.items()}
+    numbers = {f"{name}_id": index for index, name in enumerate(PIECES)}
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter([*sentences, "a short text"]),
+        model_prefix=str(folder / "spm"),
+        vocab_size=25,
+        minloglevel=9,
+        **special,
+        **numbers,
+    )
+    (folder / "spm.vocab").unlink()
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": False, "vocab_type": "spm"}))
+    return folder
+
+
+PIECES = {"pad": "PAD", "bos": "CLS", "eos": "SEP", "unk": "UNK"}
+
+
+def test_a_vocabulary_of_sentencepiece_is_read(sentencepiece_folder: Path) -> None:
+    sentencepiece = pytest.importorskip("sentencepiece")
+    encoder = Encoder.from_pretrained(sentencepiece_folder, LABELS)
+    theirs = sentencepiece.SentencePieceProcessor(model_file=str(sentencepiece_folder / "spm.model"))
+    for text in ("w1 w2 w11 w3", "a short text", "w7"):
+        assert encoder.tokenizer(text)["input_ids"] == [1, *theirs.encode(text), 2]
+    again = Encoder.from_content(encoder.content(), LABELS)
+    assert again.tokenizer("w1 w2")["input_ids"] == encoder.tokenizer("w1 w2")["input_ids"]
+
+
+@pytest.mark.parametrize("package", ["sentencepiece", "google.protobuf"])
+def test_what_reads_sentencepiece_is_named_where_it_lacks(
+    package: str, make_folder: Any, refusal: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_folder(tmp_path, "deberta-v2")
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer_config.json").write_text(json.dumps({"vocab_type": "spm"}))
+    (folder / "spm.model").write_bytes(b"no vocabulary")
+    monkeypatch.setitem(sys.modules, package, None)
+    assert refusal(folder) == (
+        f"the tokenizer of '{folder}' is a vocabulary of SentencePiece (spm.model) without a tokenizer.json, which "
+        "needs two more packages; type: pip install sentencepiece protobuf"
+    )

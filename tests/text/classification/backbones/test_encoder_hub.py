@@ -43,6 +43,7 @@ def test_a_folder_has_no_revision(make_folder: Any, refusal: Any, tmp_path: Path
 
 
 SHA = "0123456789abcdef0123456789abcdef01234567"
+OTHER_SHA = SHA[::-1]  # of the revision v2
 REFUSED = {
     "some/gated": (403, "GatedRepo"),
     "some/gated401": (401, "GatedRepo"),
@@ -56,6 +57,7 @@ class Hub(BaseHTTPRequestHandler):
     """The few answers of the hub that a download needs: some/tiny is there, and others say no."""
 
     tiny: Path
+    second: Path
     old: Path
     asked: list[tuple[str, str | None]]
 
@@ -67,6 +69,9 @@ class Hub(BaseHTTPRequestHandler):
         self.asked.append((path, self.headers.get("Authorization")))
         self.folder = self.old if path.startswith("some/old") else self.tiny
         name, rest = "/".join(path.split("/")[:2]), path.split("/")[2:]
+        commit = OTHER_SHA if rest[1:2] in (["v2"], [OTHER_SHA]) else SHA
+        if commit == OTHER_SHA:
+            self.folder = self.second
         if path == "stop":
             threading.Thread(target=self.server.shutdown).start()
             self.server.server_close()  # else the system still takes connections
@@ -76,10 +81,10 @@ class Hub(BaseHTTPRequestHandler):
             self.answer(b"", status, {"X-Error-Code": code} if code else {})
         elif name not in ("some/tiny", "some/old", "some/gated", "some/gated401"):
             self.answer(b"", 404, {"X-Error-Code": "RepoNotFound"})
-        elif rest[0] == "revision" and rest[1] != "main":
+        elif rest[0] == "revision" and rest[1] not in ("main", "v2"):
             self.answer(b"", 404, {"X-Error-Code": "RevisionNotFound"})
         elif rest[0] == "revision":
-            self.answer(json.dumps({"id": name, "sha": SHA, "siblings": []}).encode())
+            self.answer(json.dumps({"id": name, "sha": commit, "siblings": []}).encode())
         elif rest[0] == "tree":
             files = [path for path in sorted(self.folder.rglob("*")) if path.is_file()]
             listed = [
@@ -94,10 +99,13 @@ class Hub(BaseHTTPRequestHandler):
             self.answer(json.dumps(listed).encode())
         else:
             file = self.folder.joinpath(*rest[2:])
-            self.answer(file.read_bytes(), headers={"ETag": f'"{self.identity(file)}"', "X-Repo-Commit": SHA})
+            self.answer(
+                file.read_bytes(), headers={"ETag": f'"{self.identity(file)}"', "X-Repo-Commit": commit}
+            )
 
     def identity(self, file: Path) -> str:
-        return file.relative_to(self.folder).as_posix().replace("/", "-")  # the name under which it is cached
+        path = file.relative_to(self.folder.parent).as_posix()
+        return path.replace("/", "-")  # the name under which it is cached
 
     def answer(self, body: bytes, status: int = 200, headers: dict[str, str] | None = None) -> None:
         self.send_response(status)
@@ -120,7 +128,8 @@ def hub(make_folder: Any, add_sentence_files: Any, tmp_path: Path) -> Iterator[t
         (old / file).write_text(file)
     (folder / "onnx").mkdir()
     (folder / "onnx" / "model.onnx").write_bytes(b"large")
-    handler = type("TinyHub", (Hub,), {"tiny": folder, "old": old, "asked": []})
+    second = add_sentence_files(make_folder(tmp_path / "second", "distilbert"), {"pooling_mode": "cls"})
+    handler = type("TinyHub", (Hub,), {"tiny": folder, "second": second, "old": old, "asked": []})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
@@ -143,9 +152,9 @@ for line in sys.argv[1:]:
         elif kind == "find":
             said[line] = str(find_files(name, revision or None, False))
         else:
-            from flash.text.classification.backbones.encoder import Encoder
-            encoder = Encoder.from_pretrained(name, ["x", "y"])
-            said[line] = encoder.note
+            from flash.text.classification.backbones.encoder import Encoder, EncoderConfig
+            encoder = Encoder.from_pretrained(name, ["x", "y"], EncoderConfig(revision=revision or None))
+            said[line] = f"{type(encoder.model).__name__}: {encoder.note}"
     except FlashError as error:
         said[line] = str(error)
 print(json.dumps(said))
@@ -171,6 +180,7 @@ def test_the_hub_gives_an_encoder_or_one_sentence(hub: tuple[str, type[Hub]], tm
     endpoint, handler = hub
     lines = [
         "some/tiny::load",
+        "some/tiny:v2:load",
         "some/old::find",
         "some/nothing::find",
         "some/tiny:v9:find",
@@ -180,10 +190,12 @@ def test_the_hub_gives_an_encoder_or_one_sentence(hub: tuple[str, type[Hub]], tm
         "some/tiny::find",
     ]
     said = in_a_process(tmp_path / "cache", endpoint, *lines, HF_TOKEN="hf_secret")
-    expected = "'some/tiny' gets a new head, with max pooling: it names no labels of its own"
-    assert said["some/tiny::load"] == expected
+    new_head = "'some/tiny' gets a new head, with {} pooling: it names no labels of its own"
+    assert said["some/tiny::load"] == f"BertModel: {new_head.format('max')}"
+    assert said["some/tiny:v2:load"] == f"DistilBertModel: {new_head.format('cls')}"
     asked = [path for path, _ in handler.asked]
-    assert f"some/tiny/resolve/{SHA}/model.safetensors" in asked
+    for commit in (SHA, OTHER_SHA):
+        assert f"some/tiny/resolve/{commit}/model.safetensors" in asked
     assert not any("onnx" in path for path in asked)
     assert {token for path, token in handler.asked if path.startswith("some/")} == {"Bearer hf_secret"}
     found = sorted(path.name for path in Path(said["some/old::find"]).iterdir())
@@ -216,10 +228,12 @@ def test_the_hub_gives_an_encoder_or_one_sentence(hub: tuple[str, type[Hub]], tm
         endpoint,
         "some/tiny::find",
         "some/other::find",
+        "some/tiny:v2:find",
         "some/tiny:v9:find",
         HF_HUB_OFFLINE="1",
     )
     assert said["some/tiny::find"].endswith(SHA)
+    assert said["some/tiny:v2:find"].endswith(OTHER_SHA)
     assert "'some/other' is not, or not whole, in the hub's cache" in said["some/other::find"]
     assert "offline mode is on; unset HF_HUB_OFFLINE, or give a folder" in said["some/other::find"]
     assert "'some/tiny' at revision 'v9' is not" in said["some/tiny:v9:find"]

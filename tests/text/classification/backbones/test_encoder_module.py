@@ -76,13 +76,15 @@ def test_it_learns_and_the_file_stands_alone(
     path = tmp_path / "model.pt"
     trainer.save_checkpoint(path)
     expected = model(TEXTS)
-    for loaded in (TextClassifier.load_from_checkpoint(path), Predictor.load(path)):
+    for loaded in (TextClassifier.load_from_checkpoint(path), Predictor.load(path, precision="32")):
         logits = np.asarray(loaded(TEXTS) if isinstance(loaded, TextClassifier) else loaded.logits(TEXTS))
         assert logits.tobytes() == expected.numpy().tobytes()
     predicted = trainer.predict(
         model, datamodule=TextClassificationData.from_lists(predict_data=TEXTS, batch_size=3), output="labels"
     )
-    assert [names for batch in predicted for names in batch] == Predictor.load(path).predict(TEXTS)
+    assert [names for batch in predicted for names in batch] == Predictor.load(path, precision="32").predict(
+        TEXTS
+    )
 
 
 def test_the_file_does_not_need_the_folder(
@@ -123,6 +125,30 @@ def test_a_frozen_encoder_is_run_once(
     data = make_data(labels=LABELS, val_split=None)
     make_trainer(max_epochs=5).finetune(make_model(), datamodule=data, strategy="freeze")
     assert made == [len(data.train_dataset)]
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "bf16-true"])
+def test_kept_features_have_the_trainers_precision(
+    precision: Any, make_model: Any, make_data: Any, make_trainer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = []
+    keep = _Batches._kept_features
+
+    def seen(self: _Batches) -> torch.Tensor:
+        kept.append(keep(self))
+        return kept[-1]
+
+    monkeypatch.setattr(_Batches, "_kept_features", seen)
+    model, data = make_model(), make_data(labels=LABELS, val_split=None)
+    make_trainer(precision=precision).finetune(model, datamodule=data, strategy="freeze")
+    assert not kept[0].is_inference()  # the head's gradient needs it
+    module = module_of(model)
+    tokens = module.tokenize(data.train_dataset.texts)
+    ids, mask = tokens.batch(range(len(tokens)))
+    with torch.no_grad():
+        exact = module.encoder.float().eval().features(ids, mask)
+    torch.testing.assert_close(kept[0], exact, rtol=0.05, atol=0.05)
+    assert torch.allclose(kept[0], exact, rtol=1e-4, atol=1e-5) == (precision == "32-true")
 
 
 def test_a_new_head_starts_at_the_base_rates(make_model: Any, make_data: Any, make_trainer: Any) -> None:

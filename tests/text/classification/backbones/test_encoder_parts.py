@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -116,3 +117,86 @@ def test_a_model_for_images_is_refused(make_tokenizer: Any, refusal: Any, tmp_pa
     text = refusal(tmp_path)
     assert "(ViTModel) gives no features of token ids and an attention mask: " in text
     assert "choose an encoder for text" in text
+
+
+# The architecture's own head, new
+
+OWN = EncoderConfig(pooling="model", dropout=0.5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "new"),
+    [
+        ("bert", ""),  # whose pooler comes with it
+        ("roberta", ", in which classifier.dense is new too"),
+        ("distilbert", ", in which pre_classifier is new too"),
+        ("deberta-v2", ", in which pooler.dense is new too"),
+        ("gpt2", ""),
+    ],
+)
+def test_a_new_head_of_the_encoders_own_architecture(
+    kind: str, new: str, make_folder: Any, batch: Any, tmp_path: Path
+) -> None:
+    folder = make_folder(tmp_path, kind)
+    encoder = Encoder.from_pretrained(folder, LABELS, OWN)
+    assert (encoder.kept_head, encoder.whole, encoder.pooling) == (False, True, "model")
+    assert encoder.note == (
+        f"'{folder}' gets a new head of its own architecture{new}: it names no labels of its own"
+    )
+    with quiet():
+        bare = transformers.AutoModel.from_pretrained(folder)
+    theirs, ours = bare.get_input_embeddings().weight, encoder.model.get_input_embeddings().weight
+    assert torch.equal(theirs, ours)
+    ids, mask = batch(encoder)
+    encoder(ids, mask).sum().backward()
+    assert [name for name, parameter in encoder.named_parameters() if parameter.grad is None] == []
+    again = Encoder.from_content(encoder.content(), LABELS, OWN)
+    again.load_state_dict(encoder.state_dict())
+    with torch.no_grad():
+        assert torch.equal(again(ids, mask), encoder(ids, mask))
+    encoder.start_bias(np.array([0.25, 0.5, 0.5]))
+    if kind != "gpt2":  # whose head has no bias
+        assert encoder.head.bias.sigmoid()[0].item() == pytest.approx(0.25)
+    with torch.no_grad():  # our own dropout is left out: the architecture has its own
+        assert torch.equal(encoder.eval()(ids, mask), encoder.head(encoder.features(ids, mask)))
+
+
+def test_a_head_for_other_labels_gives_way(kept_folders: Callable[[str], Path]) -> None:
+    more = ("toxic", "insult", "threat", "spam", "spite")
+    encoder = Encoder.from_pretrained(kept_folders("roberta"), more, OWN)
+    assert encoder.head.out_features == 5
+    assert encoder.new_layers == ()
+    assert "gets a new head of its own architecture: its own lacks spam, spite" in encoder.note
+    assert not encoder.head.weight.std() > 0.05  # of the size of a new head's, though its rows are as many
+    renamed = Encoder.from_pretrained(kept_folders("roberta"), ("x", "y", "z"), OWN)
+    assert not renamed.head.weight.std() > 0.05
+    assert Encoder.from_pretrained(kept_folders("roberta"), LABELS, OWN).kept_head
+
+
+def test_new_layers_are_not_left_random(make_folder: Any, message: Any, tmp_path: Path) -> None:
+    encoder = Encoder.from_pretrained(make_folder(tmp_path, "roberta"), LABELS, OWN)
+    for strategy in ("freeze", "lora"):
+        text = message(lambda strategy=strategy: encoder.check_strategy(strategy))
+        assert f"the strategy '{strategy}' would leave classifier.dense random, which this encoder's" in text
+    encoder.check_strategy("no_freeze")
+    encoder.start_bias(np.full(3, 0.5))  # a fit begins
+    encoder.check_strategy("freeze")
+
+
+def test_an_architecture_without_a_classifier(make_folder: Any, message: Any, tmp_path: Path) -> None:
+    config = transformers.BertGenerationConfig(vocab_size=47, **SIZE)
+    make_folder(tmp_path)
+    with quiet():
+        transformers.BertGenerationEncoder(config).save_pretrained(tmp_path)
+    text = message(lambda: Encoder.from_pretrained(tmp_path, LABELS, OWN))
+    assert (
+        f"transformers has no classifier of the architecture of '{tmp_path}' (bert-generation); pass" in text
+    )
+
+
+def test_xlnets_own_head_is_refused_when_it_is_new(make_tokenizer: Any, message: Any, tmp_path: Path) -> None:
+    config = transformers.XLNetConfig(vocab_size=47, d_model=16, n_layer=1, n_head=2, d_inner=24)
+    transformers.XLNetModel(config).save_pretrained(tmp_path)
+    make_tokenizer().save_pretrained(tmp_path)
+    text = message(lambda: Encoder.from_pretrained(tmp_path, LABELS, OWN))
+    assert "reads the last place of a row, which here is padding" in text

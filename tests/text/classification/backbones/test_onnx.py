@@ -10,11 +10,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-import torch
 
 from flash.core.errors import CheckpointError, MissingExtraError
-from flash.text.classification import batching
-from flash.text.classification.backbones.onnx import OnnxBackbone, pool_windows, read_settings
+from flash.text.classification.backbones.onnx import OnnxBackbone, read_settings
 from flash.text.classification.predictor import Predictor
 
 onnx = pytest.importorskip("onnx")
@@ -81,7 +79,6 @@ SETTINGS: dict[str, Any] = {
     "backbone_options": {"long_text": "truncate", "window_pooling": "max", "window_overlap": 0.25},
     "tokenizer": {
         "pad_id": 0,
-        "padding_side": "right",
         "truncation_side": "right",
         "special_tokens": WORDS[:4],
     },
@@ -146,13 +143,32 @@ def test_long_texts(make_export: Callable[..., Path], changes: dict[str, str], e
 
 
 @pytest.mark.parametrize("how", ["max", "mean"])
-def test_windows_are_pooled_as_in_training(how: str) -> None:
-    logits = np.random.default_rng(0).standard_normal((9, 3)).astype(np.float32)
-    owner = np.array([2, 0, 2, 1, 0, 2, 3, 3, 3])
-    expected = batching.pool_windows(torch.from_numpy(logits), torch.from_numpy(owner), 4, how)
-    found = pool_windows(logits, owner, 4, how)
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(found, expected.numpy(), rtol=1e-6)
+def test_a_text_of_many_windows_is_no_larger_a_batch(make_export: Callable[..., Path], how: str) -> None:
+    """Two words a window: 99 of [banana banana], one of [banana hammer] and, behind it, one of [hammer]."""
+    backbone = backbone_of(
+        make_export(
+            max_length=4,
+            backbone_options=options(long_text="window", window_pooling=how, window_overlap=0.0),
+        )
+    )
+    session, rows = backbone.session, []
+
+    class Seen:
+        def run(self, names: Any, batch: dict[str, np.ndarray]) -> Any:
+            rows.append(len(batch["input_ids"]))
+            return session.run(names, batch)
+
+    backbone.session = Seen()
+    logits = backbone.logits(pa.array(["row", "banana " * 199 + "hammer hammer"], pa.large_string()))
+    windows = np.array([[2.0, -1.0]] * 99 + [[0.75, 0.25], [-1 / 3, 1.0]])
+    expected = windows.max(axis=0) if how == "max" else windows.mean(axis=0)
+    np.testing.assert_allclose(logits, [[1 / 3, 1 / 3], expected], rtol=1e-5)
+    assert sorted(rows) == [6, 32, 32, 32]
+
+
+def test_waiting_threads_leave_the_processor_to_others(make_export: Callable[..., Path]) -> None:
+    found = backbone_of(make_export()).session.get_session_options()
+    assert found.get_session_config_entry("session.intra_op.allow_spinning") == "0"
 
 
 def test_the_predictor_calibrates_and_decides(make_export: Callable[..., Path]) -> None:
@@ -220,8 +236,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"tokenizer": None}, "is damaged: its pad_id is missing, which"),
     ({"tokenizer": {**SETTINGS["tokenizer"], "special_tokens": [1]}}, "is damaged: its special_tokens is"),
     (
-        {"tokenizer": {**SETTINGS["tokenizer"], "padding_side": "up"}},
-        "is damaged: its padding_side is 'up', which",
+        {"tokenizer": {**SETTINGS["tokenizer"], "truncation_side": "up"}},
+        "is damaged: its truncation_side is 'up', which",
     ),
     (
         {

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from flash.core.errors import CheckpointError, FlashError
+from flash.core.errors import CheckpointError, FlashError, RemoteCodeError
 from flash.core.extras import require
 from flash.text.classification.backbones import encoder_files as files
 from flash.text.classification.backbones import encoder_parts as parts
@@ -29,10 +29,11 @@ RAREST = 1e-4
 class EncoderConfig:
     """The options of an encoder beside `max_length`: plain values, a part of the model file."""
 
-    pooling: Literal["auto", "mean", "cls", "max", "last"] = "auto"
+    pooling: Literal["auto", "mean", "cls", "max", "last", "model"] = "auto"
     """How a new head sees a text: "mean" or "max" over its tokens, the first ("cls") or the "last" one. "auto" is
     what a sentence-transformers folder says, else "last" for a decoder, whose last token alone sees all, else
-    "mean"."""
+    "mean". "model" is the whole head that transformers has for the architecture, which alone can be exported for it:
+    layers of it that the checkpoint lacks begin with random weights."""
     dropout: float = 0.1
     """The share of features that is dropped before a new head in training; 0 or more and below 1."""
     long_text: Literal["truncate", "window"] = "truncate"
@@ -85,8 +86,11 @@ class Encoder(nn.Module):
         head: `Linear(H, L)`, the last layer.
         kept_head: whether the head is the checkpoint's own.
         pooling: of a new head, never "auto"; None with a kept one, whose model pools.
+        whole: whether the model is a classifier of transformers without its last layer: pooling is None or "model".
+        new_layers: names of its layers, the head aside, that are random numbers as long as they are not trained.
         most_tokens: how many positions the model has, special tokens included; None if it sets no bound.
         note: one sentence on the head, for the user.
+        source: where its own Python code is; None where it is one of transformers' architectures.
     """
 
     model: Any
@@ -103,14 +107,16 @@ class Encoder(nn.Module):
         pooling: str | None,
         note: str,
         source: str | None = None,
+        new_layers: Sequence[str] = (),
     ) -> None:
         super().__init__()
         self.model, self.head, self.tokenizer = model, head, tokenizer
         self.labels, self.config = tuple(labels), config
         self.pooling, self.note, self.kept_head = pooling, note, pooling is None
-        self.dropout = nn.Dropout(config.dropout if pooling is not None else 0.0)
+        self.whole, self.new_layers = pooling in (None, "model"), tuple(new_layers)
+        self.dropout = nn.Dropout(0.0 if self.whole else config.dropout)
         self.most_tokens = parts.count_positions(model)
-        self._source = source  # of code that is not transformers'
+        self.source = source  # of code that is not transformers'
         self._may_be_empty = tokenizer.num_special_tokens_to_add() == 0
 
     @classmethod
@@ -134,12 +140,20 @@ class Encoder(nn.Module):
         model_config.pad_token_id = tokenizer.pad_token_id
         kept = parts.load_with_head(part, name, model_config, labels, trust)
         pooling: str | None = None
+        new: Sequence[str] = ()
         if kept is not None:
             model, head = kept
             parts.run_probe(model, tokenizer, name)
             note = (
                 f"the head of {str(name)!r} is kept, since it has these {len(labels)} labels: matched by name"
             )
+        elif config.pooling == "model":
+            model, head, new = parts.load_with_new_head(part, name, model_config, labels, trust)
+            parts.run_probe(model, tokenizer, name)
+            pooling = config.pooling
+            also = f", in which {', '.join(new)} {'is' if len(new) == 1 else 'are'} new too" if new else ""
+            why = parts.why_new(model_config, labels)
+            note = f"{str(name)!r} gets a new head of its own architecture{also}: {why}"
         else:
             model = parts.load_without_head(part, name, model_config, trust)
             probe = parts.run_probe(model, tokenizer, name)
@@ -152,7 +166,10 @@ class Encoder(nn.Module):
         model.config.id2label = dict(enumerate(labels))
         model.config.label2id = {label: index for index, label in enumerate(labels)}
         source = None if type(model).__module__.startswith("transformers.") else str(name)
-        return cls(model, head, tokenizer, labels, config, pooling=pooling, note=note, source=source).eval()
+        made = cls(
+            model, head, tokenizer, labels, config, pooling=pooling, note=note, source=source, new_layers=new
+        )
+        return made.eval()
 
     def content(self) -> dict[str, Any]:
         """All that makes the same encoder but for the weights (`state_dict`) and the options: plain values."""
@@ -163,7 +180,7 @@ class Encoder(nn.Module):
             "features": self.head.in_features,
             "head_bias": self.head.bias is not None,
             "note": self.note,
-            "source": self._source,
+            "source": self.source,
         }
 
     @classmethod
@@ -186,33 +203,32 @@ class Encoder(nn.Module):
 
         Raises:
             CheckpointError: the content is damaged.
-            FlashError: it needs code that is not trusted.
+            RemoteCodeError: it needs Python code that is not trusted, or that is not where it was.
         """
         require("transformers", "transformers")
         from transformers import AutoModel, AutoModelForSequenceClassification
 
         if content.get("source") is not None and not trust_remote_code:
-            raise FlashError(
+            raise RemoteCodeError(
                 f"this model has an architecture of its own, whose Python code is in {content['source']!r}; read it, and "
-                "if you trust it, load the model with trust_remote_code=True"
+                "if you trust it, load the model with trust_remote_code=True (--trust_remote_code)"
             )
         try:
             if content["source"] is None:
                 model_config = files.config_from(content["model"])
             else:
-                folder = find_files(content["source"], config.revision, trust_remote_code)
-                model_config = files.load_config(folder, content["source"], trust_remote_code)
+                model_config = _own_config(content["source"], config.revision)
                 model_config.update(dict(content["model"]))
-            kept = content["pooling"] is None
-            auto_class: Any = AutoModelForSequenceClassification if kept else AutoModel
+            whole = content["pooling"] in (None, "model")
+            auto_class: Any = AutoModelForSequenceClassification if whole else AutoModel
             with files.quiet():
                 model = auto_class.from_config(
                     model_config, dtype=torch.float32, trust_remote_code=trust_remote_code
                 )
-            model = parts.detach_head(model, len(labels))[0] if kept else parts.encoder_part(model)
+            model = parts.detach_head(model, len(labels))[0] if whole else parts.encoder_part(model)
             head = nn.Linear(content["features"], len(labels), bias=content["head_bias"])
             tokenizer = files.tokenizer_from(content["tokenizer"])
-            if not kept and content["pooling"] not in parts.POOLINGS:
+            if not whole and content["pooling"] not in parts.POOLINGS:
                 raise ValueError(f"pooling is {content['pooling']!r}")
             return cls(
                 model,
@@ -245,10 +261,10 @@ class Encoder(nn.Module):
                 mask = torch.zeros_like(input_ids)
             mask = torch.cat([mask[:, :1] | (mask.sum(1, keepdim=True) == 0), mask[:, 1:]], dim=1)
         output = self.model(input_ids=input_ids, attention_mask=mask)
-        if self.pooling is None:
+        if self.whole:
             logits: torch.Tensor = output.logits  # without its last layer, the model's logits are features
             return logits
-        return parts.POOLINGS[self.pooling](output.last_hidden_state, mask)
+        return parts.POOLINGS[str(self.pooling)](output.last_hidden_state, mask)
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """Logits (B, L); arguments as `features`."""
@@ -272,14 +288,40 @@ class Encoder(nn.Module):
                 (embeddings if "embed" in name else last).append(parameter)
         return [embeddings, *blocks, list(self.head.parameters())]
 
-    def start_bias(self, base_rates: npt.NDArray[np.floating[Any]]) -> None:
+    def check_strategy(self, strategy: str) -> None:
+        """Refuse to leave random numbers as they are.
+
+        Raises:
+            FlashError: the finetuning strategy of that name trains the head, and not all other new layers.
+        """
+        if self.new_layers and strategy in ("freeze", "lora"):
+            new = ", ".join(self.new_layers)
+            raise FlashError(
+                f"the strategy {strategy!r} would leave {new} random, which this encoder's weights do not hold and "
+                "pooling='model' needs; pass strategy='no_freeze', or another pooling"
+            )
+
+    def start_bias(self, base_rates: npt.NDArray[np.floating[Any]], *, multi_label: bool = True) -> None:
         """Let a new head begin with each label's share of the texts; a kept head has learnt its own bias.
 
         Args:
             base_rates: (L,) shares from 0 to 1.
+            multi_label: whether logits go through a sigmoid, else they go through a softmax.
         """
-        if self.kept_head:
+        self.new_layers = ()  # which learn from now on, too
+        if self.kept_head or self.head.bias is None:  # as of GPT-2's own head
             return
         rates = np.clip(np.asarray(base_rates, np.float64), RAREST, 1 - RAREST)
         with torch.no_grad():
-            self.head.bias.copy_(torch.from_numpy(np.log(rates / (1 - rates))))
+            odds = rates / (1 - rates) if multi_label else rates
+            self.head.bias.copy_(torch.from_numpy(np.log(odds)))
+
+
+def _own_config(source: str, revision: str | None) -> Any:
+    """The configuration of an architecture whose trusted Python code comes with the encoder `source`."""
+    try:
+        return files.load_config(find_files(source, revision, True), source, True)
+    except FlashError as error:
+        raise RemoteCodeError(
+            f"this model needs the Python code that came with {source!r}, and {error}; it has to be where it was"
+        ) from error

@@ -8,10 +8,11 @@ become plain values, for the model file, and back.
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from flash.core.errors import FlashError
+from flash.core.errors import FlashError, MissingExtraError
 
 WEIGHTS = (
     "model.safetensors",
@@ -106,6 +107,7 @@ def load_tokenizer(files: Path, name: str | Path, trust_remote_code: bool) -> An
 
     Raises:
         FlashError: there is none, it is not a fast one, or it has no token to pad with.
+        MissingExtraError: a package that reads it is not installed.
     """
     from transformers import AutoTokenizer
 
@@ -113,6 +115,7 @@ def load_tokenizer(files: Path, name: str | Path, trust_remote_code: bool) -> An
         with quiet():
             tokenizer = AutoTokenizer.from_pretrained(files, trust_remote_code=trust_remote_code)
     except Exception as error:
+        _check_sentencepiece(files, name)
         raise FlashError(
             f"the tokenizer of {str(name)!r} cannot be loaded: {first_line(error)}; if a package is missing, install "
             "it, or save the tokenizer as tokenizer.json"
@@ -134,13 +137,43 @@ def load_tokenizer(files: Path, name: str | Path, trust_remote_code: bool) -> An
                 "different lengths make no batch; add a pad token and save the folder again"
             )
         tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.padding_side = "right"  # on which batches are padded here, whatever the model was made to write
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()
     return tokenizer
 
 
-def load_model(auto_class: Any, files: Path, name: str | Path, config: Any, trust_remote_code: bool) -> Any:
+def _check_sentencepiece(files: Path, name: str | Path) -> None:
+    """Say what reads a vocabulary of SentencePiece: transformers, without it, speaks of another format's package.
+
+    Raises:
+        MissingExtraError: it is one, and the packages that it needs are not there.
+    """
+    models = [path.name for path in files.glob("*.model")]
+    if not models or (files / "tokenizer.json").is_file():
+        return
+    try:
+        import_module("sentencepiece")
+        import_module("google.protobuf")
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(
+            f"the tokenizer of {str(name)!r} is a vocabulary of SentencePiece ({models[0]}) without a tokenizer.json, "
+            "which needs two more packages; type: pip install sentencepiece protobuf"
+        ) from error
+
+
+def load_model(
+    auto_class: Any,
+    files: Path,
+    name: str | Path,
+    config: Any,
+    trust_remote_code: bool,
+    *,
+    new_rows: int | None = None,
+) -> Any:
     """A model in float32 and the names of its tensors that the files do not hold.
+
+    Tensors that should have `new_rows` rows and have another number, those of a head for other labels, are none of it.
 
     Raises:
         FlashError: the weights are damaged or of other shapes than the configuration says.
@@ -161,13 +194,15 @@ def load_model(auto_class: Any, files: Path, name: str | Path, config: Any, trus
         raise FlashError(
             f"the weights of {str(name)!r} cannot be loaded: {first_line(error)}; copy or download them again"
         ) from error
-    if report["mismatched_keys"]:
-        tensor, found, expected = sorted(report["mismatched_keys"])[0]
+    other_head = {key for key, _, expected in report["mismatched_keys"] if expected[0] == new_rows}
+    misfits = sorted(each for each in report["mismatched_keys"] if each[0] not in other_head)
+    if misfits:
+        tensor, found, expected = misfits[0]
         raise FlashError(
             f"the weights of {str(name)!r} do not fit its config.json: {tensor} is {tuple(found)}, expected "
             f"{tuple(expected)}; copy or download both again"
         )
-    return model, set(report["missing_keys"])
+    return model, set(report["missing_keys"]) | other_head
 
 
 def check_complete(missing: set[str], name: str | Path) -> None:
@@ -237,6 +272,7 @@ def tokenizer_content(tokenizer: Any) -> dict[str, Any]:
         "file": backend.to_str(),  # tokenizer.json
         "special_tokens": {key: str(token) for key, token in tokenizer.special_tokens_map.items()},
         "padding_side": tokenizer.padding_side,
+        "truncation_side": tokenizer.truncation_side,
         "model_max_length": tokenizer.model_max_length if tokenizer.model_max_length < 2**31 else None,
     }
 
@@ -248,7 +284,8 @@ def tokenizer_from(content: Mapping[str, Any]) -> Any:
 
     make: Any = PreTrainedTokenizerFast
     special = {key: token for key, token in content["special_tokens"].items() if key.endswith("_token")}
-    options = {"padding_side": content["padding_side"], **special}
+    truncation_side = content.get("truncation_side", "right")  # files of before had none
+    options = {"padding_side": content["padding_side"], "truncation_side": truncation_side, **special}
     if content["model_max_length"] is not None:
         options["model_max_length"] = content["model_max_length"]
     return make(tokenizer_object=Tokenizer.from_str(content["file"]), **options)

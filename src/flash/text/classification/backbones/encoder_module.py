@@ -3,7 +3,7 @@
 Imports torch, no Lightning and no transformers: prediction needs neither the one nor, before a model is made, the other.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -12,20 +12,23 @@ import numpy as np
 import torch
 
 from flash.core.errors import FlashError, unknown_name
-from flash.core.finetuning import LoraOptions
+from flash.core.finetuning import FinetuningStrategy, LoraOptions
 from flash.core.processes import of_all, own_share
-from flash.text.classification.backbones import lora
+from flash.text.classification.backbones import lora, steps
 from flash.text.classification.backbones.encoder import Encoder, EncoderConfig
+from flash.text.classification.backbones.fast_dropout import fast_dropout
 from flash.text.classification.backbones.features import Texts
 from flash.text.classification.backbones.memory import Work, memory_explained
 from flash.text.classification.backbones.module import BackboneModule
-from flash.text.classification.backbones.resuming import draw_noise, noise_of, take_up
-from flash.text.classification.backbones.token_cache import TokenCache
+from flash.text.classification.backbones.packing import pack
+from flash.text.classification.backbones.resuming import draw_noise, epoch_of, noise_of, take_up
+from flash.text.classification.backbones.scoring import features_of, training_logits
+from flash.text.classification.backbones.token_cache import KeptFeatures, TokenCache
 from flash.text.classification.batching import TokenRows, length_batches, pool_windows, tokenize
-from flash.text.classification.losses import make_loss
+from flash.text.classification.losses import make_loss, one_number
 from flash.text.classification.optimization import (
-    DEFAULT_LEARNING_RATES,
     DEFAULT_WEIGHT_DECAY,
+    default_learning_rate,
     make_optimizer,
     make_schedule,
     own_options,
@@ -68,6 +71,7 @@ class EncoderModule(BackboneModule):
 
     automatic_optimization = True
     one_device = False
+    minds_length = True
 
     def __init__(
         self, name: str, encoder: Encoder, max_length: int, training: TrainingOptions = TrainingOptions()
@@ -85,8 +89,11 @@ class EncoderModule(BackboneModule):
         self.adapters: lora.Adapters | None = None
         self._resumed_adapters: Any = None
         self.noise: int | None = None  # what a run's random numbers follow from
-        self._accumulated = 1
+        self._accumulated = {0: 1}  # how many batches a step takes, from which epoch on
+        self._broken = steps.Broken()
+        self._trained = False  # for good
         self._cache: TokenCache | None = None  # while a fit lasts, for validation's texts
+        self.frozen: KeptFeatures | None = None  # while the head alone trains, for the same
 
     @classmethod
     def from_pretrained(
@@ -101,10 +108,17 @@ class EncoderModule(BackboneModule):
         return cls(str(name), Encoder.from_pretrained(name, labels, config), max_length, training)
 
     @classmethod
-    def from_content(cls, settings: Mapping[str, Any]) -> "EncoderModule":
-        """What a model file tells of, with random weights until they are loaded; reads no other file."""
+    def from_content(cls, settings: Mapping[str, Any], *, trust_remote_code: bool = False) -> "EncoderModule":
+        """What a model file tells of, with random weights until they are loaded; reads no other file.
+
+        Raises:
+            CheckpointError: what it tells is damaged.
+            RemoteCodeError: it needs Python code that is not trusted, or that is not where it was.
+        """
         config, training = _options(settings["backbone_options"])
-        encoder = Encoder.from_content(settings["encoder"], settings["labels"], config)
+        encoder = Encoder.from_content(
+            settings["encoder"], settings["labels"], config, trust_remote_code=trust_remote_code
+        )
         made = cls(settings["backbone"], encoder, settings["max_length"], training)
         made.starts_at_base_rates = False
         return made
@@ -122,6 +136,21 @@ class EncoderModule(BackboneModule):
         """Parameters from the embeddings to the head."""
         return self.encoder.layers()
 
+    def for_prediction(self, *, bfloat16: bool) -> "EncoderModule":
+        """Itself, to be trained no more: without dropout and gradients and, if so asked, with weights of 16 bits.
+
+        These are rounded once, not for each batch; the head keeps its float32: it is small, and every label depends on
+        it. Buffers keep theirs, in which angles of positions are exact.
+        """
+        self.eval().requires_grad_(False)
+        if bfloat16:
+            for parameter in self.encoder.model.parameters():
+                if parameter.is_floating_point():
+                    parameter.data = parameter.data.to(torch.bfloat16)
+        pack(self.encoder.model)
+        self._trained = True
+        return self
+
     # ---- scores ---------------------------------------------------------------------------------------------
 
     def tokenize(self, texts: Texts) -> TokenRows:
@@ -135,32 +164,36 @@ class EncoderModule(BackboneModule):
             overlap=config.window_overlap,
         )
 
-    @torch.no_grad()
-    def logits(self, texts: Texts) -> np.ndarray:
+    def margins_of_many(self, texts: Texts, batch_size: int) -> np.ndarray:
+        """`logits` in batches of that size, but for a processor, on which larger ones than ours are slower."""
+        on_processor = self.encoder.head.weight.device.type == "cpu"
+        return self.logits(texts, min(batch_size, PREDICT_ROWS) if on_processor else batch_size)
+
+    @torch.inference_mode()
+    def logits(self, texts: Texts, batch_size: int = PREDICT_ROWS) -> np.ndarray:
         """(N, L) float32, uncalibrated; the encoder is in evaluation mode meanwhile."""
         tokens = self.tokenize(texts) if self._cache is None else self._cache.rows_of(texts, self.tokenize)
-        logits = np.empty((len(texts), len(self.encoder.labels)), np.float32)
+        logits = np.empty((len(tokens), len(self.encoder.labels)), np.float32)
         with memory_explained(self):
-            for rows, features in self._features(tokens):
-                places, pooled = self._pool(self.encoder.head(features), tokens, rows)
-                logits[places] = pooled.float().cpu().numpy()
-        return logits
+            found: Iterable[tuple[np.ndarray, torch.Tensor]] = self._features(tokens, batch_size=batch_size)
+            if self.frozen is not None and self._cache is not None and self._cache.keeps(tokens):
+                found = self.frozen.of(tokens, found)
+            for rows, features in found:
+                features = features.to(self.encoder.head.weight)
+                logits[rows] = self.encoder.head(features).float().cpu().numpy()
+        return tokens.pooled(logits, self.encoder.config.window_pooling)
 
     def _features(
-        self, tokens: TokenRows, rank: int = 0, world: int = 1
+        self, tokens: TokenRows, rank: int = 0, world: int = 1, batch_size: int = PREDICT_ROWS
     ) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
         """Features of rows in evaluation mode, with the rows they are of: every `world`-th batch."""
-        device = self.encoder.head.weight.device
-        training = [module for module in self.encoder.modules() if module.training]
-        self.encoder.eval()
+        # looking through all modules takes a tenth of a single text's time
+        training = [] if self._trained else [module for module in self.encoder.modules() if module.training]
+        for module in training:
+            module.training = False
         try:
-            batches = length_batches(
-                tokens.lengths, PREDICT_ROWS, shuffle=False, seed=0, epoch=0, owner=tokens.owner
-            )
-            for rows in batches[rank::world]:
-                self.at_hand = Work(tokens, rows, device)
-                ids, mask = tokens.batch(rows)
-                yield rows, self.encoder.features(ids.to(device), mask.to(device))
+            batches = length_batches(tokens.lengths, batch_size, shuffle=False, seed=0, epoch=0)
+            yield from features_of(self.encoder, tokens, batches[rank::world], self)
         finally:
             for module in training:  # not `train()`: frozen parts may have been at rest
                 module.training = True
@@ -179,24 +212,19 @@ class EncoderModule(BackboneModule):
 
     def before_fit(self, model: "TextClassifier", trainer: "Trainer") -> None:
         """Freeze what the strategy says, for as long as it says."""
-        from lightning.pytorch.callbacks import BaseFinetuning
         from lightning.pytorch.utilities import rank_zero_info
 
-        from flash.core.finetuning import FinetuningStrategy
-        from flash.core.layer_finetuning import LayerFinetuning
+        from flash.core.layer_finetuning import add_strategy
 
         rank_zero_info(f"{self.encoder.note[0].upper()}{self.encoder.note[1:]}.")
-        self.noise, self._accumulated = None, trainer.accumulate_grad_batches
+        self.noise, self._accumulated, self.frozen = None, steps.accumulation(trainer), None
+        self._broken.forget()
         self.train()
-        callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
-        callbacks[:] = [callback for callback in callbacks if not isinstance(callback, BaseFinetuning)]
+        add_strategy(trainer)
         strategy = getattr(trainer, "finetuning", None)
+        self.encoder.check_strategy(getattr(strategy, "name", ""))
         if isinstance(strategy, FinetuningStrategy) and strategy.name == "lora":
             self._add_adapters(strategy.lora)
-        elif isinstance(strategy, FinetuningStrategy) and strategy.name != "no_freeze":
-            callbacks.append(LayerFinetuning(strategy))
-        elif isinstance(strategy, BaseFinetuning):
-            callbacks.append(strategy)
 
     def _add_adapters(self, options: LoraOptions) -> None:
         from lightning.pytorch.utilities import rank_zero_info
@@ -212,7 +240,7 @@ class EncoderModule(BackboneModule):
 
     def after_fit(self) -> None:
         """Make adapters a part of the weights, and forget tokens."""
-        self._cache = None
+        self._cache = self.frozen = None
         if self.adapters is not None:
             lora.merge_adapters(self.encoder.model, self.adapters)
             self.adapters = None
@@ -220,7 +248,8 @@ class EncoderModule(BackboneModule):
     def resume(self, settings: dict[str, Any], checkpoint: dict[str, Any]) -> None:
         """Go on exactly where the run stood; refuse to train adapters from weights that have none, or others."""
         self.starts_at_base_rates = False  # the head has learnt more since
-        self.noise = take_up(checkpoint.get("loops", {}).get("fit_loop", {}), self._accumulated)
+        loop = checkpoint.get("loops", {}).get("fit_loop", {})
+        self.noise = take_up(loop, steps.accumulated_in(epoch_of(loop), self._accumulated))
         self._resumed_adapters = settings.get("lora")
         if self.adapters is not None:
             problem = lora.resume_problem(self.adapters, self._resumed_adapters)
@@ -249,6 +278,8 @@ class EncoderModule(BackboneModule):
 
     def configure_optimizers(self, model: "TextClassifier") -> Any:
         """AdamW, linear warm-up and decay, unless the user has chosen others."""
+        from flash.core.layer_finetuning import has_finetuning_of_its_own
+
         if (
             self.adapters is None
             and self._resumed_adapters is not None
@@ -261,50 +292,71 @@ class EncoderModule(BackboneModule):
         optimizer = model.optimizer or "AdamW"
         own = own_options(optimizer)
         strategy = getattr(getattr(model.trainer, "finetuning", None), "name", "no_freeze")
-        usual = DEFAULT_LEARNING_RATES.get(strategy, DEFAULT_LEARNING_RATES["no_freeze"])
-        rate = model.learning_rate or own.get("lr") or usual
+        usual = default_learning_rate(strategy, self.encoder.head.in_features)
+        rate = own.get("lr", usual) if model.learning_rate is None else model.learning_rate
         groups = parameter_groups(
             self.layers(),
             learning_rate=rate,
             layer_decay=self.training_options.layer_decay,
             weight_decay=own.get("weight_decay", DEFAULT_WEIGHT_DECAY),
-            trainable_only=self.adapters is not None,
+            trainable_only=self.adapters is not None or has_finetuning_of_its_own(model.trainer),
         )
-        made = make_optimizer(optimizer, groups, rate)
-        steps = model.trainer.estimated_stepping_batches
+        made = make_optimizer(optimizer, groups, rate, fused=self._may_fuse(model))
+        total = model.trainer.estimated_stepping_batches
         schedule = make_schedule(
-            model.lr_scheduler, made, total_steps=steps, warmup=self.training_options.warmup
+            model.lr_scheduler, made, total_steps=total, warmup=self.training_options.warmup
         )
         return made if schedule is None else {"optimizer": made, "lr_scheduler": schedule}
+
+    def _may_fuse(self, model: "TextClassifier") -> bool:
+        """Whether the optimiser's step may be one pass over the parameters."""
+        parameters = list(self.parameters())
+        known = all(each.device.type in ("cpu", "cuda") and each.is_floating_point() for each in parameters)
+        return known and steps.scaler_of(model.trainer) is None
 
     def training_step(self, model: "TextClassifier", batch: "_Batch") -> torch.Tensor:
         """The loss of one batch."""
         device, encoder, epoch = model.device, self.encoder, batch.epoch
-        self.at_hand = Work(epoch.tokens, batch.rows, device, self._accumulated)
-        with noise_of(device, *batch.place, model.global_rank):
+        trainer, accumulated = model.trainer, model.trainer.accumulate_grad_batches
+        self.at_hand = Work(epoch.tokens, batch.rows, device, accumulated, epoch.batch_size)
+        with noise_of(device, *batch.place, model.global_rank), fast_dropout(encoder.model, device):
             if batch.features is not None:
-                logits = encoder.head(encoder.dropout(batch.features.to(device)))
+                logits = encoder.head(encoder.dropout(batch.features.to(encoder.head.weight)))
             else:
-                ids, mask = epoch.tokens.batch(batch.rows)
-                logits = encoder(ids.to(device), mask.to(device))
+                logits = training_logits(encoder, epoch.tokens, batch.rows, epoch.batch_size, device)
             texts, logits = self._pool(logits, epoch.tokens, batch.rows)
             targets = torch.from_numpy(epoch.targets[texts].toarray()).to(device)
-            loss: torch.Tensor = cast(Any, self.loss)(logits, targets)
-        if not torch.isfinite(loss):
-            raise FlashError(
-                f"the loss is {loss.item()} at step {model.trainer.global_step}; pass a smaller learning_rate=, or "
-                f"gradient_clip_val=0.1 to the trainer, where {CLIPPED_NORM} is usual"
-            )
+            loss = one_number(cast(Any, self.loss)(logits, targets))
+        now = (device.type == "cpu" and trainer.world_size == 1) or steps.scaler_of(trainer) is not None
+        self._broken.see_loss(loss, trainer.global_step, now=now)
         model.log("train_loss", loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=len(texts))
-        return loss * batch.weight
+        of_step = steps.share_of_step(batch.place[2], trainer.num_training_batches, accumulated)
+        return loss * (batch.weight * of_step)
+
+    def check_gradients(self, model: "TextClassifier", optimizer: torch.optim.Optimizer) -> None:
+        """Take no step with numbers that are none, but for the scaler of 16-mixed, which takes none with them."""
+        if steps.scaler_of(model.trainer) is None:
+            gradients = steps.gradients_of(optimizer)
+            self._check_gradients(model, torch.nn.utils.get_total_norm(gradients), gradients)
+
+    def _check_gradients(
+        self, model: "TextClassifier", norm: torch.Tensor, gradients: list[torch.Tensor]
+    ) -> None:
+        trainer = model.trainer
+        self._broken.see_gradients(norm, gradients, trainer.global_step, alone=trainer.world_size == 1)
 
     def clip_gradients(self, model: "TextClassifier", optimizer: torch.optim.Optimizer) -> None:
         """To a norm of `CLIPPED_NORM`, all parameters together, unless the trainer was given a number."""
-        scaled = getattr(model.trainer.precision_plugin, "scaler", None) is not None
+        scaled = steps.scaler_of(model.trainer) is not None
         if scaled and getattr(optimizer, "_step_supports_amp_scaling", False):
             return  # a fused optimiser of 16-mixed: its gradients get their size as it steps
-        gradients = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        torch.nn.utils.clip_grad_norm_(gradients, CLIPPED_NORM)
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        gradients = steps.gradients_of(optimizer)
+        norm = torch.nn.utils.get_total_norm(gradients)
+        if not scaled:
+            self._check_gradients(model, norm, gradients)
+        if model.device.type != "cpu" or not float(norm) <= CLIPPED_NORM:  # a GPU is not asked twice
+            torch.nn.utils.clip_grads_with_norm_(parameters, CLIPPED_NORM, norm)
 
     def why_unmeasured(self, model: "TextClassifier") -> tuple[str, str]:
         """An encoder has no scores of its training rows without themselves."""
@@ -346,18 +398,23 @@ class _Batches:
             rows=len(dataset),
         )
         if module.starts_at_base_rates:
-            module.encoder.start_bias(positives / len(dataset))
+            module.encoder.start_bias(positives / len(dataset), multi_label=model.multi_label)
             module.starts_at_base_rates = False
         self._features: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self._order(0))
 
+    @property
+    def batch_size(self) -> int:
+        """Rows a batch of each process, as the user has chosen."""
+        data = getattr(self.model.trainer, "datamodule", None)
+        return int(getattr(data, "batch_size", None) or 32)
+
     def _order(self, epoch: int) -> list[np.ndarray]:
         """Batches that all processes share: `batch_size` rows for each of them."""
         trainer = self.model.trainer
-        size = int(getattr(getattr(trainer, "datamodule", None), "batch_size", None) or 32)
-        size *= trainer.world_size
+        size = self.batch_size * trainer.world_size
         return length_batches(
             self.tokens.lengths, size, shuffle=True, seed=self.seed, epoch=epoch, owner=self.tokens.owner
         )
@@ -366,16 +423,28 @@ class _Batches:
         epoch = self.model.current_epoch
         kept = self._kept_features() if epoch < self._epochs_frozen() else None
         if kept is None:
-            self._features = None  # not needed again
+            self._features = self.module.frozen = None  # not needed again
+        elif self.module.frozen is None:
+            self.module.frozen = KeptFeatures()
         trainer, module = self.model.trainer, self.module
         if module.noise is None:
             module.noise = int(trainer.strategy.broadcast(draw_noise()))
+        if len(module._accumulated) > 1:  # Lightning asks its callback only where it begins an epoch anew
+            trainer.accumulate_grad_batches = steps.accumulated_in(epoch, module._accumulated)
         # Lightning's counter, since it restores no state of a loader that it has asked for its length before
         done = trainer.fit_loop.epoch_loop.batch_progress.current.ready if trainer.training else 0
-        for index, rows in enumerate(self._order(epoch)[done:], done):
-            place = (module.noise, epoch, index)
+        order = self._order(epoch)
+        for index, rows in enumerate(order[done:], done):
+            place, texts = (module.noise, epoch, index), self._share_of_texts(rows, len(order))
             rows, weight = own_share(rows, self.tokens.owner, trainer.global_rank, trainer.world_size)
-            yield _Batch(self, rows, weight, place, None if kept is None else kept[torch.from_numpy(rows)])
+            features = None if kept is None else kept[torch.from_numpy(rows)]
+            yield _Batch(self, rows, weight * texts, place, features)
+
+    def _share_of_texts(self, rows: np.ndarray, batches: int) -> float:
+        """By what a batch counts so that each text does the same, where batches have fewer texts for their windows."""
+        if len(self.tokens) == self.tokens.texts:
+            return 1.0
+        return len(np.unique(self.tokens.owner[rows])) * batches / self.tokens.texts
 
     def state_dict(self) -> dict[str, Any]:
         """Tells Lightning that an epoch can be resumed in its middle."""
@@ -394,7 +463,7 @@ class _Batches:
         """(R, H) features of all rows: those of a frozen encoder never change, and are computed once."""
         if self._features is None:
             trainer = self.model.trainer
-            with torch.no_grad():
+            with trainer.precision_plugin.forward_context(), torch.inference_mode():
                 own = self.module._features(self.tokens, trainer.global_rank, trainer.world_size)
                 found_here = [(rows, found.float().cpu()) for rows, found in own]
             parts = [part for share in of_all(found_here) for part in share]

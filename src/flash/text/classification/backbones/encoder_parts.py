@@ -5,8 +5,9 @@ Imports torch, but transformers only when a model is loaded; of the project only
 
 import inspect
 from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -84,14 +85,11 @@ def load_with_head(
         FlashError: the weights cannot be loaded, lack some of its tensors, or the head reads padding.
     """
     from transformers import AutoModelForSequenceClassification
-    from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING as KNOWN
 
     theirs = [config.id2label[index] for index in sorted(config.id2label)]
     if sorted(theirs) != sorted(labels):
         return None
-    if type(config) not in KNOWN and "AutoModelForSequenceClassification" not in (
-        getattr(config, "auto_map", None) or {}
-    ):
+    if not _has_classifier(config):
         return None
     model, missing = files.load_model(
         AutoModelForSequenceClassification, part, name, config, trust_remote_code
@@ -100,17 +98,64 @@ def load_with_head(
     if found is None or f"{found}.weight" in missing:
         return None  # a configuration can name labels without a head being there
     files.check_complete(missing, name)
-    if getattr(config, "summary_type", None) == "last":  # XLNet, whose texts are padded in front
-        raise FlashError(
-            f"the head of {str(name)!r} reads the last place of a row, which here is padding, so its answers would "
-            "depend on the batch; choose another backbone"
-        )
+    _check_reads_no_padding(config, name)
     model, head = detach_head(model, len(labels))
     order = torch.tensor([theirs.index(label) for label in labels])
     with torch.no_grad():
         for parameter in head.parameters():
             parameter.copy_(parameter[order].clone())
     return model, head
+
+
+def load_with_new_head(
+    part: Path, name: str | Path, config: Any, labels: Sequence[str], trust_remote_code: bool
+) -> tuple[Any, nn.Linear, list[str]]:
+    """The architecture's own classifier, a new last layer, and which of the layers before it are new too.
+
+    Raises:
+        FlashError: there is no such classifier, or the weights cannot be loaded or lack some of the encoder's tensors.
+    """
+    from transformers import AutoModelForSequenceClassification
+
+    if not _has_classifier(config):
+        raise FlashError(
+            f"transformers has no classifier of the architecture of {str(name)!r} ({config.model_type}); pass "
+            "pooling='auto', or another but 'model'"
+        )
+    _check_reads_no_padding(config, name)
+    config = deepcopy(config)
+    config.num_labels = len(labels)
+    model, missing = files.load_model(
+        AutoModelForSequenceClassification, part, name, config, trust_remote_code, new_rows=len(labels)
+    )
+    encoder = f"{model.base_model_prefix}."
+    files.check_complete({key for key in missing if key.startswith(encoder) and "pooler." not in key}, name)
+    found = _last_linear(model, len(labels))
+    if found is None:
+        raise FlashError(
+            f"the last layer of {type(model).__name__} is not linear, so {str(name)!r} gets no new head by "
+            "pooling='model'; pass another"
+        )
+    new = sorted({key.rpartition(".")[0] for key in missing} - {found})
+    model, old = detach_head(model, len(labels))
+    head = new_head(old.in_features, len(labels), bias=cast(Any, old).bias is not None)
+    return model, head, new
+
+
+def _has_classifier(config: Any) -> bool:
+    from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING as KNOWN
+
+    own = getattr(config, "auto_map", None) or {}
+    return type(config) in KNOWN or "AutoModelForSequenceClassification" in own
+
+
+def _check_reads_no_padding(config: Any, name: str | Path) -> None:
+    """Refuse a head that takes the last place of a row, as XLNet's does, whose texts are padded in front."""
+    if getattr(config, "summary_type", None) == "last":
+        raise FlashError(
+            f"the head of {str(name)!r} reads the last place of a row, which here is padding, so its answers would "
+            "depend on the batch; choose another backbone"
+        )
 
 
 def _last_linear(model: nn.Module, rows: int) -> str | None:
@@ -159,11 +204,12 @@ def _forget_keys(model: Any) -> None:
         model.config.use_cache = False
 
 
-def new_head(features: int, labels: int) -> nn.Linear:
-    """A last layer with small random weights and no bias yet."""
-    head = nn.Linear(features, labels)
+def new_head(features: int, labels: int, *, bias: bool = True) -> nn.Linear:
+    """A last layer with small random weights and, if it has one, a bias of 0."""
+    head = nn.Linear(features, labels, bias=bias)
     nn.init.normal_(head.weight, std=HEAD_SPREAD)
-    nn.init.zeros_(head.bias)
+    if bias:
+        nn.init.zeros_(head.bias)
     return head
 
 

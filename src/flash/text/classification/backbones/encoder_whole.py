@@ -1,4 +1,4 @@
-"""An encoder that kept its head as the classifier of transformers that it was taken from.
+"""An encoder under a head of its own architecture as a classifier of transformers.
 
 Imports torch, but transformers only when one is made; of the project the errors, `Calibration`, the encoder, its files
 and parts.
@@ -20,15 +20,20 @@ def whole_classifier(encoder: Encoder, calibration: Calibration, *, multi_label:
     """A model for `transformers.pipeline("text-classification")` whose logits are calibrated.
 
     Raises:
-        FlashError: the head is new, or cannot take up the calibration.
+        FlashError: the head is none of the architecture's, or cannot take up the calibration.
     """
     from transformers import AutoModelForSequenceClassification
 
-    if not encoder.kept_head:
+    if not encoder.whole:
         raise FlashError(
             f"the head of this model is new, with {encoder.pooling} pooling, and no class of transformers is its "
-            "encoder under such a head; export it in the format onnx, or train from a checkpoint that has a head "
-            "with these labels, which is kept"
+            "encoder under such a head; export it in the format onnx, or train again with pooling='model', a new head "
+            "of the encoder's own architecture, or from a checkpoint that has a head with these labels, which is kept"
+        )
+    if encoder.source is not None:
+        raise FlashError(
+            "the encoder of this model has an architecture of its own, which comes as Python code, and is no class of "
+            "transformers; export it in the format onnx"
         )
     auto_class: Any = AutoModelForSequenceClassification
     with files.quiet():

@@ -20,6 +20,7 @@ from flash.core.errors import DataError, FlashError
 from flash.text.classification.backbones.fitting import LinearSolver
 from flash.text.classification.backbones.linear import Linear
 from flash.text.classification.backbones.module import BackboneModule
+from flash.text.classification.losses import make_loss
 
 if TYPE_CHECKING:
     from flash.text.classification.data import TextDataset
@@ -118,6 +119,13 @@ class LinearModule(BackboneModule):
         if dataset.targets is None:
             raise DataError("the training rows have no targets")
         texts, targets = dataset.texts, dataset.targets
+        self.loss = make_loss(
+            model.loss_fn,
+            multi_label=model.multi_label,
+            labels=model.labels,
+            positives=np.asarray(targets.sum(axis=0), np.float64),
+            rows=len(dataset),
+        )
         return _Epoch(dataset, lambda: _solver(model).remaining_passes(texts, targets, seed))
 
     def configure_optimizers(self, model: "TextClassifier") -> torch.optim.Optimizer:

@@ -26,30 +26,42 @@ class Work:
         rows: (B,) those in the batch.
         device: where.
         accumulated: how many batches a training step takes; 0 where nothing is trained.
+        batch_size: the user's, of a training; no more rows than that are computed at once.
     """
 
     tokens: "TokenRows"
     rows: np.ndarray
     device: torch.device
     accumulated: int = 0
+    batch_size: int = 0
 
     def too_much(self) -> str:
         """The sentence."""
         rows, longest = len(self.rows), int(self.tokens.lengths[self.rows].max(initial=0))
+        windows = len(self.tokens) > self.tokens.texts
         advice = ["a smaller max_length", "precision='bf16-mixed' to the trainer"]
-        if rows > 1 and self.accumulated:
+        if windows:
+            advice.insert(1, 'long_text="truncate"')
+        if min(rows, self.batch_size) > 1:
+            fewer, steps = self._fewer()
+            same = fewer * steps == self.batch_size * self.accumulated and not windows
             advice.insert(
                 0,
-                f"batch_size={rows // 2} to the datamodule with accumulate_grad_batches={2 * self.accumulated} to the "
-                "trainer, which learns the same",
+                f"batch_size={fewer} to the datamodule with accumulate_grad_batches={steps} to the trainer, which "
+                f"learns {'the same' if same else 'nearly the same'}",
             )
-        elif rows > 1:
-            advice.insert(0, f"fewer texts at a time, such as batch_size={rows // 2} to the datamodule")
         kind = "training batch" if self.accumulated else "batch to score"
         return (
             f"there is not enough memory on {self.device} for a {kind} of {rows} row{'s' * (rows != 1)}, the longest "
             f"of {longest} tokens; pass {', or '.join(advice)}"
         )
+
+    def _fewer(self) -> tuple[int, int]:
+        """The user's batch size halved until it is below this batch, and as many more batches a step."""
+        fewer, steps = max(self.batch_size // 2, 1), 2 * self.accumulated
+        while fewer >= len(self.rows):
+            fewer, steps = fewer // 2, 2 * steps
+        return fewer, steps
 
 
 class Worker(Protocol):

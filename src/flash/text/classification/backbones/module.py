@@ -26,6 +26,7 @@ class BackboneModule(nn.Module, ABC):
         margins: (B, L) float32 scores of B texts, before calibration; no text's depend on the others.
         automatic_optimization: whether Lightning steps the optimiser by the loss that `training_step` returns.
         one_device: whether it refuses a trainer with several.
+        minds_length: whether a batch takes as long as if all of its texts were as long as the longest.
         loss: what the last training minimised, where that is a function of logits and targets.
         at_hand: the batch that it is computing, where one may be too large for the memory.
     """
@@ -34,12 +35,17 @@ class BackboneModule(nn.Module, ABC):
     margins: Callable[[Texts], np.ndarray]
     automatic_optimization: bool
     one_device: bool
+    minds_length: bool = False
     loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None
     at_hand: Work | None = None
 
     @abstractmethod
     def options(self) -> dict[str, Any]:
         """The options that it was made with, as plain values."""
+
+    def margins_of_many(self, texts: Texts, batch_size: int) -> np.ndarray:
+        """`margins` of the texts of several batches, which had `batch_size` texts each."""
+        return self.margins(texts)
 
     def content(self) -> dict[str, Any]:
         """What else a model file needs to hold, as plain values."""
@@ -67,6 +73,9 @@ class BackboneModule(nn.Module, ABC):
     @abstractmethod
     def training_step(self, model: "TextClassifier", batch: Any) -> torch.Tensor | None:
         """As Lightning's hook of that name."""
+
+    def check_gradients(self, model: "TextClassifier", optimizer: torch.optim.Optimizer) -> None:
+        """What to refuse of gradients before a step, where the trainer clips them by a number of its own."""
 
     def clip_gradients(self, model: "TextClassifier", optimizer: torch.optim.Optimizer) -> None:
         """What to do to gradients before a step, where the trainer was given no `gradient_clip_val`."""
@@ -99,15 +108,45 @@ def half_precision(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     Tensors that share memory do so afterwards. Single numbers stay, and so does a tensor that has numbers beyond
     float16's range, which ends at 65,504.
     """
-    halves: dict[Any, torch.Tensor] = {}
 
     def halved(tensor: torch.Tensor) -> torch.Tensor:
         if not tensor.is_floating_point() or tensor.numel() <= 1:
             return tensor
-        place = (tensor.data_ptr(), tensor.device, tensor.dtype, tensor.shape, tensor.stride())
-        if place not in halves:
-            half = tensor.detach().to(torch.float16)
-            halves[place] = half if torch.equal(half.isfinite(), tensor.isfinite()) else tensor
-        return halves[place]
+        half = tensor.detach().to(torch.float16)
+        return half if torch.equal(half.isfinite(), tensor.isfinite()) else tensor
 
-    return {name: halved(tensor) for name, tensor in state.items()}
+    return _converted(state, halved)
+
+
+def known_to_numpy(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A state's tensors with float32 for bfloat16 and other floating-point numbers of torch alone, which it holds exactly.
+
+    Tensors that share memory do so afterwards.
+    """
+    known = (torch.float16, torch.float32, torch.float64)
+
+    def widened(tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.detach().float() if tensor.is_floating_point() and tensor.dtype not in known else tensor
+
+    return _converted(state, widened)
+
+
+def _converted(
+    state: dict[str, torch.Tensor], convert: Callable[[torch.Tensor], torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """What `convert` makes of each tensor, the same for those that share memory."""
+    made: dict[Any, torch.Tensor] = {}
+
+    def once(tensor: torch.Tensor) -> torch.Tensor:
+        place = (tensor.data_ptr(), tensor.device, tensor.dtype, tensor.shape, tensor.stride())
+        if place not in made:
+            made[place] = convert(tensor)
+        return made[place]
+
+    return {name: once(tensor) if tensor.numel() else convert(tensor) for name, tensor in state.items()}
+
+
+def first_misfit(error: BaseException) -> str:
+    """The first thing that torch found to be wrong as it loaded a state, without its heading."""
+    heading, *found = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
+    return (found or [heading])[0][:200].rstrip(". ")

@@ -39,14 +39,12 @@ class ExportedTokenizer:
     Attributes:
         backend_tokenizer: of the package tokenizers.
         pad_token_id: the number of the token that batches are padded with.
-        padding_side: "left" or "right".
         truncation_side: which end of a long text is cut.
         all_special_tokens: tokens that are one token of any tokenizer.
     """
 
     backend_tokenizer: Any
     pad_token_id: int
-    padding_side: str
     truncation_side: str
     all_special_tokens: list[str]
 
@@ -80,6 +78,9 @@ class OnnxBackbone:
                 raise damaged(folder, f"it lacks {name}")
         options = runtime.SessionOptions()
         options.log_severity_level = 3  # errors; its warnings are of how it runs a graph
+        # Threads that wait for work do not keep processors busy meanwhile: where others compute too, a text took
+        # three times as long with it, and a batch nearly twice.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             session = runtime.InferenceSession(
                 str(folder / GRAPH), options, providers=["CPUExecutionProvider"]
@@ -102,7 +103,6 @@ class OnnxBackbone:
         tokenizer = ExportedTokenizer(
             backend,
             stored["pad_id"],
-            stored["padding_side"],
             stored["truncation_side"],
             stored["special_tokens"],
         )
@@ -121,43 +121,16 @@ class OnnxBackbone:
             long_text=self.options["long_text"],
             overlap=self.options["window_overlap"],
         )
-        logits = np.empty((len(texts), len(self.labels)), np.float32)
-        for rows in length_batches(
-            tokens.lengths, PREDICT_ROWS, shuffle=False, seed=0, epoch=0, owner=tokens.owner
-        ):
+        logits = np.empty((len(tokens), len(self.labels)), np.float32)
+        for rows in length_batches(tokens.lengths, PREDICT_ROWS, shuffle=False, seed=0, epoch=0):
             batch = dict(zip(INPUTS, tokens.arrays(rows), strict=True))
             try:
-                found = self.session.run([OUTPUT], batch)[0]
+                logits[rows] = self.session.run([OUTPUT], batch)[0]
             except Exception as error:  # as above
                 raise CheckpointError(
                     f"onnxruntime cannot compute the exported model ({first_words(error)}); export it again"
                 ) from error
-            owners = tokens.owner[rows]
-            places, local = np.unique(owners, return_inverse=True)
-            if len(places) == len(owners):
-                logits[owners] = found
-            else:
-                logits[places] = pool_windows(found, local, len(places), self.options["window_pooling"])
-        return logits
-
-
-def pool_windows(logits: Floats, owner: npt.NDArray[np.int64], texts: int, how: str) -> Floats:
-    """The label logits of texts from those of their windows, (R, L) to (N, L): `batching.pool_windows` in NumPy.
-
-    Args:
-        logits: (R, L).
-        owner: (R,) which of the N texts a row is of, each at least once.
-        texts: N.
-        how: "max" or "mean" over the windows of a text.
-    """
-    if how == "max":
-        highest = np.full((texts, logits.shape[1]), -np.inf, np.float32)
-        np.maximum.at(highest, owner, logits)
-        return highest
-    sums = np.zeros((texts, logits.shape[1]), np.float32)
-    np.add.at(sums, owner, logits)
-    means: Floats = (sums / np.bincount(owner, minlength=texts)[:, None]).astype(np.float32)
-    return means
+        return tokens.pooled(logits, self.options["window_pooling"])
 
 
 def read_settings(folder: str | Path) -> tuple[dict[str, Any], dict[str, Floats]]:
@@ -221,10 +194,10 @@ def _wrong_option(settings: dict[str, Any]) -> str | None:
             special,
             type(special) is list and all(type(token) is str for token in special),
         ),
-        **{
-            side: (tokenizer.get(side), tokenizer.get(side) in ("left", "right"))
-            for side in ("padding_side", "truncation_side")
-        },
+        "truncation_side": (
+            tokenizer.get("truncation_side"),
+            tokenizer.get("truncation_side") in ("left", "right"),
+        ),
     }
     for name, (value, holds) in found.items():
         if not holds:

@@ -44,7 +44,7 @@ class Network(nn.Module):
         """
         encoder = self.encoder
         output = encoder.model(input_ids=input_ids, attention_mask=attention_mask)
-        if encoder.pooling is None:
+        if encoder.whole:
             features = output.logits
         elif encoder.pooling in ("cls", "last"):
             hidden = output.last_hidden_state
@@ -52,7 +52,7 @@ class Network(nn.Module):
             places = (attention_mask if encoder.pooling == "cls" else order * attention_mask).argmax(1)
             features = hidden.gather(1, places[:, None, None].expand(-1, 1, hidden.shape[2]))[:, 0]
         else:
-            features = POOLINGS[encoder.pooling](output.last_hidden_state, attention_mask)
+            features = POOLINGS[str(encoder.pooling)](output.last_hidden_state, attention_mask)
         logits: torch.Tensor = encoder.head(features)
         return logits
 
@@ -108,18 +108,39 @@ def write_graph(
         way: one of `WAYS`.
         encoder: the network; is as it was afterwards.
         example: token ids (B, T) and mask (B, T), with B and T above 1, and padding.
-        path: of the file; weights beyond 2 GB stand beside it.
+        path: of the file; weights beyond 2 GB stand beside it, in one file of its name and `.data`.
     """
     model = encoder.model
     before = getattr(model.config, "_attn_implementation", None)
+    before_files = set(path.parent.iterdir())
     try:
         if before not in (None, "eager"):
             model.set_attn_implementation("eager")  # plain products, which every version of the operators has
         with torch.no_grad(), hushed():
             way(Network(encoder).eval(), example, path)
+        _gather_weights(path, before_files)
     finally:
         if before not in (None, "eager"):
             model.set_attn_implementation(before)
+
+
+def _gather_weights(path: Path, others: set[Path]) -> None:
+    """Put weights into one file where a graph beyond 2 GB has each in one of its own, as torch's older way writes it.
+
+    Args:
+        path: of the graph.
+        others: what else is in its folder, and not the graph's.
+    """
+    data = path.with_name(f"{path.name}.data")
+    scattered = set(path.parent.iterdir()) - others - {path, data}
+    if not scattered:
+        return
+    onnx = require("onnx", "onnx")
+    graph = onnx.load(str(path))
+    for file in scattered:
+        file.unlink()
+    path.unlink()
+    onnx.save_model(graph, str(path), save_as_external_data=True, location=data.name)
 
 
 def quantize(folder: Path) -> None:
@@ -130,10 +151,18 @@ def quantize(folder: Path) -> None:
     """
     quantization = require("onnxruntime.quantization", "onnx")
     onnx = require("onnx", "onnx")
+    large = (folder / f"{GRAPH}.data").is_file()  # weights stand beside the graph, and do so afterwards
     with tempfile.TemporaryDirectory(dir=folder) as work, hushed():
         prepared, result = Path(work) / "prepared.onnx", Path(work) / GRAPH
         # folds transposed weights into constants, which alone are quantized
-        quantization.quant_pre_process(str(folder / GRAPH), str(prepared), skip_symbolic_shape=True)
+        quantization.quant_pre_process(
+            str(folder / GRAPH),
+            str(prepared),
+            skip_symbolic_shape=True,
+            save_as_external_data=large,
+            all_tensors_to_one_file=True,
+            external_data_location=f"{prepared.name}.data",
+        )
         nodes = onnx.load(str(prepared), load_external_data=False).graph.node
         head = [node.name for node in nodes if node.op_type in QUANTIZED][-1]
         quantization.quantize_dynamic(
@@ -144,10 +173,12 @@ def quantize(folder: Path) -> None:
             reduce_range=True,
             weight_type=quantization.QuantType.QInt8,
             nodes_to_exclude=[head, f"{head}_MatMul"],  # as it is called once it is no Gemm any more
+            use_external_data_format=large,
         )
         for old in folder.glob(f"{GRAPH}*"):
             old.unlink()
-        result.replace(folder / GRAPH)
+        for made in Path(work).glob(f"{GRAPH}*"):
+            made.replace(folder / made.name)
 
 
 @contextmanager

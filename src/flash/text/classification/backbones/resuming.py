@@ -33,8 +33,16 @@ def noise_of(device: torch.device, *place: int) -> Iterator[None]:
     seed = int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0])
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices, device_type="cuda"):
-        torch.manual_seed(seed)
+        if device.type == "cpu":  # for all other devices torch would note a stack trace each time
+            torch.default_generator.manual_seed(seed)
+        else:
+            torch.manual_seed(seed)
         yield
+
+
+def epoch_of(loop: dict[str, Any]) -> int:
+    """The epoch, from 0, that a fit loop's state is in, or which is next where one had ended."""
+    return int(loop.get("epoch_progress", {}).get("current", {}).get("processed", 0))
 
 
 def take_up(loop: dict[str, Any], accumulated: int) -> int | None:

@@ -1,0 +1,113 @@
+"""What `flash text_classification` says at its end: what was saved, and commands that run as they are printed.
+
+Imports neither torch nor lightning.
+"""
+
+import shlex
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from flash.text.classification.readers import ending
+from flash.text.classification.streams import ENDINGS
+
+TRY = "try_flash.csv"
+SAMPLE = r"""'text,label\n"Thank you for your help",\n"You are an idiot","toxic,insult"\n'"""
+"""Two comments and the names of their labels, as the shell's `printf` takes them."""
+
+FORMATS = {"from_csv": ("csv", "tsv"), "from_json": ("jsonl",), "from_parquet": ("parquet",)}
+"""What `flash predict` calls the formats of a source's files, the usual one first."""
+
+
+def closing_words(
+    model: str, config: Path, source: str, data: Mapping[str, Any], labels: Sequence[str]
+) -> str:
+    """What was saved, and the commands to type next.
+
+    Args:
+        model: the file that was saved.
+        config: where the options that made it were saved.
+        source: what it was trained on.
+        data: the options of that source.
+        labels: of the model.
+    """
+    saved = f"Saved {model}, and the options that made it in {config}. Try it:"
+    flash, model = shlex.quote(program()), shlex.quote(model)
+    if source == "from_sample":
+        return f"""
+The comments are synthetic: the numbers above say nothing about real ones.
+{saved}
+
+  printf {SAMPLE} > {TRY}
+  {flash} predict {model} --input {TRY} --input_field text --output predictions.csv
+  {flash} evaluate {model} {TRY} --input_field text
+
+and then with files of your own in place of {TRY}, and their column of texts in place of text."""
+    texts, targets = _file(source, data, "predict", "train"), _file(source, data, "test", "val")
+    predict = [texts, *_reading(source, data, texts), *_prefix(data), "--output", "predictions.csv"]
+    evaluate = [targets, *_reading(source, data, targets), *_targets(data, labels)]
+    return f"""
+{saved}
+
+  printf 'text\\n"Thank you for your help"\\n' | {flash} predict {model} --input -
+
+and, with files of your own in place of these:
+
+  {flash} predict {model} --input {shlex.join(predict)}
+  {flash} evaluate {model} {shlex.join(evaluate)}"""
+
+
+def program() -> str:
+    """How to call this command from here: `flash`, or its path where the shell would not find this one."""
+    found, called = shutil.which("flash"), Path(sys.argv[0])
+    if called.name != "flash" or (found is not None and Path(found).resolve() == called.resolve()):
+        return "flash"
+    return str(called)
+
+
+def _file(source: str, data: Mapping[str, Any], *splits: str) -> str:
+    """The first file of the first split that has one, or a name that stands for one of the user's."""
+    for split in splits:
+        found = data.get(f"{split}_file")
+        if found and source in FORMATS and not data.get("field"):  # a field is no business of the other verbs
+            return str(found[0] if isinstance(found, list) else found)
+    name = {"predict": "comments", "test": "test"}[splits[0]]
+    return f"{name}.{FORMATS.get(source, FORMATS['from_csv'])[0]}"
+
+
+def _reading(source: str, data: Mapping[str, Any], file: str) -> list[str]:
+    """What a file needs to be read as those of the training were."""
+    words = []
+    if data.get("input_field"):
+        words += ["--input_field", data["input_field"]]
+    if source in FORMATS and ENDINGS.get(ending(file)) not in FORMATS[source]:
+        words += ["--input_format", FORMATS[source][0]]
+    if data.get("delimiter"):
+        words += ["--delimiter", data["delimiter"].replace("\t", "\\t")]
+    if data.get("encoding", "utf-8") != "utf-8":
+        words += ["--encoding", data["encoding"]]
+    if data.get("quoting") is False:
+        words += ["--quoting", "false"]
+    return words
+
+
+def _targets(data: Mapping[str, Any], labels: Sequence[str]) -> list[str]:
+    """What finds the targets, where `flash evaluate` would not by itself."""
+    fields = data.get("target_fields") or []
+    names = [fields] if isinstance(fields, str) else fields
+    words = []
+    if len(names) == 1 and names[0] not in (*labels, "labels", "label"):
+        words += ["--target_fields", names[0]]
+    if data.get("label_delimiter"):
+        words += ["--label_delimiter", data["label_delimiter"]]
+    if data.get("unknown_labels") == "ignore":
+        words += ["--unknown_labels", "ignore"]
+    return words
+
+
+def _prefix(data: Mapping[str, Any]) -> list[str]:
+    """`flash predict` adds a column of this name, which must not be there yet."""
+    fields = data.get("target_fields") or []
+    return ["--prefix", "predicted_"] if "labels" in ([fields] if isinstance(fields, str) else fields) else []

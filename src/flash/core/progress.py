@@ -1,0 +1,95 @@
+"""The trainer's progress bar, which counts rows: how many a second, and how long the rest will take.
+
+Imports Lightning, and nothing of the project.
+"""
+
+import sys
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
+
+
+class RowsBar(Tqdm):
+    """tqdm's bar of batches, which tells of the rows that these hold, where it knows them.
+
+    Attributes:
+        rows_a_batch: the mean; None for a bar of batches.
+    """
+
+    rows_a_batch: float | None = None
+
+    @property
+    def format_dict(self) -> dict[str, Any]:
+        """What the bar shows, in rows."""
+        found: dict[str, Any] = super().format_dict
+        rows = self.rows_a_batch
+        if rows is None:
+            return found
+        scaled = {key: round(found[key] * rows) for key in ("n", "initial", "total") if found.get(key)}
+        rate = {"rate": found["rate"] * rows} if found.get("rate") else {}
+        return {**found, **scaled, **rate, "unit": " rows"}
+
+
+class RowsProgressBar(TQDMProgressBar):
+    """Lightning's progress bar by tqdm, in rows where a loader has a data set, else in batches.
+
+    Rows are those of all processes. A batch counts as the mean of its epoch's, since batches of windows differ.
+    """
+
+    def init_sanity_tqdm(self) -> Tqdm:
+        """The bar of a first look at the validation, whose loader comes later."""
+        return self._bar(self.sanity_check_description, None, leave=False)
+
+    def init_train_tqdm(self) -> Tqdm:
+        """The bar of training; its loader comes with the epoch."""
+        return self._bar(self.train_description, None, leave=True)
+
+    def init_validation_tqdm(self) -> Tqdm:
+        """The bar of a validation: below that of training, where there is one."""
+        alone = self.trainer.state.fn == "validate"
+        return self._bar(self.validation_description, None, leave=alone, below=not alone)
+
+    def init_test_tqdm(self) -> Tqdm:
+        """The bar of a test."""
+        return self._bar("Testing", self.trainer.test_dataloaders, leave=True)
+
+    def init_predict_tqdm(self) -> Tqdm:
+        """The bar of a prediction."""
+        return self._bar(self.predict_description, self.trainer.predict_dataloaders, leave=True)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, *rest: Any) -> None:
+        """Look how many rows the epoch has."""
+        bar: Any = self.train_progress_bar
+        bar.rows_a_batch = mean_rows(trainer.train_dataloader)
+        super().on_train_epoch_start(trainer, *rest)
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Look how many rows there are, also of the first look."""
+        super().on_validation_start(trainer, pl_module)
+        bar: Any = self.val_progress_bar
+        bar.rows_a_batch = mean_rows(trainer.val_dataloaders)
+
+    def _bar(self, description: str, loaders: Any, *, leave: bool, below: bool = False) -> RowsBar:
+        bar = RowsBar(
+            desc=description,
+            position=2 * self.process_position + below,
+            disable=self.is_disabled,
+            leave=leave,
+            dynamic_ncols=True,
+            file=sys.stdout,
+            smoothing=0,
+            bar_format=self.BAR_FORMAT,
+        )
+        bar.rows_a_batch = mean_rows(loaders)
+        return bar
+
+
+def mean_rows(loaders: Any) -> float | None:
+    """How many rows a batch of a loader has; None if it does not tell, or there are several."""
+    loader = loaders[0] if isinstance(loaders, list) and len(loaders) == 1 else loaders
+    try:
+        return len(loader.dataset) / len(loader)
+    except (AttributeError, TypeError, ZeroDivisionError):  # no data set, no length, no batch
+        return None

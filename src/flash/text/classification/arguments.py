@@ -1,0 +1,58 @@
+"""What users pass to a classifier, as the plain values that it works with and that a model file can hold.
+
+Imports of the project only the errors.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from numbers import Real
+from typing import Any
+
+from flash.core.errors import FlashError, unknown_name
+
+
+def plain_value(value: Any) -> Any:
+    """Numbers and arrays of NumPy, torch and others as Python's, also inside lists, tuples and dicts; else `value`."""
+    if hasattr(value, "tolist") and not isinstance(value, type):
+        return plain_value(value.tolist())
+    if type(value) in (list, tuple):
+        return type(value)(plain_value(item) for item in value)
+    if isinstance(value, Mapping):
+        return {plain_value(key): plain_value(item) for key, item in value.items()}
+    if isinstance(value, Real) and not isinstance(value, int | float):
+        return float(value)  # of a fraction, for instance
+    return value
+
+
+def label_names(labels: Sequence[str] | None, num_classes: int | None) -> list[str]:
+    """L distinct names, whichever way they were given."""
+    if labels is None and num_classes is None:
+        raise FlashError("a classifier needs its labels; pass labels=datamodule.labels, or num_classes=")
+    names = [str(index) for index in range(num_classes or 0)] if labels is None else plain_value(list(labels))
+    if isinstance(labels, str) or not names or not all(isinstance(name, str) and name for name in names):
+        raise FlashError(
+            f"labels must be a list of one or more names; found {labels!r}, num_classes={num_classes}"
+        )
+    if repeated := [name for name, count in Counter(names).items() if count > 1]:
+        raise FlashError(f"labels repeat: {some_names(repeated)}; each column needs a name of its own")
+    if num_classes not in (None, len(names)):
+        raise FlashError(
+            f"num_classes={num_classes} but there are {len(names)} labels; leave num_classes out"
+        )
+    return names
+
+
+def some_names(names: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
+    more = f", and {len(names) - 6} more" if len(names) > 6 else ""
+    return ", ".join(names[:6]) + more
+
+
+def option_value(name: str, value: Any, labels: Sequence[str]) -> Any:
+    """An option of the backbone; a dict by label as a tuple in label order, 1.0 for labels that it lacks."""
+    if not isinstance(value, Mapping):
+        return plain_value(value)
+    for label in value:
+        if label not in set(labels):
+            raise FlashError(f"{name}: {unknown_name('label', str(label), labels)}")
+    return tuple(plain_value(value.get(label, 1.0)) for label in labels)

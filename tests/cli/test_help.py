@@ -1,0 +1,129 @@
+"""`flash text_classification --help`: at once, in 80 columns, and what the parser takes."""
+
+import re
+import shlex
+import subprocess
+import sys
+from dataclasses import fields
+from typing import Any, get_args, get_type_hints
+
+import pytest
+
+from flash.__main__ import main
+from flash.cli import help as tables
+from flash.cli import options
+from flash.cli.choices import as_strategy
+from flash.cli.training import SOURCES
+from flash.core.finetuning import STRATEGIES, parse_strategy
+from flash.text.classification.backbones.encoder import EncoderConfig
+from flash.text.classification.backbones.encoder_module import TrainingOptions
+from flash.text.classification.backbones.linear import LinearConfig
+from flash.text.classification.losses import LOSSES
+
+
+def test_help_imports_nothing_heavy() -> None:
+    program = (
+        "import sys\nfrom flash.__main__ import main\nfrom flash.cli.help import SOURCES\n"
+        "codes = [main(['text_classification', '--help'])]\n"
+        "codes += [main(['text_classification', source, '-h']) for source in SOURCES]\n"
+        "heavy = {'torch', 'transformers', 'lightning', 'jsonargparse', 'numpy', 'pyarrow', 'numba'} & set(sys.modules)\n"
+        "print(set(codes), heavy)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "{0} set()"
+
+
+@pytest.mark.parametrize("source", ["", *SOURCES])
+def test_help_has_80_columns(source: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["text_classification", *([source] if source else []), "--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    if source:
+        assert len(lines) <= 2 * 24
+        assert lines[-1] == f"before {source}; see flash text_classification --help."
+        for option in ("--val_split", "--batch_size", "--seed"):
+            assert sum(line.startswith(f"  {option} ") for line in lines) == 1
+
+
+def test_what_a_person_needs_comes_first() -> None:
+    first = tables.help_text().splitlines()[:20]
+    assert any("flash text_classification from_sample" in line for line in first)
+    assert any("from_csv --input_field" in line for line in first)
+
+
+@pytest.mark.parametrize(
+    ("section", "named"),
+    [(tables.LINEAR, [LinearConfig]), (tables.ENCODER, [EncoderConfig, TrainingOptions])],
+)
+def test_an_option_of_a_backbone_takes_one_line_in_its_own_section(
+    section: tables.Section, named: list[Any]
+) -> None:
+    lines = tables.help_text().splitlines()
+    first = lines.index(f"{section.title}:") + 1
+    block = lines[first : first + len(section.options)]
+    for line, option in zip(block, section.options, strict=True):
+        assert line.startswith(f"  --{option.name} {option.value}  ")
+        if option.default is not None:
+            shown = str(option.default).lower().strip("()")
+            assert line.endswith(f" [{shown}]")
+    expected = {f"model.{field.name}" for kind in named for field in fields(kind)}
+    if section is tables.ENCODER:
+        others = ("max_length", "loss_fn", "optimizer", "learning_rate", "lr_scheduler")
+        expected |= {f"model.{name}" for name in others}
+    assert {option.name for option in section.options} == expected
+
+
+def test_the_command_s_options_are_the_parser_s() -> None:
+    parser, _ = options.build_parser(SOURCES)
+    defaults = parser.get_defaults()
+    shown = [option for section in tables.SECTIONS for option in section.options]
+    for option in shown:
+        assert f"--{option.name}" in parser._option_string_actions, option.name
+        if option.name not in ("help", "print_config"):
+            assert defaults[option.name] == option.default, option.name
+    models = {name for name in defaults.keys() if name.startswith("model.")}  # noqa: SIM118  a namespace
+    assert models == {option.name for option in shown if option.name.startswith("model.")}
+
+
+@pytest.mark.parametrize("source", list(SOURCES))
+def test_a_source_s_options_are_the_parser_s(source: str) -> None:
+    assert list(tables.SOURCES) == list(tables.DATA) == list(SOURCES)
+    parser = options.build_parser(SOURCES)[1][source]
+    taken = {action.dest: action for action in parser._actions if action.dest != "help"}
+    assert [option.name for option in tables.DATA[source]] == list(taken)
+    for option in tables.DATA[source]:
+        assert option.required is taken[option.name].required
+        assert option.default == (None if option.required else taken[option.name].default), option.name
+
+
+def test_the_strategies_are_those_that_there_are() -> None:
+    lines = [line for line in tables.STRATEGIES.splitlines() if re.match(r"  ['a-z]", line)]
+    typed = [shlex.split(line)[0] for line in lines]
+    typed.append(shlex.split(tables.STRATEGIES.partition("layers; ")[2])[0].rstrip(":"))
+    names = []
+    for word in typed:
+        given = options.parse(SOURCES, ["--strategy", word, "from_sample"])[1]
+        names.append(parse_strategy(as_strategy(given.strategy)).name)
+    assert set(names) == set(STRATEGIES)
+    assert names.count("lora") == 3
+
+
+def test_the_losses_and_poolings_are_those_that_there_are() -> None:
+    words = re.findall(r"\w+", tables.ENCODER.remarks)
+    assert set(LOSSES) <= set(words)
+    assert set(get_args(get_type_hints(EncoderConfig)["pooling"])) <= set(words)
+
+
+@pytest.mark.parametrize(
+    ("words", "source"),
+    [
+        (["--help"], ""),
+        (["-h", "from_csv"], ""),
+        (["from_csv", "--input_field", "x", "--help"], "from_csv"),
+        (["--output", "m.pt", "from_json", "-h"], "from_json"),
+        (["from_csv"], None),
+        ([], None),
+    ],
+)
+def test_whose_help_is_asked_for(words: list[str], source: str | None) -> None:
+    assert tables.asked_source(words) == source
