@@ -15,6 +15,7 @@ from flash.core.errors import CheckpointError, FlashError
 from flash.text import TextClassifier
 from flash.text.classification import checkpoint
 from flash.text.classification.backbones.encoder_module import EncoderModule
+from flash.text.classification.optimization import default_learning_rate
 from flash.text.classification.predictor import Predictor
 
 pytest.importorskip("transformers")
@@ -163,7 +164,7 @@ def test_an_optimizer_is_kept(
     assert isinstance(made, torch.optim.SGD)
     options = kept[1] if isinstance(kept, tuple) else {}
     assert made.param_groups[0]["momentum"] == options.get("momentum", 0)
-    assert made.param_groups[0]["initial_lr"] == options.get("lr", 1e-4)
+    assert made.param_groups[0]["initial_lr"] == options.get("lr", default_learning_rate("no_freeze", 16))
 
 
 class Own(torch.optim.SGD):
