@@ -200,3 +200,9 @@ def _make_bert(folder: Path, hidden: int = 32, **config: Any) -> Path:
 def make_bert() -> Callable[..., Path]:
     """Makes a small BERT in a folder; keywords go to its configuration."""
     return _make_bert
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, make_bert: Callable[..., Path]) -> Path:
+    """A tiny BERT with random weights, without a head."""
+    return make_bert(tmp_path_factory.mktemp("encoder"))

@@ -19,12 +19,6 @@ pytest.importorskip("tokenizers")
 LABELS = ["animal", "fruit", "tool"]
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, make_bert: Callable[..., Path]) -> Path:
-    """A tiny BERT with random weights, without a head."""
-    return make_bert(tmp_path_factory.mktemp("encoder"))
-
-
 @pytest.fixture
 def make_model(folder: Path) -> Callable[..., TextClassifier]:
     """A classifier around the folder; keywords go to it."""

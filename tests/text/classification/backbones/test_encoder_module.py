@@ -21,12 +21,6 @@ LABELS = ["animal", "fruit", "tool"]
 TEXTS = ["row 1 tells of banana", "row 2 tells of zebra and hammer", "row 3 tells of nothing", ""]
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, make_bert: Callable[..., Path]) -> Path:
-    """A tiny BERT with random weights, without a head."""
-    return make_bert(tmp_path_factory.mktemp("encoder"))
-
-
 @pytest.fixture
 def make_model(folder: Path) -> Callable[..., TextClassifier]:
     """A classifier around the folder; keywords go to it."""
