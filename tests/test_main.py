@@ -66,7 +66,7 @@ def test_unknown_verb(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["predcit"]) == 2
     assert capsys.readouterr().err == (
         "flash: error: unknown verb 'predcit'; did you mean 'predict'? Known: text_classification, predict, "
-        "evaluate, export; see flash --help\n"
+        "evaluate, export, serve; see flash --help\n"
     )
 
 

@@ -24,6 +24,7 @@ VERBS = {
     "predict": ("flash.cli.predict", "label every text of a file of any size, or of a pipe"),
     "evaluate": ("flash.cli.evaluate", "print how good a model is on a file with targets"),
     "export": ("flash.cli.export", "write a trained encoder as a folder that needs no torch"),
+    "serve": ("flash.cli.serve", "answer over HTTP, with a page for people"),
 }
 """Verb to the module whose `run(argv)` does it, and to a line about it."""
 
@@ -41,6 +42,8 @@ flash: multi-label text classification, from a file of texts to labels.
         --output predictions.csv
     flash evaluate text_classification_model.pt test.csv
     flash export encoder_model.pt --quantize int8
+    flash serve text_classification_model.pt
+    curl http://127.0.0.1:8000/v1/classify -d '{{"texts": ["You are wonderful"]}}'
 
   Verbs (each has --help):
 {verbs}

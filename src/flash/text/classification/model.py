@@ -443,6 +443,39 @@ class TextClassifier(MeasuringModule):
             model.backbone.loss = kept_loss(settings)
         return model
 
+    # ---- serving --------------------------------------------------------------------------------------------
+
+    def serve(
+        self,
+        host: str = "127.0.0.1",
+        port: int = 8000,
+        sanity_check: bool = True,
+        input_cls: Any = None,
+        transform: Any = None,
+        transform_kwargs: Any = None,
+        output: Output | None = None,
+        **options: Any,
+    ) -> None:
+        """Answer over HTTP until Ctrl-C: `POST /predict` and what `/docs` shows, a page for people at `/`.
+
+        Args:
+            host: the address to listen at; this machine alone unless given.
+            port: 0 for any that is free.
+            sanity_check: Flash's; a model that cannot answer always fails before the server starts.
+            input_cls: Flash's; None, as the server takes texts as they are.
+            transform: as `input_cls`.
+            transform_kwargs: as `input_cls`.
+            output: of `/predict`: a dict of label to probability unless given, or as for `Trainer.predict`.
+            options: the other fields of `serve.ServeOptions`.
+
+        Raises:
+            FlashError: an option that cannot be, an address that cannot be had, or the extra `serve` is missing.
+        """
+        from flash.text.classification.serve.in_memory import serve_model
+
+        flashs = {"input_cls": input_cls, "transform": transform, "transform_kwargs": transform_kwargs}
+        serve_model(self, flashs, {"host": host, "port": port, "output": output, **options})
+
 
 def _make_backbone(
     backbone: Any, labels: list[str], max_length: int, options: Mapping[str, Any]

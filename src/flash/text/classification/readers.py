@@ -27,6 +27,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from flash.core.errors import DataError, unknown_name
+from flash.text.classification import arrow_values
 from flash.text.classification.mistakes import (
     HEADER,
     MAGIC,
@@ -49,6 +50,7 @@ PACKED = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}  # file endings that are
 QUOTE, NEWLINES = ord('"'), (ord("\n"), ord("\r"))
 BLOCK = 1 << 22  # bytes parsed at once; 4 MiB measured as quick as larger ones, with less memory
 LARGEST_BLOCK = 2**31 - 1  # Arrow's own limit
+FEW = 1_000  # texts up to which a list becomes an array by way of buffers
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,7 @@ def text_array(texts: Any, name: str) -> pa.LargeStringArray:
         return texts
     if isinstance(texts, list) and set(map(type, texts)) == {str}:
         with suppress(UnicodeEncodeError):  # half a surrogate pair: said which below
-            return pa.array(texts, pa.large_string())
+            return arrow_values.large_texts(texts) if len(texts) <= FEW else pa.array(texts, pa.large_string())
     table = pa.table({"text": to_array(texts, "text", name)})
     return text_column(Source(table, ((name, table.num_rows),)), "text")
 

@@ -1,0 +1,167 @@
+"""`flash serve`: labels over HTTP. Imports lightning never, and torch only for the checkpoint of an encoder."""
+
+import argparse
+import os
+import re
+from dataclasses import fields
+from pathlib import Path
+
+from flash.cli import (
+    Parser,
+    add_precision_option,
+    add_trust_option,
+    announced,
+    parse_thresholds,
+)
+from flash.core.extras import require
+from flash.text.classification.outputs import OUTPUTS
+from flash.text.classification.predictor import Predictor
+from flash.text.classification.serve.options import LOG_LEVELS, SCORES, ServeOptions
+from flash.text.classification.serve.served_model import ServedModel
+
+DESCRIPTION = "Answer over HTTP which labels a text has, in four protocols, and with a page for people."
+EPILOG = """\
+POST /v1/classify is the plain protocol; POST /predict is that of Lightning Flash's
+server and of Text Embeddings Inference, POST /v1/moderations OpenAI's. GET / is a
+page for people, /docs describes everything, /health, /ready and /metrics are for
+machines. SIGTERM or Ctrl-C answers what is in flight and stops; SIGHUP loads the
+model's file again, without a request that fails.
+
+  flash serve model.pt
+  curl http://127.0.0.1:8000/v1/classify -d '{"texts": ["You are wonderful"]}'
+  FLASH_API_KEY=$(openssl rand -hex 24) flash serve model-onnx-int8 --host 0.0.0.0 --workers 4
+"""
+KEYS = "FLASH_API_KEY"
+UNITS = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+PACKAGES = ("httptools", "prometheus_client", "pydantic", "starlette", "uvicorn")
+"""What the server needs of the extra `serve`; uvloop is used where there is one."""
+
+
+def build_parser() -> Parser:
+    """The options of `flash serve`."""
+    usual = ServeOptions()
+    parser = Parser("flash serve", DESCRIPTION, EPILOG)
+
+    def add(name: str, metavar: str, about: str) -> None:
+        value = getattr(usual, name)
+        shown = f"{value:g}" if isinstance(value, float) else f"{value}"
+        parser.add_argument(
+            f"--{name}",
+            type=type(value),
+            default=value,
+            metavar=metavar,
+            help=f"{about} (default: {shown})",
+        )
+
+    parser.add_argument(
+        "model", metavar="MODEL", help="the file that training saved, or a folder that flash export wrote"
+    )
+    add("host", "ADDRESS", "where to listen; 0.0.0.0 is every network that this machine is in")
+    add("port", "PORT", "0 for any that is free")
+    add("workers", "N", "processes that answer, each with its own model")
+    parser.add_argument(
+        "--api_key",
+        action="append",
+        default=[],
+        metavar="KEY",
+        help=f"lets a request in; may be given several times. Other users of this machine can read it here, unlike the "
+        f"variable {KEYS}, which holds one or several with commas",
+    )
+    parser.add_argument(
+        "--cors_origin",
+        action="append",
+        default=[],
+        metavar="URL",
+        help="whose pages may ask, such as https://example.org, or * for all; may be given several times",
+    )
+    parser.add_argument(
+        "--output",
+        choices=(SCORES, *OUTPUTS),
+        default=usual.output,
+        help=f"what /predict answers Flash's clients (default: {usual.output}, probabilities by label)",
+    )
+    parser.add_argument(
+        "--thresholds",
+        nargs="+",
+        metavar="T",
+        help="not the model's own (auto) but 0.5 for all labels, one a label, or toxic=0.3 insult=0.5",
+    )
+    add_precision_option(parser)
+    add_trust_option(parser)
+    parser.add_argument(
+        "--max_body",
+        type=parse_size,
+        default=usual.max_body,
+        metavar="SIZE",
+        help=f"of a request at most, in bytes or as 500kB, 2MB (default: {usual.max_body})",
+    )
+    add("max_texts", "N", "texts of a request at most")
+    add("max_text_length", "N", "characters of a text at most")
+    add("max_connections", "N", "open connections of a worker at most")
+    add("max_waiting", "N", "texts that wait in a worker at most; who comes then is told to come again")
+    add("batch_tokens", "N", "about how many tokens are computed together")
+    add("request_timeout", "SECONDS", "until a request that waits is given up")
+    add("receive_timeout", "SECONDS", "that a request may take to arrive, and its answer to be taken")
+    add("keep_alive", "SECONDS", "that an idle connection stays open")
+    add("grace", "SECONDS", "for requests in flight when the server is stopped")
+    parser.add_argument(
+        "--log_level",
+        choices=LOG_LEVELS,
+        default=usual.log_level,
+        help=f"what is written on standard error, a JSON object a line; requests are info (default: {usual.log_level})",
+    )
+    parser.add_argument("--log_texts", action="store_true", help="write texts there, too")
+    return parser
+
+
+def parse_size(word: str) -> int:
+    """Bytes of a number with or without a unit.
+
+    >>> parse_size("2MB"), parse_size("1.5 MiB"), parse_size("500")
+    (2000000, 1572864, 500)
+
+    Raises:
+        ArgumentTypeError: it is neither.
+    """
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([a-z]*)", word.strip().lower())
+    if found is None or (found[2] or "b") not in UNITS:
+        raise argparse.ArgumentTypeError(
+            f"{word!r} is no size; type bytes, or a number with kB, MB, KiB or MiB"
+        )
+    return int(float(found[1]) * UNITS[found[2] or "b"])
+
+
+def options_of(parsed: argparse.Namespace) -> ServeOptions:
+    """The options of a server, from those that were typed and the keys of the environment."""
+    given = vars(parsed)
+    named = {field.name: given[field.name] for field in fields(ServeOptions) if field.name in given}
+    keys = [*parsed.api_key, *(key.strip() for key in os.environ.get(KEYS, "").split(","))]
+    return ServeOptions(
+        **{
+            **named,
+            "api_keys": tuple(dict.fromkeys(key for key in keys if key)),
+            "cors_origins": tuple(parsed.cors_origin),
+            "thresholds": parse_thresholds(parsed.thresholds),
+        }
+    )
+
+
+def run(argv: list[str]) -> int:
+    """Serve until SIGTERM or Ctrl-C; returns the exit code."""
+    parsed = build_parser().parse(argv)
+    options = options_of(parsed)
+    options.check()
+    for package in PACKAGES:
+        require(package, "serve")
+    from flash.text.classification.serve.server import serve
+
+    return serve(parsed.model, options, load=Announced.load)
+
+
+class Announced(ServedModel):
+    """A served model; the user is told if loops of it are compiled, which takes a while."""
+
+    @classmethod
+    def _ready(cls, predictor: Predictor, name: str, path: Path | None, options: ServeOptions) -> ServedModel:
+        with announced(predictor):
+            return super()._ready(predictor, name, path, options)

@@ -1,0 +1,198 @@
+"""The web application: routes to the endpoints, the page, the documentation and the metrics, behind one gate."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import to_json
+from starlette.routing import Route, Router
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from flash.text.classification.serve import schemas
+from flash.text.classification.serve.endpoints import ENDPOINTS, Endpoint
+from flash.text.classification.serve.gate import Gate, Keys, Problems, answer
+from flash.text.classification.serve.metrics import CONTENT_TYPE
+from flash.text.classification.serve.openapi import document
+from flash.text.classification.serve.problems import CLIENT_GONE, ProblemError
+from flash.text.classification.serve.protocols import Call
+from flash.text.classification.serve.service import Service
+
+JSON = "application/json"
+MANY_CELLS = 5_000  # probabilities of an answer from which on others need not wait while it is written
+PAGES = {"index.html": "/", "docs.html": "/docs"}
+KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+PAGE_HEADERS = {
+    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "x-frame-options": "DENY",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-cache",
+}
+Handler = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+def make_app(service: Service) -> ASGIApp:
+    """The application around a service, which its owner starts and closes."""
+    handlers: dict[str, dict[str, Handler]] = {}
+    for endpoint in ENDPOINTS:
+        handlers.setdefault(endpoint.path, {})[endpoint.method] = partial(_answer, service, endpoint)
+    free = {endpoint.path for endpoint in ENDPOINTS if endpoint.open} | {"/openapi.json"}
+    for path, give in _files():
+        handlers.setdefault(path, {})["GET"] = give
+        free.add(path)
+    handlers["/metrics"] = {"GET": partial(_metrics, service)}
+    described = to_json(document(service.options))
+    handlers["/openapi.json"] = {"GET": partial(_give, described, JSON, {})}
+    routes = [Route(path, _ByMethod(methods)) for path, methods in handlers.items()]
+    app: ASGIApp = Router(routes, redirect_slashes=False, default=_nothing_there)
+    if service.options.api_keys:
+        app = Keys(app, service.options.api_keys, frozenset(free))
+    app = Problems(app)
+    if service.options.cors_origins:
+        from starlette.middleware.cors import CORSMiddleware
+
+        app = CORSMiddleware(
+            app,
+            allow_origins=[origin.rstrip("/") for origin in service.options.cors_origins],
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "Content-Type", "X-API-Key", "X-Request-ID"],
+            expose_headers=["Retry-After", "X-Request-ID"],
+        )
+    return Gate(app, service.metrics, frozenset(handlers))
+
+
+def _files() -> Iterator[tuple[str, Handler]]:
+    """The files of the folder `page`: where each is, and what gives it."""
+    for file in (resources.files(__package__) / "page").iterdir():
+        kind = KINDS.get(Path(file.name).suffix)
+        if kind is not None:
+            give = partial(_give, file.read_bytes(), f"{kind}; charset=utf-8", PAGE_HEADERS)
+            yield PAGES.get(file.name, f"/static/{file.name}"), give
+
+
+class _ByMethod:
+    """What a path answers to each method."""
+
+    def __init__(self, handlers: dict[str, Handler]) -> None:
+        self._handlers = dict(handlers)
+        if "GET" in handlers:
+            self._handlers["HEAD"] = handlers["GET"]
+        self._allowed = ", ".join(sorted(self._handlers))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        handler = self._handlers.get(scope["method"])
+        if handler is None:
+            raise ProblemError(
+                405,
+                "method_not_allowed",
+                f"{scope['path']} does not answer to {scope['method']}, only to {self._allowed}; see /docs",
+                headers={"Allow": self._allowed},
+            )
+        await handler(scope, receive, send)
+
+
+async def _nothing_there(scope: Scope, receive: Receive, send: Send) -> None:
+    raise ProblemError(404, "not_found", "nothing is at this path; what there is stands at /docs")
+
+
+async def _give(
+    content: bytes, kind: str, headers: dict[str, str], scope: Scope, receive: Receive, send: Send
+) -> None:
+    await answer(send, 200, content, kind, headers)
+
+
+async def _metrics(service: Service, scope: Scope, receive: Receive, send: Send) -> None:
+    text = service.metrics.text(service.batcher.waiting, service.connections())
+    await answer(send, 200, text, CONTENT_TYPE)
+
+
+async def _answer(service: Service, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> None:
+    body = None
+    if endpoint.request is not None:
+        content = await _read(scope, receive, service.options.max_body)
+        try:
+            body = endpoint.request.validate_json(content)
+        except ValidationError as error:
+            raise _misfit(error) from None
+    call = Call(service, body, partial(_gone, receive), scope["path"])
+    try:
+        made = await endpoint.answer(call)
+        made = await asyncio.to_thread(_json, made) if call.cells > MANY_CELLS else _json(made)
+    finally:
+        scope["flash.texts"], scope["flash.shown"] = call.texts, call.shown
+    await answer(send, 200, made, JSON)
+
+
+def _json(made: Any) -> bytes:
+    return to_json(made() if callable(made) else made)
+
+
+async def _read(scope: Scope, receive: Receive, most: int) -> bytes:
+    """A request's body.
+
+    Raises:
+        ProblemError: it is larger than `most` bytes: known from its head, or while it comes.
+    """
+    for name, value in scope["headers"]:
+        if name == b"content-length" and value.isdigit() and int(value) > most:
+            raise _too_large(int(value), most)
+    parts, size, more = [], 0, True
+    while more:
+        message: Message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ProblemError(CLIENT_GONE, "client_gone", "the client went away")
+        part = message.get("body", b"")
+        size += len(part)
+        if size > most:
+            raise _too_large(size, most)
+        parts.append(part)
+        more = message.get("more_body", False)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _too_large(size: int, most: int) -> ProblemError:
+    return ProblemError(
+        413,
+        "body_too_large",
+        f"the body has {size:,} bytes or more; at most {most:,} are read, so send fewer texts at a time",
+        headers={"Connection": "close"},  # the rest of it is not read
+    )
+
+
+def _misfit(error: ValidationError) -> ProblemError:
+    """What is wrong with a body, where, as a sentence; none of it is repeated."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    if first["type"] == "json_invalid":
+        return ProblemError(
+            400, "invalid_json", f"the body is no JSON ({first['msg'].removeprefix('Invalid JSON: ')})"
+        )
+    place, strange = first["loc"], first["type"] == "extra_forbidden"
+    names: list[Any] = [part for part in place if isinstance(part, int) or part in NAMES]
+    names += place[-1:] if strange else ()
+    where = "".join(f"[{name}]" if isinstance(name, int) else f".{name}" for name in names).lstrip(".")
+    what = f"{first['msg'][:1].lower()}{first['msg'][1:]}"
+    return ProblemError(
+        422,
+        "invalid_body",
+        f"{where or 'the body'}: {what}; see /docs for what is expected",
+        param=where or None,
+    )
+
+
+NAMES = frozenset(
+    name
+    for kind in vars(schemas).values()
+    if isinstance(kind, type) and issubclass(kind, BaseModel)
+    for name in kind.model_fields
+)
+"""Parts of an error's place that are the body's; others are names of types."""
+
+
+async def _gone(receive: Receive) -> None:
+    """Return when the client has gone away."""
+    while (await receive())["type"] != "http.disconnect":
+        await asyncio.sleep(0)

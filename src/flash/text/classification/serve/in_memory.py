@@ -1,0 +1,66 @@
+"""A classifier of a training, as a server holds it: a copy, so that further training changes no answer."""
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flash.core.errors import FlashError, unknown_name
+from flash.core.extras import require
+from flash.text.classification import checkpoint
+from flash.text.classification.serve.options import ServeOptions
+from flash.text.classification.serve.served_model import ServedModel
+
+if TYPE_CHECKING:
+    from flash.text.classification.model import TextClassifier
+
+
+def served(model: "TextClassifier", options: ServeOptions) -> ServedModel:
+    """What a server answers with; the model itself stays as it is.
+
+    Raises:
+        FlashError: thresholds that the labels do not fit, or a model that cannot answer.
+    """
+    content: dict[str, Any] = {
+        "epoch": 0,
+        "global_step": 0,
+        "pytorch-lightning_version": "2.0.0",
+        "state_dict": model.state_dict(),
+        "loops": {},
+    }
+    model.on_save_checkpoint(content)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.pt"
+        checkpoint.save(content, path)
+        loaded = ServedModel.load(path, options)
+    loaded.path = None
+    return loaded
+
+
+def serve_model(model: "TextClassifier", flashs: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """What `TextClassifier.serve` does.
+
+    Args:
+        model: to answer with.
+        flashs: arguments of Flash that have no meaning here, by name.
+        given: fields of `ServeOptions`.
+
+    Raises:
+        FlashError: as `TextClassifier.serve`.
+    """
+    for name, value in flashs.items():
+        if value is not None:
+            raise FlashError(
+                f"serve({name}=...) has no meaning here: the server takes texts as they are; leave it out"
+            )
+    known = [field.name for field in fields(ServeOptions)]
+    for name in given:
+        if name not in known:
+            raise FlashError(unknown_name("argument of serve", name, known))
+    require("uvicorn", "serve")
+    from flash.text.classification.serve.server import serve
+
+    options = ServeOptions(**{name: value for name, value in given.items() if value is not None})
+    options.check()
+    serve(served(model, options), options)

@@ -1,0 +1,80 @@
+"""The OpenAPI document, from the table of endpoints and their Pydantic models."""
+
+from typing import Any, Literal
+
+from pydantic import TypeAdapter
+
+from flash import __version__
+from flash.text.classification.serve.endpoints import ENDPOINTS, Endpoint
+from flash.text.classification.serve.options import ServeOptions
+from flash.text.classification.serve.problems import HUGGING_FACE_PATHS
+from flash.text.classification.serve.schemas import InferenceProblem, ProblemResponse
+
+DESCRIPTION = "Multi-label text classification: labels for texts, in the shapes of several clients."
+PROBLEMS = {
+    400: "The body is no JSON.",
+    401: "No API key, or a wrong one.",
+    403: "Not on this server.",
+    408: "The request did not arrive in time.",
+    409: "The new model cannot be used; the old one stays.",
+    413: "The body is too large.",
+    422: "The body is JSON, but not what is expected; or too many texts, or one that is too long.",
+    500: "A mistake of the server.",
+    503: "Too much waits, or the server is being stopped; Retry-After says when to come again.",
+    504: "No answer in time.",
+}
+Mode = Literal["validation", "serialization"]
+
+
+def document(options: ServeOptions) -> dict[str, Any]:
+    """The document of a server with these options, OpenAPI 3.1."""
+    of_errors: tuple[TypeAdapter[Any], ...] = (TypeAdapter(ProblemResponse), TypeAdapter(InferenceProblem))
+    wanted: list[tuple[str, Mode, TypeAdapter[Any]]] = []
+    for endpoint in ENDPOINTS:
+        name = f"{endpoint.method} {endpoint.path}"
+        wanted.append((f"{name} response", "serialization", endpoint.response))
+        if endpoint.request is not None:
+            wanted.append((f"{name} request", "validation", endpoint.request))
+    wanted += [(f"problem {number}", "serialization", adapter) for number, adapter in enumerate(of_errors)]
+    made, definitions = TypeAdapter.json_schemas(wanted, ref_template="#/components/schemas/{model}")
+    schemas = {key: schema for (key, _), schema in made.items()}
+    paths: dict[str, dict[str, Any]] = {}
+    for endpoint in ENDPOINTS:
+        paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = _operation(endpoint, schemas, options)
+    components: dict[str, Any] = {"schemas": definitions.get("$defs", {})}
+    if options.api_keys:
+        components["securitySchemes"] = {
+            "bearer": {"type": "http", "scheme": "bearer"},
+            "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+        }
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "flash", "version": __version__, "description": DESCRIPTION},
+        "paths": paths,
+        "components": components,
+    }
+
+
+def _operation(endpoint: Endpoint, schemas: dict[str, Any], options: ServeOptions) -> dict[str, Any]:
+    name = f"{endpoint.method} {endpoint.path}"
+    problem = schemas["problem 1" if endpoint.path in HUGGING_FACE_PATHS else "problem 0"]
+    responses = {"200": {"description": "Done.", "content": _json(schemas[f"{name} response"])}}
+    for status in endpoint.problems:
+        if status != 401 or options.api_keys:
+            responses[str(status)] = {"description": PROBLEMS[status], "content": _json(problem)}
+    word = endpoint.path.strip("/").replace("/", "_").replace("v1_", "") or "infer"
+    operation: dict[str, Any] = {
+        "operationId": word,
+        "summary": endpoint.summary,
+        "tags": [endpoint.tag],
+        "responses": responses,
+    }
+    if endpoint.request is not None:
+        operation["requestBody"] = {"required": True, "content": _json(schemas[f"{name} request"])}
+    if options.api_keys and not endpoint.open:
+        operation["security"] = [{"bearer": []}, {"header": []}]
+    return operation
+
+
+def _json(schema: Any) -> dict[str, Any]:
+    return {"application/json": {"schema": schema}}

@@ -1,0 +1,115 @@
+"""What a server is told: addresses, limits, keys. Imports only the standard library and what outputs there are."""
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+from flash.core.errors import FlashError, unknown_name
+from flash.core.precision import check_precision
+from flash.text.classification.outputs import OUTPUTS, Output
+from flash.text.classification.thresholds import Thresholds
+
+SCORES = "scores"
+LOG_LEVELS = ("debug", "info", "warning", "error")
+LEAST_KEY = 8  # characters: a shorter one is guessed
+
+
+@dataclass(frozen=True)
+class ServeOptions:
+    """Options of a server; each is a keyword of `TextClassifier.serve` and an option of `flash serve`.
+
+    Attributes:
+        host: the address to listen at. The default is this machine alone; "0.0.0.0" is every network it is in.
+        port: 0 for any that is free.
+        workers: processes that answer, each with its own model.
+        output: of Flash's `/predict`: "scores" is a dict of label to probability; or any output of `Predictor.predict`.
+        thresholds: in place of the model's own: one number, L numbers, or a dict by label.
+        precision: of an encoder that torch computes, as in `Predictor.load`.
+        trust_remote_code: as in `Predictor.load`.
+        api_keys: any of them lets a request in; none for no keys at all. Health is open.
+        cors_origins: origins whose pages may ask, such as "https://example.org"; "*" for all.
+        max_body: bytes of a request's body at most.
+        max_texts: texts of a request at most.
+        max_text_length: characters of a text at most.
+        max_connections: connections of a worker at most.
+        max_waiting: texts that wait in a worker at most; a request that would be more is told to come again.
+        batch_tokens: how much is computed together, in tokens as they are guessed from characters. Less answers
+            single texts sooner behind large requests, more computes faster.
+        request_timeout: seconds until a request that waits is given up.
+        receive_timeout: seconds that a request may take to arrive, and its answer to be taken.
+        keep_alive: seconds that an idle connection stays open.
+        grace: seconds for requests in flight when the server is stopped.
+        log_level: "debug", "info", "warning" or "error"; from "warning" on, requests are not logged.
+        log_texts: whether texts are logged too. They are nobody's business, so they are not.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    workers: int = 1
+    output: Output = SCORES
+    thresholds: Thresholds = None
+    precision: str | int = "auto"
+    trust_remote_code: bool = False
+    api_keys: tuple[str, ...] = ()
+    cors_origins: tuple[str, ...] = ()
+    max_body: int = 2 * 2**20
+    max_texts: int = 1_000
+    max_text_length: int = 100_000
+    max_connections: int = 1_000
+    max_waiting: int = 4_096
+    batch_tokens: int = 4_096
+    request_timeout: float = 30.0
+    receive_timeout: float = 10.0
+    keep_alive: float = 75.0
+    grace: float = 30.0
+    log_level: str = "info"
+    log_texts: bool = False
+
+    def check(self) -> None:
+        """Refuse what cannot be.
+
+        Raises:
+            FlashError: a sentence on the first option that cannot be.
+        """
+        check_precision(self.precision)
+        if isinstance(self.output, str) and self.output not in (SCORES, *OUTPUTS):
+            raise FlashError(unknown_name("output", self.output, (SCORES, *OUTPUTS)))
+        if self.log_level not in LOG_LEVELS:
+            raise FlashError(unknown_name("log_level", str(self.log_level), LOG_LEVELS))
+        for name, least, most in _RANGES:
+            value: Any = getattr(self, name)
+            number = type(value) is int or (type(value) is float and isinstance(_DEFAULTS[name], float))
+            if not number or not least <= value <= most:
+                raise FlashError(f"{name} is {value!r}; expected a number from {least:,} to {most:,}")
+        if self.max_waiting < self.max_texts:
+            raise FlashError(
+                f"max_waiting is {self.max_waiting:,}, less than the {self.max_texts:,} texts (max_texts) that one "
+                "request may have; expected as many or more"
+            )
+        for key in self.api_keys:
+            if len(key) < LEAST_KEY or not key.isascii() or not key.isprintable() or " " in key:
+                raise FlashError(
+                    f"an API key has {len(key)} characters, or some that no header holds; expected {LEAST_KEY} or "
+                    "more printable ASCII characters without spaces, such as those of: openssl rand -hex 24"
+                )
+        for origin in self.cors_origins:
+            if origin != "*" and ("://" not in origin or origin.rstrip("/").count("/") != 2):
+                raise FlashError(
+                    f"cors_origins has {origin!r}; expected a scheme and a host, such as https://example.org, or *"
+                )
+
+
+_DEFAULTS = {field.name: field.default for field in fields(ServeOptions)}
+_RANGES = (
+    ("port", 0, 65_535),
+    ("workers", 1, 1_024),
+    ("max_body", 1_024, 2**31),
+    ("max_texts", 1, 1_000_000),
+    ("max_text_length", 1, 2**31),
+    ("max_connections", 1, 1_000_000),
+    ("max_waiting", 1, 10_000_000),
+    ("batch_tokens", 1, 10_000_000),
+    ("request_timeout", 0.01, 86_400.0),
+    ("receive_timeout", 0.01, 86_400.0),
+    ("keep_alive", 0.0, 86_400.0),
+    ("grace", 0.0, 86_400.0),
+)

@@ -1,0 +1,313 @@
+"""Each protocol's body to texts, and scores to each protocol's answer.
+
+Answers are plain dicts and lists, whose shapes `schemas` has: that tests check, and no request pays for it. An endpoint
+gives its answer, or what makes it, which is called in another thread where it is long.
+"""
+
+import asyncio
+import platform
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from operator import itemgetter
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flash import __version__
+from flash.core.errors import FlashError, unknown_name
+from flash.text.classification.outputs import to_probabilities
+from flash.text.classification.serve import schemas
+from flash.text.classification.serve.problems import ProblemError
+from flash.text.classification.serve.served_model import Floats, Scores, ServedModel
+from flash.text.classification.serve.service import Service
+from flash.text.classification.thresholds import resolve_thresholds
+
+Gone = Callable[[], Awaitable[None]]
+VALUE = itemgetter(1)
+
+
+@dataclass
+class Call:
+    """A request as an endpoint sees it.
+
+    Attributes:
+        service: that answers.
+        body: of the endpoint's request model; None where it has none.
+        gone: returns when the client has gone away.
+        path: the path asked.
+        texts: how many texts it had, for the log.
+        cells: how many probabilities it got.
+        shown: the texts themselves, where the log is to have them.
+    """
+
+    service: Service
+    body: Any
+    gone: Gone
+    path: str
+    texts: int = 0
+    cells: int = 0
+    shown: Sequence[str] | None = None
+
+    async def scores(self, texts: Sequence[str], param: str) -> Scores:
+        """What the model says of the texts, which the body calls `param`."""
+        self.texts = len(texts)
+        if self.service.options.log_texts:
+            self.shown = texts
+        scores = await self.service.scores(texts, param, self.gone)
+        self.cells = scores.probabilities.size
+        return scores
+
+
+# ---- Lightning Flash, Text Embeddings Inference, Hugging Face ----------------------------------------------------
+
+
+async def predict(call: Call) -> Any:
+    """What the body's own protocol answers; Flash's has a `payload`."""
+    if isinstance(call.body, schemas.FlashRequest):
+        return await _flash(call, call.body)
+    return await _inference(call, call.body, nested=call.body.parameters is not None)
+
+
+async def infer(call: Call) -> Any:
+    """As `predict` for Hugging Face's client, which reads a list of answers for one text, too."""
+    if isinstance(call.body, schemas.FlashRequest):
+        return await _flash(call, call.body)
+    return await _inference(call, call.body, nested=True)
+
+
+async def _flash(call: Call, body: schemas.FlashRequest) -> Any:
+    data = body.payload.inputs.data
+    scores = await call.scores([data] if isinstance(data, str) else data, "payload.inputs.data")
+
+    def made() -> Any:
+        outputs = scores.model.outputs(scores, call.service.options.output)
+        return {
+            "session": str(uuid4()) if body.session is None else body.session,
+            "result": {"outputs": outputs[0] if isinstance(data, str) else outputs},
+        }
+
+    return made
+
+
+async def _inference(call: Call, body: schemas.InferenceRequest, *, nested: bool) -> Any:
+    texts = [body.inputs] if isinstance(body.inputs, str) else [_single(item) for item in body.inputs]
+    if body.truncate is False:
+        await _refuse_cut(call, texts, single=isinstance(body.inputs, str))
+    scores = await call.scores(texts, "inputs")
+    parameters = body.parameters or schemas.InferenceParameters()
+    values = scores.probabilities
+    if body.raw_scores or parameters.function_to_apply == "none":
+        values = scores.logits
+    elif parameters.function_to_apply is not None:
+        values = to_probabilities(scores.logits, parameters.function_to_apply == "sigmoid")
+    labels = scores.model.labels
+
+    def made() -> Any:
+        answers = [
+            [{"label": labels[column], "score": score} for column, score in row]
+            for row in sorted_rows(values, parameters.top_k)
+        ]
+        return answers[0] if isinstance(body.inputs, str) and not nested else answers
+
+    return made
+
+
+async def _refuse_cut(call: Call, texts: list[str], *, single: bool) -> None:
+    """Raise where the model would not read all of a text."""
+    call.service.check(texts, "inputs")
+    model = call.service.model
+    cut = await asyncio.to_thread(model.cut, texts)
+    if cut:
+        which = "inputs" if single else f"inputs[{cut[0]}]"
+        raise ProblemError(
+            422,
+            "text_too_long",
+            f"{which} is longer than the {model.max_length} tokens that the model reads, and truncate is false; shorten "
+            "it, or leave truncate out",
+            param=which,
+        )
+
+
+def _single(item: str | list[str]) -> str:
+    """The one text of an entry of a batch."""
+    if isinstance(item, str):
+        return item
+    if len(item) != 1:
+        raise ProblemError(
+            422,
+            "not_one_text",
+            f"an entry of inputs has {len(item)} texts; expected one, as this model reads no pairs",
+            param="inputs",
+        )
+    return item[0]
+
+
+def sorted_rows(values: Floats, top: int | None = None) -> list[list[tuple[int, float]]]:
+    """For each row of (N, L): columns and values, the highest first, at most `top` of them."""
+    # not by NumPy, which lets other threads run before and after each of its sorts, however short
+    return [sorted(enumerate(row), key=VALUE, reverse=True)[:top] for row in values.tolist()]
+
+
+# ---- ours --------------------------------------------------------------------------------------------------------
+
+
+async def classify(call: Call) -> Any:
+    """Labels and scores of texts."""
+    body: schemas.ClassifyRequest = call.body
+    (
+        _columns(call.service.model, body.labels),
+        _thresholds(call.service.model, body.threshold),
+    )  # wrong: no work
+    scores = await call.scores(body.texts, "texts")
+    model = scores.model  # which may have been exchanged meanwhile
+    columns, thresholds = _columns(model, body.labels), _thresholds(model, body.threshold)
+
+    def made() -> Any:
+        decided = model.decided(scores.probabilities, thresholds)[:, columns].tolist()
+        names = [model.labels[column] for column in columns]
+        rows = sorted_rows(scores.probabilities[:, columns], body.top_k)
+        results = [
+            {
+                "labels": [names[column] for column, _ in row if applies[column]],
+                "scores": {names[column]: score for column, score in row},
+            }
+            for row, applies in zip(rows, decided, strict=True)
+        ]
+        return {"model": model.name, "results": results}
+
+    return made
+
+
+def _columns(model: ServedModel, asked: Sequence[str] | None) -> list[int]:
+    labels = model.labels
+    if asked is None:
+        return list(range(len(labels)))
+    place = {label: column for column, label in enumerate(labels)}
+    for label in asked:
+        if label not in place:
+            raise ProblemError(422, "unknown_label", unknown_name("label", label, labels), param="labels")
+    return [place[label] for label in dict.fromkeys(asked)]
+
+
+def _thresholds(model: ServedModel, asked: float | dict[str, float] | None) -> NDArray[np.float32]:
+    try:
+        return resolve_thresholds(asked, model.labels, model.thresholds)
+    except FlashError as error:
+        raise ProblemError(422, "wrong_threshold", str(error), param="threshold") from None
+
+
+# ---- OpenAI ------------------------------------------------------------------------------------------------------
+
+
+async def moderate(call: Call) -> Any:
+    """Which labels apply, in the shape of OpenAI's moderation."""
+    body: schemas.ModerationRequest = call.body
+    scores = await call.scores(_inputs(body.input), "input")
+    model = scores.model
+
+    def made() -> Any:
+        decided = model.decided(scores.probabilities).tolist()
+        kinds = {label: ["text"] for label in model.labels}
+        results = [
+            {
+                "flagged": any(applies),
+                "categories": dict(zip(model.labels, applies, strict=True)),
+                "category_scores": dict(zip(model.labels, row, strict=True)),
+                "category_applied_input_types": kinds,
+            }
+            for applies, row in zip(decided, scores.probabilities.tolist(), strict=True)
+        ]
+        return {"id": f"modr-{uuid4().hex}", "model": model.name, "results": results}
+
+    return made
+
+
+def _inputs(value: str | Sequence[Any]) -> list[str]:
+    """The texts of `input`; its parts are one text."""
+    if isinstance(value, str):
+        return [value]
+    if not value or isinstance(value[0], str):
+        return list(value)
+    parts = []
+    for index, part in enumerate(value):
+        if part.type != "text" or part.text is None:
+            raise ProblemError(
+                422,
+                "not_a_text",
+                f'input[{index}] is of type {part.type!r}; expected {{"type": "text", "text": ...}}: this model reads '
+                "texts only",
+                param=f"input[{index}]",
+            )
+        parts.append(part.text)
+    return ["\n".join(parts)]
+
+
+async def models(call: Call) -> Any:
+    """The one model."""
+    model = call.service.model
+    return {
+        "object": "list",
+        "data": [{"id": model.name, "object": "model", "created": model.loaded, "owned_by": "flash"}],
+    }
+
+
+# ---- about the server --------------------------------------------------------------------------------------------
+
+
+async def health(call: Call) -> Any:
+    """It runs."""
+    return {"status": "ok"}
+
+
+async def alive(call: Call) -> Any:
+    """It runs, for Flash's clients."""
+    return {"alive": True}
+
+
+async def ready(call: Call) -> Any:
+    """It has a model that answers."""
+    if not call.service.ready:
+        raise ProblemError(503, "stopping", "the server is being stopped", headers={"Retry-After": "1"})
+    return {"status": "ok"}
+
+
+async def info(call: Call) -> Any:
+    """What answers here."""
+    service, model = call.service, call.service.model
+    thresholds = model.thresholds.tolist() if model.multi_label else [None] * len(model.labels)
+    return {
+        "model": model.name,
+        "backbone": model.backbone,
+        "multi_label": model.multi_label,
+        "labels": [
+            {"label": label, "threshold": threshold}
+            for label, threshold in zip(model.labels, thresholds, strict=True)
+        ],
+        "max_length": model.max_length,
+        "limits": {
+            "max_texts": service.options.max_texts,
+            "max_text_length": service.options.max_text_length,
+            "max_body": service.options.max_body,
+        },
+        "workers": service.options.workers,
+        "version": __version__,
+        "python": platform.python_version(),
+    }
+
+
+async def reload(call: Call) -> Any:
+    """Load the model again, in every worker."""
+    service = call.service
+    if not service.options.api_keys:
+        raise ProblemError(
+            403,
+            "no_key",
+            "a server without API keys is not told what to load over HTTP; start it with --api-key, or send it SIGHUP",
+        )
+    try:
+        message = await (service.ask_all or service.reload)()
+    except FlashError as error:
+        raise ProblemError(409, "reload_refused", str(error)) from None
+    return {"status": "ok", "message": message}

@@ -1,0 +1,190 @@
+"""A trained classifier as a server holds it: texts to scores, what a text costs, which texts do not fit."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flash.core.errors import FlashError
+from flash.text.classification.backbones.linear import Linear
+from flash.text.classification.outputs import applies, convert, to_probabilities
+from flash.text.classification.predictor import Predictor
+from flash.text.classification.readers import text_array
+from flash.text.classification.serve.options import SCORES, ServeOptions
+from flash.text.classification.thresholds import resolve_thresholds
+
+CHARACTERS_A_TOKEN = 4  # of English, roughly; the guess only says how much is computed together
+WARM_UP = (
+    "",
+    "A first text, so that nothing is compiled, read or allocated when the first request comes. " * 20,
+)
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """What a model says of N texts.
+
+    Attributes:
+        model: that said it.
+        logits: (N, L) float32, calibrated.
+        probabilities: (N, L) float32 in [0, 1].
+    """
+
+    model: "ServedModel"
+    logits: Floats
+    probabilities: Floats
+
+    @classmethod
+    def empty(cls, model: "ServedModel", texts: int) -> "Scores":
+        """Room for what it will say of N texts."""
+        shape = (texts, len(model.labels))
+        return cls(model, np.zeros(shape, np.float32), np.zeros(shape, np.float32))
+
+    def part(self, begin: int, end: int) -> "Scores":
+        """Of the texts from `begin` until before `end`; no copy."""
+        return Scores(self.model, self.logits[begin:end], self.probabilities[begin:end])
+
+    def put(self, begin: int, part: "Scores") -> None:
+        """Take what was said of some texts, the first of which has the number `begin`."""
+        end = begin + len(part.logits)
+        self.logits[begin:end], self.probabilities[begin:end] = part.logits, part.probabilities
+
+
+class ServedModel:
+    """A classifier under a name.
+
+    Args:
+        predictor: that answers.
+        name: how answers call it.
+        path: where it was loaded from and can be loaded again; None for nowhere.
+        thresholds: (L,) float32, in force.
+
+    Attributes:
+        labels: L names, in the order of the columns of every `(N, L)` array.
+        loaded: when, in seconds since 1970.
+    """
+
+    def __init__(self, predictor: Predictor, name: str, path: Path | None, thresholds: Floats) -> None:
+        self.predictor, self.name, self.path, self.thresholds = predictor, name, path, thresholds
+        self.labels, self.multi_label = predictor.labels, predictor.multi_label
+        self.loaded = int(time.time())
+        backbone: Any = predictor.backbone
+        self._most_tokens: int | None = getattr(
+            backbone, "max_length", None
+        )  # none of the linear backbone: it reads all
+        encoder = getattr(backbone, "encoder", backbone)
+        self._tokenizer = getattr(encoder, "tokenizer", None)
+        options: Any = getattr(backbone, "options", {})
+        options = options() if callable(options) else options
+        self._cuts = self._tokenizer is not None and options["long_text"] == "truncate"
+
+    @classmethod
+    def load(cls, path: str | Path, options: ServeOptions) -> "ServedModel":
+        """The model of a checkpoint or an export, ready to answer.
+
+        Raises:
+            CheckpointError: the file or folder is missing, truncated, damaged, foreign or of a newer format.
+            FlashError: thresholds that the model's labels do not fit, or a model that cannot answer.
+            MissingExtraError: it needs a package that is not installed.
+            RemoteCodeError: it needs Python code that is not trusted, or that is not where it was.
+        """
+        path = Path(path)
+        predictor = Predictor.load(
+            path, precision=options.precision, trust_remote_code=options.trust_remote_code
+        )
+        if isinstance(predictor.backbone, Linear):
+            # not the file's own pages: who copies another model over it would take them away from a running server
+            arrays = predictor.backbone.arrays().items()
+            predictor.backbone.load_arrays({name: array.copy() for name, array in arrays})
+        return cls._ready(predictor, path.name.removesuffix(".pt"), path, options)
+
+    @classmethod
+    def of(cls, predictor: Predictor, options: ServeOptions, name: str = "model") -> "ServedModel":
+        """A model that is in memory only.
+
+        Raises:
+            FlashError: thresholds that its labels do not fit, or a model that cannot answer.
+        """
+        return cls._ready(predictor, name, None, options)
+
+    @classmethod
+    def _ready(
+        cls, predictor: Predictor, name: str, path: Path | None, options: ServeOptions
+    ) -> "ServedModel":
+        thresholds = resolve_thresholds(options.thresholds, predictor.labels, predictor.thresholds)
+        model = cls(predictor, name, path, thresholds)
+        model.outputs(model.scores(WARM_UP), options.output)  # what cannot answer fails here
+        return model
+
+    @property
+    def backbone(self) -> str:
+        """What kind it is: "linear", "onnx" or "encoder"."""
+        kind = type(self.predictor.backbone).__name__
+        return {"Linear": "linear", "OnnxBackbone": "onnx"}.get(kind, "encoder")
+
+    @property
+    def max_length(self) -> int | None:
+        """Tokens of a text that are read; None for all."""
+        return self._most_tokens if self._cuts else None
+
+    def scores(self, texts: Sequence[str]) -> Scores:
+        """What it says of N texts; not calls at the same time.
+
+        Raises:
+            DataError: a text holds half a surrogate pair.
+            FlashError: a logit is not a number.
+        """
+        logits = self.predictor.logits(list(texts))
+        return Scores(self, logits, to_probabilities(logits, self.multi_label))
+
+    def costs(self, texts: Sequence[str]) -> list[int]:
+        """About how many tokens each text takes."""
+        most = self._most_tokens if self._cuts and self._most_tokens else 2**31
+        return [min(len(text) // CHARACTERS_A_TOKEN + 2, most) for text in texts]
+
+    def cut(self, texts: Sequence[str]) -> list[int]:
+        """Which of the texts are longer than what it reads of them; their indices, ascending."""
+        if not self._cuts or not texts:
+            return []
+        from flash.text.classification.batching import tokenize
+
+        array = text_array(list(texts), "texts")
+        rows = tokenize(array, self._tokenizer, max_length=self._most_tokens or 1, long_text="window")
+        many: list[int] = np.flatnonzero(np.bincount(rows.owner, minlength=len(texts)) > 1).tolist()
+        return many
+
+    def outputs(self, scores: Scores, output: Any) -> list[Any]:
+        """One JSON value a text of what Flash's clients ask for: `ServeOptions.output`."""
+        if output == SCORES:
+            return [dict(zip(self.labels, row, strict=True)) for row in scores.probabilities.tolist()]
+        made = convert(
+            scores.logits,
+            output,
+            labels=self.labels,
+            multi_label=self.multi_label,
+            thresholds=self.thresholds,
+        )
+        values = list(made.tolist() if hasattr(made, "tolist") else made)
+        if len(values) != len(scores.logits):
+            raise FlashError(
+                f"output gave {len(values)} values for {len(scores.logits)} texts; expected one a text, in their order"
+            )
+        return values
+
+    def decided(self, probabilities: Floats, thresholds: Floats | None = None) -> NDArray[np.bool_]:
+        """(N, L): whether a label applies, by its threshold or, with exclusive labels, as the most probable one.
+
+        Args:
+            probabilities: (N, L).
+            thresholds: (L,), in place of those in force.
+        """
+        if self.multi_label:
+            return applies(probabilities, self.thresholds if thresholds is None else thresholds)
+        best = np.zeros(probabilities.shape, np.bool_)
+        best[np.arange(len(probabilities)), probabilities.argmax(axis=1)] = True
+        return best

@@ -1,0 +1,172 @@
+"""What the endpoints share: the model that answers, the queue before it, the limits, and how the model is exchanged."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from math import ceil
+
+from flash.core.errors import FlashError
+from flash.text.classification.serve import logs
+from flash.text.classification.serve.batcher import Batcher, QueueFullError
+from flash.text.classification.serve.metrics import Metrics
+from flash.text.classification.serve.options import ServeOptions
+from flash.text.classification.serve.problems import CLIENT_GONE, ProblemError
+from flash.text.classification.serve.served_model import Scores, ServedModel
+
+PATIENCE = 0.1  # seconds until a request that waits is watched for its client going away
+
+
+class Service:
+    """A model behind a queue; lives in one event loop.
+
+    Args:
+        model: that answers first.
+        options: limits, keys and the like.
+
+    Attributes:
+        ready: whether requests are welcome; False while the server stops.
+        ask_all: where there are several workers, what asks each of them to load the model again.
+        connections: how many are open, as the web server tells.
+    """
+
+    def __init__(self, model: ServedModel, options: ServeOptions) -> None:
+        self.options, self.metrics = options, Metrics()
+        self.batcher = Batcher(
+            model, tokens=options.batch_tokens, most=options.max_waiting, on_batch=self.metrics.batch
+        )
+        self.metrics.serving(model)
+        self.ready = False
+        self.ask_all: Callable[[], Awaitable[str]] | None = None
+        self.connections: Callable[[], int] = lambda: 0
+        self._reloading = asyncio.Lock()
+
+    @property
+    def model(self) -> ServedModel:
+        """The model that answers from now on."""
+        return self.batcher.model
+
+    def start(self) -> None:
+        """Begin to answer, in the running event loop."""
+        self.batcher.start()
+        self.ready = True
+
+    async def close(self) -> None:
+        """End; what waits is not answered."""
+        self.ready = False
+        await self.batcher.close()
+        logs.requests.flush()
+
+    async def reload(self) -> str:
+        """Load the model from its path again, and answer with it once it can; returns a sentence.
+
+        Raises:
+            FlashError: there is no path, or what is there cannot be used: the old model stays.
+        """
+        async with self._reloading:
+            old = self.model
+            if old.path is None:
+                raise FlashError(
+                    "this model was given from memory, so there is nothing to load again; save it, and serve the file"
+                )
+            try:
+                new = await asyncio.to_thread(ServedModel.load, old.path, self.options)
+            except Exception as error:
+                self.metrics.reload(done=False)
+                logs.event(logging.ERROR, "reload refused", reason=str(error), model=old.name)
+                if isinstance(error, FlashError | OSError | MemoryError):
+                    raise FlashError(
+                        f"{error}; the model that was loaded before goes on answering"
+                    ) from error
+                raise
+            self.batcher.swap(new)
+            self.metrics.serving(new)
+            self.metrics.reload(done=True)
+            logs.event(logging.INFO, "reload", model=new.name, labels=len(new.labels))
+            changed = "" if new.labels == old.labels else f", which were {len(old.labels)} others"
+            return f"{new.name} was loaded again and answers now, with {len(new.labels)} labels{changed}"
+
+    async def scores(
+        self,
+        texts: Sequence[str],
+        param: str,
+        gone: Callable[[], Awaitable[None]],
+    ) -> Scores:
+        """What the model says of a request's texts.
+
+        Args:
+            texts: N strings.
+            param: what the request's body calls them, for messages.
+            gone: returns when the client has gone away.
+
+        Raises:
+            ProblemError: too many texts, a text that is too long, a queue that is full, no answer in time, or a
+                model that failed.
+        """
+        self.check(texts, param)
+        try:
+            job = self.batcher.submit(texts)
+        except QueueFullError as full:
+            raise ProblemError(
+                503,
+                "overloaded",
+                f"{self.batcher.waiting:,} texts wait already, and {self.options.max_waiting:,} may at most; come "
+                f"again in {full.seconds} s",
+                headers={"Retry-After": str(full.seconds)},
+            ) from None
+        answer = job.answer
+        here = answer.done() or await self._wait(answer, gone)
+        if not answer.done():
+            self.batcher.give_up(job)
+            if not here:
+                raise ProblemError(CLIENT_GONE, "client_gone", "the client went away")
+            raise ProblemError(
+                504,
+                "timeout",
+                f"no answer within {self.options.request_timeout:g} s; send fewer texts at a time, or come again later",
+            )
+        if answer.cancelled():
+            raise ProblemError(503, "stopping", "the server is being stopped", headers={"Retry-After": "1"})
+        if (error := answer.exception()) is not None:
+            logs.event(logging.ERROR, "prediction failed", error=error)
+            raise ProblemError(500, "internal_error", "the model could not answer; the server's log says why")
+        return answer.result()
+
+    async def _wait(self, answer: "asyncio.Future[Scores]", gone: Callable[[], Awaitable[None]]) -> bool:
+        """Until there is an answer, the time is over, or the client has gone: then False."""
+        limit = self.options.request_timeout
+        await asyncio.wait((answer,), timeout=min(PATIENCE, limit))
+        if answer.done() or limit <= PATIENCE:
+            return True
+        watch = asyncio.ensure_future(gone())
+        try:
+            await asyncio.wait((answer, watch), timeout=limit - PATIENCE, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            here = not watch.done()
+            watch.cancel()
+        return here
+
+    def check(self, texts: Sequence[str], param: str) -> None:
+        """Refuse what is too much.
+
+        Raises:
+            ProblemError: too many texts, or one that is too long.
+        """
+        options = self.options
+        if len(texts) > options.max_texts:
+            raise ProblemError(
+                422,
+                "too_many_texts",
+                f"{param} has {len(texts):,} texts; at most {options.max_texts:,} are answered at a time, so send "
+                f"{ceil(len(texts) / options.max_texts)} requests",
+                param=param,
+            )
+        for index, text in enumerate(texts):
+            if len(text) > options.max_text_length:
+                which = param if len(texts) == 1 else f"{param}[{index}]"
+                raise ProblemError(
+                    422,
+                    "text_too_long",
+                    f"{which} has {len(text):,} characters; at most {options.max_text_length:,} are read, so shorten it "
+                    "or divide it",
+                    param=which,
+                )
