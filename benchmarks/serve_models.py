@@ -32,7 +32,7 @@ WARM_TEXTS, CHECKED = 64, 8
 def make_linear(source: str, folder: str) -> str:
     """Train the embedded default on all of jigsaw's rows."""
     rows = Path(folder) / "jigsaw"
-    rows.mkdir(parents=True)
+    rows.mkdir(parents=True, exist_ok=True)
     prepare(source, "jigsaw", None, str(rows), quality=False)
     path = flash_linear(Columns.of(rows)).fit(rows / "fit.parquet", rows)
     return str(shutil.move(path, Path(folder) / MODELS["linear"]))
@@ -43,7 +43,7 @@ def make_int8(source: str, folder: str) -> str:
     from flash.text.classification.exporting import export
 
     case = Case(str(Path(folder) / "goemotions"), minilm())
-    Path(case.folder).mkdir(parents=True)
+    Path(case.folder).mkdir(parents=True, exist_ok=True)
     prepare(source, "goemotions", ROWS, case.folder, quality=False)
     trainer, *_ = fit_flash(case, strategy="freeze")
     checkpoint = Path(case.folder) / "model.pt"

@@ -12,7 +12,7 @@ import pytest
 from flash.__main__ import main
 from flash.cli import serve
 from flash.cli.serve import build_parser, options_of, parse_size
-from flash.core.errors import MissingExtraError
+from flash.core.errors import FlashError, MissingExtraError
 from flash.text.classification.serve import ServeOptions, running
 from flash.text.classification.serve.options import LOG_LEVELS
 
@@ -54,14 +54,14 @@ def test_every_option_of_a_server_is_one_of_the_command() -> None:
         "--receive-timeout",
         "7.5",
     ]
-    words += ["--keep-alive", "8", "--grace", "9"]
+    words += ["--keep-alive", "8", "--grace", "9", "--max-delay", "0.5"]
     found = options(*words)
     assert found == ServeOptions(
         host="::1", port=0, workers=2, output="labels", thresholds={"toxic": 0.3, "insult": 0.5}, precision="32",
         trust_remote_code=True, api_keys=("first-key", "second-key"),
         cors_origins=("https://a.example", "https://b.example"), max_body=2_000_000, max_texts=1, max_text_length=2,
         max_connections=3, max_waiting=4, batch_tokens=5, request_timeout=6.0, receive_timeout=7.5, keep_alive=8.0,
-        grace=9.0, log_level="debug", log_texts=True,
+        grace=9.0, log_level="debug", log_texts=True, max_delay=0.5,
     )  # fmt: skip
     usual = ServeOptions()
     assert all(getattr(found, name) != getattr(usual, name) for name in vars(usual))
@@ -71,6 +71,16 @@ def test_keys_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLASH_API_KEY", " first-key, second-key ,,first-key")
     assert options().api_keys == ("first-key", "second-key")
     assert options("--api_key", "third-key").api_keys == ("third-key", "first-key", "second-key")
+
+
+@pytest.mark.parametrize("words", [[], ["--api_key", "a-good-key"]])
+def test_an_empty_key_is_not_no_key(monkeypatch: pytest.MonkeyPatch, words: list[str]) -> None:
+    monkeypatch.setenv("FLASH_API_KEY", " , ")
+    with pytest.raises(FlashError, match="an API key is empty"):
+        options(*words)
+    monkeypatch.delenv("FLASH_API_KEY")
+    with pytest.raises(FlashError, match="an API key is empty"):
+        options(*words, "--api_key", "")
 
 
 @pytest.mark.parametrize(

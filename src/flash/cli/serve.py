@@ -13,6 +13,7 @@ from flash.cli import (
     announced,
     parse_thresholds,
 )
+from flash.core.errors import FlashError
 from flash.core.extras import require
 from flash.text.classification.outputs import OUTPUTS
 from flash.text.classification.predictor import Predictor
@@ -100,6 +101,7 @@ def build_parser() -> Parser:
     add("max_connections", "N", "open connections of a worker at most")
     add("max_waiting", "N", "texts that wait in a worker at most; who comes then is told to come again")
     add("batch_tokens", "N", "about how many tokens are computed together")
+    add("max_delay", "SECONDS", "of work that wait in a worker at most; who comes then is told to come again")
     add("request_timeout", "SECONDS", "until a request that waits is given up")
     add("receive_timeout", "SECONDS", "that a request may take to arrive, and its answer to be taken")
     add("keep_alive", "SECONDS", "that an idle connection stays open")
@@ -135,11 +137,16 @@ def options_of(parsed: argparse.Namespace) -> ServeOptions:
     """The options of a server, from those that were typed and the keys of the environment."""
     given = vars(parsed)
     named = {field.name: given[field.name] for field in fields(ServeOptions) if field.name in given}
-    keys = [*parsed.api_key, *(key.strip() for key in os.environ.get(KEYS, "").split(","))]
+    keys = [key.strip() for key in os.environ.get(KEYS, "").split(",") if key.strip()]
+    if not all(parsed.api_key) or (KEYS in os.environ and not keys):
+        raise FlashError(
+            f"an API key is empty, in --api_key or the environment's {KEYS}, and no key would let everybody in; give one, "
+            f"or type: unset {KEYS}"
+        )
     return ServeOptions(
         **{
             **named,
-            "api_keys": tuple(dict.fromkeys(key for key in keys if key)),
+            "api_keys": tuple(dict.fromkeys([*parsed.api_key, *keys])),
             "cors_origins": tuple(parsed.cors_origin),
             "thresholds": parse_thresholds(parsed.thresholds),
         }

@@ -7,6 +7,7 @@ prints such an error as one sentence and exits with 2; any other exception is a 
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+LONGEST_NAME = 200  # characters of a name in a sentence; looking for similar ones takes the square of it
 MOST_NAMES = 30  # of the known ones in a sentence: some label sets have thousands
 
 
@@ -41,6 +42,7 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
     "unknown backbone 'lineer'; did you mean 'linear'? Known: linear"
     """
     known = list(known)
+    name = name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}..."
     close = get_close_matches(name, known, n=1) or get_close_matches(name.lower(), known, n=1)
     hint = f"; did you mean {close[0]!r}?" if close else "."
     more = f", and {len(known) - MOST_NAMES} more" if len(known) > MOST_NAMES else ""

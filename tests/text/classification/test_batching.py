@@ -25,6 +25,7 @@ from flash.core.errors import FlashError
 from flash.text.classification import batching
 from flash.text.classification.batching import (
     TokenRows,
+    cheapest_batches,
     length_batches,
     pool_windows,
     special_ids,
@@ -428,3 +429,18 @@ def test_batches_of_windows_pool_to_their_texts() -> None:
         logits = (ids * mask).max(dim=1, keepdim=True).values.float()
         pooled[of] = pool_windows(logits, torch.from_numpy(owner), len(of), "max")[:, 0]
     assert pooled.tolist() == [max(bert()(text)["input_ids"]) for text in texts]
+
+
+@settings(deadline=None)
+@given(LENGTHS, st.integers(1, 9), st.integers(0, 50))
+def test_the_cheapest_batches_cost_no_more_than_others(lengths: list[int], most: int, overhead: int) -> None:
+    batches = cheapest_batches(lengths, most, overhead)
+    assert sorted(row for batch in batches for row in batch.tolist()) == list(range(len(lengths)))
+    assert all(1 <= len(batch) <= most for batch in batches)
+
+    def cost(made: list[Any]) -> int:
+        return sum(overhead + len(batch) * max(lengths[row] for row in batch) for batch in made)
+
+    full = length_batches(lengths, most, shuffle=False, seed=0, epoch=0)
+    assert cost(batches) <= min(cost(full), cost([[row] for row in range(len(lengths))]))
+    assert [lengths[row] for batch in batches for row in batch] == sorted(lengths, reverse=True)

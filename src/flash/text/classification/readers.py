@@ -145,7 +145,9 @@ def text_array(texts: Any, name: str) -> pa.LargeStringArray:
         return texts
     if isinstance(texts, list) and set(map(type, texts)) == {str}:
         with suppress(UnicodeEncodeError):  # half a surrogate pair: said which below
-            return arrow_values.large_texts(texts) if len(texts) <= FEW else pa.array(texts, pa.large_string())
+            return (
+                arrow_values.large_texts(texts) if len(texts) <= FEW else pa.array(texts, pa.large_string())
+            )
     table = pa.table({"text": to_array(texts, "text", name)})
     return text_column(Source(table, ((name, table.num_rows),)), "text")
 

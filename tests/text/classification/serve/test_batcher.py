@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flash.text.classification.serve.batcher import Batcher, QueueFullError
+from flash.text.classification.serve.batcher import ALWAYS, Batcher, QueueFullError, TextCutError
 from flash.text.classification.serve.served_model import Scores, ServedModel
 
 
@@ -18,6 +18,7 @@ class Counting:
     """A model whose logit of a text is its length; it waits for `go`, and remembers its batches."""
 
     labels = ("length",)
+    max_length = 50
 
     def __init__(self, *, go: bool = True) -> None:
         self.batches: list[list[str]] = []
@@ -28,6 +29,9 @@ class Counting:
 
     def costs(self, texts: Sequence[str]) -> list[int]:
         return [len(text) + 1 for text in texts]
+
+    def cut(self, texts: Sequence[str]) -> list[int]:
+        return [index for index, text in enumerate(texts) if len(text) >= 50]
 
     def scores(self, texts: Sequence[str]) -> Scores:
         self.began.set()
@@ -40,12 +44,17 @@ class Counting:
 
 
 def run(
-    model: Counting, work: Callable[[Batcher], Awaitable[Any]], *, tokens: int = 100, most: int = 1_000
+    model: Counting,
+    work: Callable[[Batcher], Awaitable[Any]],
+    *,
+    tokens: int = 100,
+    most: int = 1_000,
+    delay: float = float("inf"),
 ) -> Any:
     """What `work` does with a batcher that runs."""
 
     async def main() -> Any:
-        batcher = Batcher(cast(ServedModel, model), tokens=tokens, most=most)
+        batcher = Batcher(cast(ServedModel, model), tokens=tokens, most=most, delay=delay)
         batcher.start()
         try:
             return await work(batcher)
@@ -140,6 +149,44 @@ def test_the_queue_has_an_end_and_a_request_given_up_makes_room() -> None:
     assert not any("a" in batch for batch in model.batches)
 
 
+def test_more_work_than_may_wait_is_refused_by_time_but_a_few_texts_never_are() -> None:
+    model = Counting()
+
+    async def work(batcher: Batcher) -> None:
+        await batcher.submit(["measures the rate"]).answer
+        model.go.clear()
+        model.began.clear()
+        await busy(batcher, model)
+        few = [batcher.submit(["x"]) for _ in range(ALWAYS)]
+        with pytest.raises(QueueFullError):
+            batcher.submit(["y"])
+        model.go.set()
+        await asyncio.gather(*(job.answer for job in few))
+        large = batcher.submit(["z"] * 500)  # nothing waits before it
+        await large.answer
+
+    run(model, work, delay=0.0)
+    assert not any("y" in batch for batch in model.batches)
+
+
+def test_a_text_that_would_be_cut_fails_a_request_that_does_not_want_it() -> None:
+    model = Counting(go=False)
+
+    async def work(batcher: Batcher) -> None:
+        await busy(batcher, model)
+        refused = batcher.submit(["short", "x" * 50, "y" * 60], whole=True)
+        whole, other = batcher.submit(["short"], whole=True), batcher.submit(["x" * 50])
+        model.go.set()
+        with pytest.raises(TextCutError) as error:
+            await refused.answer
+        assert error.value.index == 1
+        assert (await whole.answer).logits.tolist() == [[5]]
+        assert (await other.answer).logits.tolist() == [[50]]
+        assert batcher.waiting == 0
+
+    run(model, work, tokens=1_000)
+
+
 def test_a_request_given_up_while_it_is_computed_is_forgotten() -> None:
     model = Counting(go=False)
 
@@ -224,6 +271,6 @@ def test_closing_cancels_what_waits() -> None:
         model.go.set()
         await closing
         assert waiting.answer.cancelled()
-        assert (await computed.answer).logits.tolist() == [[5]]
+        assert computed.answer.cancelled()
 
     asyncio.run(main())

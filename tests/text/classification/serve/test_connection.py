@@ -440,24 +440,26 @@ def test_answers_say_nothing_of_the_server(url: str) -> None:
 # ---- parts -------------------------------------------------------------------------------------------------------
 
 
+def connections() -> list[Connection]:
+    """All that are in memory."""
+    return [one for one in gc.get_objects() if issubclass(type(one), Connection)]
+
+
 @pytest.mark.parametrize(
     "sent", [HEALTH, HEALTH[:9], HEALTH * 50, b"HELLO\r\n\r\n", HEALTH[:-2] + b"Connection: Upgrade\r\nUpgrade: x\r\n\r\n"],
     ids=["a request", "half a request", "many", "nonsense", "another protocol"],
 )  # fmt: skip
 def test_what_is_closed_is_forgotten_at_once(url: str, sent: bytes) -> None:
-    def left() -> int:
-        return sum(isinstance(one, Connection) for one in gc.get_objects())
-
     gc.collect()
     gc.disable()  # it would find what holds itself, though later
     try:
-        before = left()
+        before = len(connections())
         for _ in range(20):
             with connected(url) as sock:
                 sock.sendall(sent)
                 if len(sent) > 9:
                     sock.recv(100)
-        until(lambda: left() <= before)
+        until(lambda: len(connections()) <= before)
     finally:
         gc.enable()
 
@@ -472,7 +474,7 @@ def test_a_flood_of_requests_waits_outside(ask: Any) -> None:
             while sent < 100_000_000:
                 sent += sock.send(flood)
         assert sent < 100_000_000  # the rest is the client's to keep
-        waiting = sum(len(one.pipeline) for one in gc.get_objects() if isinstance(one, Connection))
+        waiting = sum(len(one.pipeline) for one in connections())
         assert 0 < waiting < 1_000
         assert ask(f"{url}/health").status == 200
 

@@ -162,6 +162,27 @@ def test_too_many_texts_and_a_text_that_is_too_long_are_422(held: Held, ask: Ask
         assert ask(f"{url}/v1/classify", {"texts": ["b" * 10]}).status == 200
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/predict", {"inputs": [1] * 400_000}),
+        ("/predict", {"inputs": [["a"]] * 290_000}),
+        ("/predict", {"inputs": [[1] * 400_000]}),
+        ("/v1/moderations", {"input": [1] * 400_000}),
+        ("/v1/classify", {"texts": [1] * 400_000}),
+        ("/v1/classify", {str(number): 1 for number in range(150_000)}),
+        ("/v1/classify", {"texts": ["a"], "labels": ["b" * 1_900_000]}),
+        ("/v1/classify", {"texts": ["a"], "threshold": {"b" * 1_900_000: 0.5}}),
+        ("/v1/classify", {"texts": ["a"], "b" * 1_900_000: 1}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else next(iter(value))[:8],
+)
+def test_a_large_body_that_is_wrong_is_a_short_answer(url: str, ask: Ask, path: str, body: Any) -> None:
+    answer = ask(url + path, body)
+    assert answer.status == 422
+    assert len(answer.content) < 1_000
+
+
 # ---- what is wrong -----------------------------------------------------------------------------------------------
 
 
@@ -205,6 +226,13 @@ def test_a_model_that_fails_is_500_without_its_inside(held: Held, ask: Ask) -> N
         assert b"inside" not in answer.content
         assert b"Traceback" not in answer.content
         assert ask(f"{url}/v1/classify", {"texts": ["next"]}).status == 200
+
+
+def test_what_json_has_no_number_for_is_null(held: Held, ask: Ask) -> None:
+    output = lambda probabilities: [float("nan")] * len(probabilities)  # noqa: E731
+    with around(held, output=output) as url:
+        answer = ask(f"{url}/predict", {"payload": {"inputs": {"data": "a"}}})
+        assert answer.json["result"]["outputs"] is None
 
 
 def test_wrong_paths_and_methods(url: str, ask: Ask) -> None:

@@ -198,6 +198,7 @@ def test_classify_with_thresholds_labels_and_top_k(url: str, ask: Ask) -> None:
     assert results(threshold=1)["labels"] == []
     assert results(threshold={"fruit": 1.0})["labels"] == ["animal"]
     assert list(results(top_k=1)["scores"]) == results()["labels"][:1]
+    assert results(top_k=1)["labels"] == results()["labels"]
     assert results(labels=["<b>tool</b>", "animal"])["labels"] == ["animal"]
     assert set(results(labels=["animal"])["scores"]) == {"animal"}
     assert ask(f"{url}/v1/classify", {"texts": []}).json["results"] == []
@@ -230,6 +231,8 @@ def test_exclusive_labels(serving: Any, ask: Ask, single_label_file: Path, valid
         assert [len(result["labels"]) for result in made] == [1, 1]
         assert made[1]["labels"] == ["<b>tool</b>"]
         assert sum(made[0]["scores"].values()) == pytest.approx(1, abs=1e-5)
+        refused = ask(f"{url}/v1/classify", {"texts": [TEXT], "threshold": 0.5})
+        assert (refused.status, refused.json["error"]["code"]) == (422, "no_thresholds")
         info = ask(f"{url}/info").json
         valid("GET", "/info", info)
         assert info["multi_label"] is False

@@ -231,6 +231,46 @@ def test_a_worker_that_ends_again_and_again_is_started_less_and_less_often(
         assert (worker.due, worker.quick_ends) == (now, 0)
 
 
+class Deaf(Ended):
+    """A process that ends only when it is killed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.killed = False
+
+    def kill(self) -> None:
+        self.killed, self.exitcode = True, -9
+
+
+@pytest.mark.parametrize(("at_once", "seconds"), [(False, 70), (True, 10)])
+def test_a_worker_that_does_not_end_is_killed_and_sooner_after_a_second_ctrl_c(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: bool, seconds: int
+) -> None:
+    now = 1_000
+
+    def wait(ends: Any, timeout: float) -> None:
+        nonlocal now
+        now += 1
+
+    monkeypatch.setattr(workers, "monotonic", lambda: now)
+    monkeypatch.setattr(workers, "wait", wait)
+    with bind("127.0.0.1", 0) as sock:
+        options = ServeOptions(workers=1, grace=60.0)
+        supervisor = Supervisor("model.pt", options, sock, ServedModel.load, tmp_path)
+        supervisor._interrupt()
+        if at_once:
+            supervisor._interrupt()
+        worker, process = Talked(1), Deaf()
+        deaf: Any = process
+        worker.process, worker.pipe = deaf, multiprocessing.Pipe()[0]
+        worker.there = worker.ready = True
+        supervisor._workers[:] = [worker]
+        supervisor._stop()
+    assert process.killed
+    assert worker.heard == [("stop", False), ("stop", True)][: 1 + at_once]
+    assert seconds <= now - 1_000 <= seconds + 2
+
+
 def test_who_asks_for_a_reload_is_answered_and_who_starts_meanwhile_follows(tmp_path: Path) -> None:
     with bind("127.0.0.1", 0) as sock:
         supervisor = Supervisor("model.pt", ServeOptions(workers=2), sock, ServedModel.load, tmp_path)

@@ -7,8 +7,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
-from pydantic_core import to_json
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic_core import from_json, to_json
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -19,10 +19,11 @@ from flash.text.classification.serve.metrics import CONTENT_TYPE
 from flash.text.classification.serve.openapi import document
 from flash.text.classification.serve.problems import CLIENT_GONE, ProblemError
 from flash.text.classification.serve.protocols import Call
-from flash.text.classification.serve.service import Service
+from flash.text.classification.serve.service import Service, too_many
 
 JSON = "application/json"
-MANY_CELLS = 5_000  # probabilities of an answer from which on others need not wait while it is written
+MOST_KEYS = 10_000  # of an object in a body
+SHOWN = 100  # characters of a key that is the client's own
 PAGES = {"index.html": "/", "docs.html": "/docs"}
 KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 PAGE_HEADERS = {
@@ -106,7 +107,8 @@ async def _give(
 
 
 async def _metrics(service: Service, scope: Scope, receive: Receive, send: Send) -> None:
-    text = service.metrics.text(service.batcher.waiting, service.connections())
+    service.metrics.gauge(service.batcher.waiting, service.connections())
+    text = service.metrics.text()
     await answer(send, 200, text, CONTENT_TYPE)
 
 
@@ -114,21 +116,18 @@ async def _answer(service: Service, endpoint: Endpoint, scope: Scope, receive: R
     body = None
     if endpoint.request is not None:
         content = await _read(scope, receive, service.options.max_body)
-        try:
-            body = endpoint.request.validate_json(content)
-        except ValidationError as error:
-            raise _misfit(error) from None
+        body = _checked(endpoint.request, content, service.options.max_texts)
     call = Call(service, body, partial(_gone, receive), scope["path"])
     try:
         made = await endpoint.answer(call)
-        made = await asyncio.to_thread(_json, made) if call.cells > MANY_CELLS else _json(made)
+        made = await asyncio.to_thread(_json, made) if call.long else _json(made)
     finally:
         scope["flash.texts"], scope["flash.shown"] = call.texts, call.shown
     await answer(send, 200, made, JSON)
 
 
 def _json(made: Any) -> bytes:
-    return to_json(made() if callable(made) else made)
+    return to_json(made() if callable(made) else made, inf_nan_mode="null")
 
 
 async def _read(scope: Scope, receive: Receive, most: int) -> bytes:
@@ -163,17 +162,47 @@ def _too_large(size: int, most: int) -> ProblemError:
     )
 
 
+def _checked(expected: TypeAdapter[Any], content: bytes, most: int) -> Any:
+    """A body as its model has it.
+
+    Raises:
+        ProblemError: it is no JSON, or not what is expected. What has more parts than it may is refused before each of
+            them is looked at.
+    """
+    try:
+        body = from_json(content, allow_inf_nan=False)
+    except ValueError as error:
+        raise ProblemError(400, "invalid_json", f"the body is no JSON ({error})") from None
+    parts = [("", body)]
+    while parts:
+        name, part = parts.pop()
+        if isinstance(part, list):
+            if len(part) > most:
+                raise too_many(len(part), most, name or "the body")
+            parts += [(name, item) for item in part if isinstance(item, list)]
+        elif isinstance(part, dict):
+            if len(part) > MOST_KEYS:
+                raise ProblemError(
+                    422,
+                    "invalid_body",
+                    f"an object of the body has {len(part):,} keys; see /docs for those there are",
+                )
+            parts += [(key[:SHOWN], item) for key, item in part.items() if isinstance(item, list | dict)]
+    try:
+        return expected.validate_python(body)
+    except ValidationError as error:
+        raise _misfit(error) from None
+
+
 def _misfit(error: ValidationError) -> ProblemError:
-    """What is wrong with a body, where, as a sentence; none of it is repeated."""
+    """What is wrong with a body, where, as a sentence; no value of it is repeated."""
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    if first["type"] == "json_invalid":
-        return ProblemError(
-            400, "invalid_json", f"the body is no JSON ({first['msg'].removeprefix('Invalid JSON: ')})"
-        )
     place, strange = first["loc"], first["type"] == "extra_forbidden"
     names: list[Any] = [part for part in place if isinstance(part, int) or part in NAMES]
     names += place[-1:] if strange else ()
-    where = "".join(f"[{name}]" if isinstance(name, int) else f".{name}" for name in names).lstrip(".")
+    where = "".join(f"[{name}]" if isinstance(name, int) else f".{name[:SHOWN]}" for name in names).lstrip(
+        "."
+    )
     what = f"{first['msg'][:1].lower()}{first['msg'][1:]}"
     return ProblemError(
         422,

@@ -14,7 +14,9 @@ from time import perf_counter
 from flash.text.classification.serve.served_model import Scores, ServedModel
 
 TURN = 16  # texts of one request at a time, while others wait
-LEAST_RATE = 1.0  # texts a second, for guesses of how long a queue takes
+ALWAYS = 64  # texts that may wait however long they take: as many clients as a small team has
+LONGEST = 60  # seconds after which a client is told to come again at most
+MEMORY = 0.8  # of the rate of tokens, from one batch to the next
 
 
 class QueueFullError(Exception):
@@ -29,6 +31,19 @@ class QueueFullError(Exception):
         self.seconds = seconds
 
 
+class TextCutError(Exception):
+    """A text is longer than what the model reads, and its request does not want it cut.
+
+    Args:
+        index: of the text in its request.
+        most: tokens that the model reads.
+    """
+
+    def __init__(self, index: int, most: int | None) -> None:
+        super().__init__(f"text {index} is longer than {most} tokens")
+        self.index, self.most = index, most
+
+
 class Job:
     """The texts of one request, on their way.
 
@@ -36,9 +51,11 @@ class Job:
         answer: becomes the scores of all its texts.
     """
 
-    def __init__(self, model: ServedModel, texts: Sequence[str], answer: "asyncio.Future[Scores]") -> None:
-        self.model, self.texts, self.answer = model, texts, answer
-        self.costs: list[int] = []
+    def __init__(
+        self, model: ServedModel, texts: Sequence[str], whole: bool, answer: "asyncio.Future[Scores]"
+    ) -> None:
+        self.model, self.texts, self.whole, self.answer = model, texts, whole, answer
+        self.costs = model.costs(texts)
         self.scores: Scores | None = None  # of the texts that are done
         self.taken = 0  # texts that are in a batch, or done
 
@@ -50,6 +67,7 @@ class Batcher:
         model: that answers.
         tokens: the budget of a batch; at least one text is in it, however long.
         most: texts that wait at most.
+        delay: seconds of work that wait at most, as they are guessed from the batches before; `ALWAYS` texts may.
         on_batch: told, in the thread, of each batch: its texts, its tokens, its seconds, and the scores.
     """
 
@@ -59,15 +77,19 @@ class Batcher:
         *,
         tokens: int,
         most: int,
+        delay: float = float("inf"),
         on_batch: Callable[[int, int, float, Scores], None] = lambda texts, tokens, seconds, scores: None,
     ) -> None:
         self.model, self._budget, self._most, self._on_batch = model, tokens, most, on_batch
+        self._delay = delay
         self._waiting: deque[Job] = deque()
-        self._texts = 0  # that wait
-        self._rate = 0.0  # texts a second, lately
+        self._at_hand: list[Job] = []
+        self._texts = self._tokens = 0  # that wait
+        self._rate = float("inf")  # tokens a second, lately
         self._wake = threading.Condition()
         self._stopped = False
         self._loop: asyncio.AbstractEventLoop  # since start()
+        self._ended: asyncio.Future[None]
         self._thread = threading.Thread(target=self._run, name="flash-batches", daemon=True)
 
     @property
@@ -78,38 +100,46 @@ class Batcher:
     def start(self) -> None:
         """Begin, in the running event loop."""
         self._loop = asyncio.get_running_loop()
+        self._ended = self._loop.create_future()
         self._thread.start()
 
     async def close(self) -> None:
-        """End after the batch at hand; what still waits is cancelled."""
+        """End after the batch at hand; what is not answered by now is cancelled."""
         with self._wake:
             self._stopped = True
-            left, self._texts = list(self._waiting), 0
+            left = [*self._waiting, *self._at_hand]
+            self._texts = self._tokens = 0
             self._waiting.clear()
             self._wake.notify()
         for job in left:
             job.answer.cancel()
-        if self._thread.is_alive():
-            await asyncio.to_thread(self._thread.join)
+        # not joined in a thread of a pool: the interpreter would wait for that one in the end, however long a batch takes
+        await asyncio.shield(self._ended)
 
     def swap(self, model: ServedModel) -> None:
         """Answer with another model from the next request on; one that is half answered keeps its own."""
         self.model = model
 
-    def submit(self, texts: Sequence[str]) -> Job:
+    def submit(self, texts: Sequence[str], *, whole: bool = False) -> Job:
         """Put texts in the queue, from the event loop.
+
+        Args:
+            texts: N strings.
+            whole: whether none of them may be cut: the answer is a `TextCutError` then.
 
         Raises:
             QueueFullError: too many wait.
         """
-        job = Job(self.model, texts, self._loop.create_future())
+        job = Job(self.model, texts, whole, self._loop.create_future())
         if not texts:
             job.answer.set_result(Scores.empty(self.model, 0))
             return job
         with self._wake:
-            if self._texts + len(texts) > self._most:
-                raise QueueFullError(self._seconds())
+            late = self._texts + len(texts) > ALWAYS and self._tokens / self._rate > self._delay
+            if late or self._texts + len(texts) > self._most:
+                raise QueueFullError(int(min(max(self._tokens / self._rate, 1), LONGEST)))
             self._texts += len(texts)
+            self._tokens += sum(job.costs)
             self._waiting.append(job)
             self._wake.notify()
         return job
@@ -125,30 +155,26 @@ class Batcher:
             if job in self._waiting:
                 self._waiting.remove(job)
                 self._texts -= len(job.texts) - job.taken
-
-    def _seconds(self) -> int:
-        """How long what waits takes, 1 to 60."""
-        return int(min(max(self._texts / max(self._rate, LEAST_RATE), 1), 60))
+                self._tokens -= sum(job.costs[job.taken :])
 
     # ---- the thread -----------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        while (batch := self._next()) is not None:
-            self._compute(*batch)
+        while parts := self._next():
+            self._compute(parts)
+        self._tell(self._end)
 
-    def _next(self) -> tuple[list[tuple[Job, int, int]], int] | None:
-        """Slices of requests that make the next batch, all of one model, and their tokens; None at the end."""
+    def _next(self) -> list[tuple[Job, int, int]]:
+        """Slices of requests that make the next batch, all of one model; none at the end."""
         with self._wake:
             while not self._waiting and not self._stopped:
                 self._wake.wait()
             if self._stopped:
-                return None
+                return []
             parts: dict[int, tuple[Job, int, int]] = {}
             tokens, model = 0, self._waiting[0].model
             while self._waiting and self._waiting[0].model is model:
                 job = self._waiting.popleft()
-                if not job.costs:
-                    job.costs = model.costs(job.texts)
                 begin, end = job.taken, job.taken
                 turn = len(job.texts) if not self._waiting else min(begin + TURN, len(job.texts))
                 while end < turn and (not tokens or tokens + job.costs[end] <= self._budget):
@@ -159,31 +185,37 @@ class Batcher:
                     parts[id(job)] = (job, first, end)
                     job.taken = end
                     self._texts -= end - begin
+                    self._tokens -= sum(job.costs[begin:end])
                 full = end < turn
                 if end < len(job.texts):  # the others' turn; first again where the budget ended it
                     (self._waiting.appendleft if full else self._waiting.append)(job)
                 if full:
                     break
-            return list(parts.values()), tokens
+            self._at_hand = [job for job, _, _ in parts.values()]
+            return list(parts.values())
 
-    def _compute(self, parts: list[tuple[Job, int, int]], tokens: int) -> None:
+    def _compute(self, parts: list[tuple[Job, int, int]]) -> None:
+        parts = [part for part in parts if not part[0].whole or self._fits(*part)]
+        if not parts:
+            return
         model = parts[0][0].model
         texts = [text for job, begin, end in parts for text in job.texts[begin:end]]
         began = perf_counter()
         try:
             scores = model.scores(texts)
-            seconds = perf_counter() - began
-            self._on_batch(len(texts), tokens, seconds, scores)
         except Exception as error:  # a request's problem; the thread goes on, and so do the other requests
             if len(parts) > 1:
                 for part_of_one in parts:
-                    self._compute([part_of_one], tokens)
+                    self._compute([part_of_one])
             else:
                 self._take_out(parts[0][0])
                 self._tell(self._fail, parts[0][0], error)
             return
-        rate = len(texts) / max(seconds, 1e-6)
-        self._rate = rate if not self._rate else 0.8 * self._rate + 0.2 * rate
+        seconds = max(perf_counter() - began, 1e-6)
+        tokens = sum(cost for job, begin, end in parts for cost in job.costs[begin:end])
+        known = self._rate if self._rate < float("inf") else tokens / seconds
+        self._rate = MEMORY * known + (1 - MEMORY) * tokens / seconds
+        self._on_batch(len(texts), tokens, seconds, scores)
         done: list[tuple[Job, Scores]] = []
         start = 0
         for job, begin, end in parts:
@@ -200,9 +232,25 @@ class Batcher:
         if done:
             self._tell(self._deliver, done)
 
+    def _fits(self, job: Job, begin: int, end: int) -> bool:
+        """Whether the model reads all of these texts; if not, their request has failed."""
+        try:
+            cut = job.model.cut(job.texts[begin:end])
+            error: Exception | None = TextCutError(begin + cut[0], job.model.max_length) if cut else None
+        except Exception as found:
+            error = found
+        if error is not None:
+            self._take_out(job)
+            self._tell(self._fail, job, error)
+        return error is None
+
     def _tell(self, function: Callable[..., None], *arguments: object) -> None:
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(function, *arguments)
+
+    def _end(self) -> None:
+        if not self._ended.done():
+            self._ended.set_result(None)
 
     @staticmethod
     def _deliver(done: list[tuple[Job, Scores]]) -> None:

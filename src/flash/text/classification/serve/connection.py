@@ -2,9 +2,10 @@
 
 `Connection` is uvicorn's protocol on httptools with the limits that it lacks. Of uvicorn's inside it uses the callbacks
 of the parser (`on_message_begin`, `on_headers_complete`, `on_message_complete`) and of a response
-(`on_response_complete`), `send_400_response`, `shutdown`, `timeout_keep_alive_handler`, and of the fields `connections`,
-`cycle`, `flow`, `logger`, `loop`, `pipeline`, `scope`, `server_state` and `transport`; of a cycle `disconnected`,
-`keep_alive`, `message_event`, `response_complete`, `response_started`, `transport` and `waiting_for_100_continue`.
+(`on_response_complete`), `send_400_response` and `shutdown`; the fields `connections`, `cycle`, `flow`, `headers`,
+`logger`, `loop`, `parser`, `pipeline`, `timeout_keep_alive_task`, `transport` and `url`; of a cycle `disconnected`,
+`keep_alive`, `message_event`, `response_complete`, `response_started`, `scope`, `transport` and
+`waiting_for_100_continue`.
 """
 
 import asyncio
@@ -141,9 +142,13 @@ class Connection(HttpToolsProtocol):
             self._taking.cancel()
             self._taking = None
         super().connection_lost(exc)
-        # both hold methods of the connection, and so the connection itself
+        # all of them hold methods of the connection, and so the connection itself
+        if self.timeout_keep_alive_task is not None:
+            self.timeout_keep_alive_task.cancel()
+            self.timeout_keep_alive_task = None
         del self._parser
         self.pipeline.clear()
+        self.cycle = None  # type: ignore[assignment]  # as before the first request
 
     def shutdown(self) -> None:
         """Close after what is in flight, a request that has begun to arrive among it."""
@@ -317,6 +322,8 @@ class Connection(HttpToolsProtocol):
         super().on_response_complete()
         if last:
             self.transport.close()
+        if self.transport.is_closing():
+            return
         self._read_on()
         self.flow.resume_reading()
 

@@ -153,6 +153,7 @@ class Gate:
             self._note(scope, status, perf_counter() - began)
 
     def _note(self, scope: Scope, status: int, seconds: float) -> None:
+        status = scope.get("flash.status", status)  # of an answer that the connection gave in its place
         path, method = scope["path"], scope["method"]
         known = method if method in ("GET", "POST", "HEAD", "OPTIONS") else "other"
         self._metrics.request(known, path if path in self._paths else "other", status, seconds)

@@ -5,6 +5,7 @@ sets, and whoever is asked adds them up.
 """
 
 import os
+from pathlib import Path
 
 import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
@@ -13,6 +14,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from flash import __version__
 from flash.text.classification.serve.served_model import Scores, ServedModel
 
+FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 COUNTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1_024)
@@ -24,7 +26,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._several = "PROMETHEUS_MULTIPROC_DIR" in os.environ
+        self._several = FOLDER in os.environ
         if not self._several:
             ProcessCollector(registry=self.registry)
         registry = self.registry
@@ -112,17 +114,18 @@ class Metrics:
         self._served = self._info.labels(model.name, model.backbone, __version__)
         self._served.set(1)
 
-    def text(self, waiting: int, connections: int) -> bytes:
-        """Everything, in Prometheus' format.
-
-        Args:
-            waiting: texts in this worker's queue.
-            connections: open ones of this worker.
-        """
+    def gauge(self, waiting: int, connections: int) -> None:
+        """Note how many texts wait in this worker, and how many connections it has open."""
         self._waiting.set(waiting)
         self._connections.set(connections)
+
+    def text(self) -> bytes:
+        """Everything, of all workers, in Prometheus' format."""
         if not self._several:
             return generate_latest(self.registry)
+        Path(os.environ[FOLDER]).mkdir(
+            parents=True, exist_ok=True
+        )  # who tidies up temporary folders took it away
         together = CollectorRegistry()
         MultiProcessCollector(together)  # type: ignore[no-untyped-call]
         return generate_latest(together)

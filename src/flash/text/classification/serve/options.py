@@ -32,6 +32,8 @@ class ServeOptions:
         max_text_length: characters of a text at most.
         max_connections: connections of a worker at most.
         max_waiting: texts that wait in a worker at most; a request that would be more is told to come again.
+        max_delay: seconds of work that wait in a worker at most, as guessed from the batches before: what comes then is
+            told to come again, in place of an answer that is late. 64 texts may wait however long they take.
         batch_tokens: how much is computed together, in tokens as they are guessed from characters. Less answers
             single texts sooner behind large requests, more computes faster.
         request_timeout: seconds until a request that waits is given up.
@@ -56,6 +58,7 @@ class ServeOptions:
     max_text_length: int = 100_000
     max_connections: int = 1_000
     max_waiting: int = 4_096
+    max_delay: float = 1.0
     batch_tokens: int = 4_096
     request_timeout: float = 30.0
     receive_timeout: float = 10.0
@@ -107,6 +110,7 @@ _RANGES = (
     ("max_text_length", 1, 2**31),
     ("max_connections", 1, 1_000_000),
     ("max_waiting", 1, 10_000_000),
+    ("max_delay", 0.0, 86_400.0),
     ("batch_tokens", 1, 10_000_000),
     ("request_timeout", 0.01, 86_400.0),
     ("receive_timeout", 0.01, 86_400.0),

@@ -4,7 +4,6 @@ Answers are plain dicts and lists, whose shapes `schemas` has: that tests check,
 gives its answer, or what makes it, which is called in another thread where it is long.
 """
 
-import asyncio
 import platform
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from flash.text.classification.thresholds import resolve_thresholds
 
 Gone = Callable[[], Awaitable[None]]
 VALUE = itemgetter(1)
+MANY_CELLS = 5_000  # probabilities of an answer that is long
 
 
 @dataclass
@@ -38,7 +38,7 @@ class Call:
         gone: returns when the client has gone away.
         path: the path asked.
         texts: how many texts it had, for the log.
-        cells: how many probabilities it got.
+        long: whether writing the answer would keep others waiting.
         shown: the texts themselves, where the log is to have them.
     """
 
@@ -47,16 +47,16 @@ class Call:
     gone: Gone
     path: str
     texts: int = 0
-    cells: int = 0
+    long: bool = False
     shown: Sequence[str] | None = None
 
-    async def scores(self, texts: Sequence[str], param: str) -> Scores:
-        """What the model says of the texts, which the body calls `param`."""
+    async def scores(self, texts: Sequence[str], param: str, *, whole: bool = False) -> Scores:
+        """What the model says of the texts, which the body calls `param`; `whole`: none may be cut."""
         self.texts = len(texts)
         if self.service.options.log_texts:
             self.shown = texts
-        scores = await self.service.scores(texts, param, self.gone)
-        self.cells = scores.probabilities.size
+        scores = await self.service.scores(texts, param, self.gone, whole=whole)
+        self.long = scores.probabilities.size > MANY_CELLS
         return scores
 
 
@@ -80,6 +80,7 @@ async def infer(call: Call) -> Any:
 async def _flash(call: Call, body: schemas.FlashRequest) -> Any:
     data = body.payload.inputs.data
     scores = await call.scores([data] if isinstance(data, str) else data, "payload.inputs.data")
+    call.long |= callable(call.service.options.output)  # the user's own function
 
     def made() -> Any:
         outputs = scores.model.outputs(scores, call.service.options.output)
@@ -93,18 +94,16 @@ async def _flash(call: Call, body: schemas.FlashRequest) -> Any:
 
 async def _inference(call: Call, body: schemas.InferenceRequest, *, nested: bool) -> Any:
     texts = [body.inputs] if isinstance(body.inputs, str) else [_single(item) for item in body.inputs]
-    if body.truncate is False:
-        await _refuse_cut(call, texts, single=isinstance(body.inputs, str))
-    scores = await call.scores(texts, "inputs")
+    scores = await call.scores(texts, "inputs", whole=body.truncate is False)
     parameters = body.parameters or schemas.InferenceParameters()
-    values = scores.probabilities
-    if body.raw_scores or parameters.function_to_apply == "none":
-        values = scores.logits
-    elif parameters.function_to_apply is not None:
-        values = to_probabilities(scores.logits, parameters.function_to_apply == "sigmoid")
     labels = scores.model.labels
 
     def made() -> Any:
+        values = scores.probabilities
+        if body.raw_scores or parameters.function_to_apply == "none":
+            values = scores.logits
+        elif parameters.function_to_apply is not None:
+            values = to_probabilities(scores.logits, parameters.function_to_apply == "sigmoid")
         answers = [
             [{"label": labels[column], "score": score} for column, score in row]
             for row in sorted_rows(values, parameters.top_k)
@@ -112,22 +111,6 @@ async def _inference(call: Call, body: schemas.InferenceRequest, *, nested: bool
         return answers[0] if isinstance(body.inputs, str) and not nested else answers
 
     return made
-
-
-async def _refuse_cut(call: Call, texts: list[str], *, single: bool) -> None:
-    """Raise where the model would not read all of a text."""
-    call.service.check(texts, "inputs")
-    model = call.service.model
-    cut = await asyncio.to_thread(model.cut, texts)
-    if cut:
-        which = "inputs" if single else f"inputs[{cut[0]}]"
-        raise ProblemError(
-            422,
-            "text_too_long",
-            f"{which} is longer than the {model.max_length} tokens that the model reads, and truncate is false; shorten "
-            "it, or leave truncate out",
-            param=which,
-        )
 
 
 def _single(item: str | list[str]) -> str:
@@ -167,11 +150,11 @@ async def classify(call: Call) -> Any:
     def made() -> Any:
         decided = model.decided(scores.probabilities, thresholds)[:, columns].tolist()
         names = [model.labels[column] for column in columns]
-        rows = sorted_rows(scores.probabilities[:, columns], body.top_k)
+        rows = sorted_rows(scores.probabilities[:, columns])
         results = [
             {
                 "labels": [names[column] for column, _ in row if applies[column]],
-                "scores": {names[column]: score for column, score in row},
+                "scores": {names[column]: score for column, score in row[: body.top_k]},
             }
             for row, applies in zip(rows, decided, strict=True)
         ]
@@ -192,6 +175,13 @@ def _columns(model: ServedModel, asked: Sequence[str] | None) -> list[int]:
 
 
 def _thresholds(model: ServedModel, asked: float | dict[str, float] | None) -> NDArray[np.float32]:
+    if asked is not None and not model.multi_label:
+        raise ProblemError(
+            422,
+            "no_thresholds",
+            "threshold decides nothing here: this model gives each text its one most probable label; leave it out",
+            param="threshold",
+        )
     try:
         return resolve_thresholds(asked, model.labels, model.thresholds)
     except FlashError as error:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic_core import PydanticSerializationError, to_json
 
 from flash.core.errors import FlashError
 from flash.text.classification.backbones.linear import Linear
@@ -118,7 +119,13 @@ class ServedModel:
     ) -> "ServedModel":
         thresholds = resolve_thresholds(options.thresholds, predictor.labels, predictor.thresholds)
         model = cls(predictor, name, path, thresholds)
-        model.outputs(model.scores(WARM_UP), options.output)  # what cannot answer fails here
+        outputs = model.outputs(model.scores(WARM_UP), options.output)  # what cannot answer fails here
+        try:
+            to_json(outputs)
+        except PydanticSerializationError as error:
+            raise FlashError(
+                f"output gives what JSON has no form for ({error}); give numbers, texts, lists, dicts"
+            ) from error
         return model
 
     @property

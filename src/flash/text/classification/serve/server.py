@@ -11,7 +11,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from time import monotonic
@@ -194,6 +194,7 @@ class Server:
             for task in left:
                 task.cancel()
             await asyncio.gather(*left, return_exceptions=True)
+            logs.requests.flush()  # of those that were cut
 
     @contextmanager
     def _handled(self, names: Sequence[str]) -> Iterator[None]:
@@ -315,13 +316,23 @@ def _run(server: Server, begun: Callable[[], object]) -> int:
         asyncio.get_running_loop()
     except RuntimeError:
         return server.run(begun)
-    with ThreadPoolExecutor(1, "flash-serve") as pool:
-        done = pool.submit(server.run, begun)
-        while True:
-            try:
-                return done.result()
-            except KeyboardInterrupt:
-                server.interrupt()
+    outcome: Future[int] = Future()
+
+    def work() -> None:
+        try:
+            outcome.set_result(server.run(begun))
+        except BaseException as error:
+            outcome.set_exception(error)
+
+    thread, started = threading.Thread(target=work, name="flash-serve"), False
+    while True:
+        try:
+            if not started:
+                started = True
+                thread.start()
+            return outcome.result()
+        except KeyboardInterrupt:
+            server.interrupt()
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:

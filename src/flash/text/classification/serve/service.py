@@ -3,17 +3,47 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from functools import partial
 from math import ceil
+from threading import Thread
+from typing import TypeVar
 
 from flash.core.errors import FlashError
 from flash.text.classification.serve import logs
-from flash.text.classification.serve.batcher import Batcher, QueueFullError
+from flash.text.classification.serve.batcher import Batcher, QueueFullError, TextCutError
 from flash.text.classification.serve.metrics import Metrics
 from flash.text.classification.serve.options import ServeOptions
 from flash.text.classification.serve.problems import CLIENT_GONE, ProblemError
 from flash.text.classification.serve.served_model import Scores, ServedModel
 
+GAUGED = 1.0  # seconds between looks at the queue for the metrics
 PATIENCE = 0.1  # seconds until a request that waits is watched for its client going away
+
+
+Made = TypeVar("Made")
+
+
+async def in_thread(function: Callable[[], Made]) -> Made:
+    """What a function gives, from a thread that the interpreter does not wait for when it ends."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[Made] = loop.create_future()
+
+    def tell(set_it: Callable[..., None], value: object) -> None:
+        if not future.done():
+            set_it(value)
+
+    def run() -> None:
+        told: tuple[Callable[..., None], object]
+        try:
+            told = (future.set_result, function())
+        except BaseException as error:
+            told = (future.set_exception, error)
+        with suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(tell, *told)
+
+    Thread(target=run, name="flash-load", daemon=True).start()
+    return await future
 
 
 class Service:
@@ -32,13 +62,18 @@ class Service:
     def __init__(self, model: ServedModel, options: ServeOptions) -> None:
         self.options, self.metrics = options, Metrics()
         self.batcher = Batcher(
-            model, tokens=options.batch_tokens, most=options.max_waiting, on_batch=self.metrics.batch
+            model,
+            tokens=options.batch_tokens,
+            most=options.max_waiting,
+            delay=options.max_delay,
+            on_batch=self._count,
         )
         self.metrics.serving(model)
         self.ready = False
         self.ask_all: Callable[[], Awaitable[str]] | None = None
         self.connections: Callable[[], int] = lambda: 0
         self._reloading = asyncio.Lock()
+        self._gauging: asyncio.Future[None]
 
     @property
     def model(self) -> ServedModel:
@@ -48,13 +83,28 @@ class Service:
     def start(self) -> None:
         """Begin to answer, in the running event loop."""
         self.batcher.start()
+        self._gauging = asyncio.ensure_future(self._gauge())
         self.ready = True
 
     async def close(self) -> None:
         """End; what waits is not answered."""
         self.ready = False
+        self._gauging.cancel()
         await self.batcher.close()
         logs.requests.flush()
+
+    def _count(self, texts: int, tokens: int, seconds: float, scores: Scores) -> None:
+        try:
+            self.metrics.batch(texts, tokens, seconds, scores)
+        except Exception as error:  # no reason for a request to fail
+            logs.event(logging.ERROR, "metrics failed", error=error)
+
+    async def _gauge(self) -> None:
+        """Keep the gauges of this worker fresh, whichever worker is asked for the metrics."""
+        while True:
+            with suppress(OSError):
+                self.metrics.gauge(self.batcher.waiting, self.connections())
+            await asyncio.sleep(GAUGED)
 
     async def reload(self) -> str:
         """Load the model from its path again, and answer with it once it can; returns a sentence.
@@ -69,13 +119,14 @@ class Service:
                     "this model was given from memory, so there is nothing to load again; save it, and serve the file"
                 )
             try:
-                new = await asyncio.to_thread(ServedModel.load, old.path, self.options)
+                new = await in_thread(partial(ServedModel.load, old.path, self.options))
             except Exception as error:
                 self.metrics.reload(done=False)
                 logs.event(logging.ERROR, "reload refused", reason=str(error), model=old.name)
                 if isinstance(error, FlashError | OSError | MemoryError):
+                    reason = str(error).replace(str(old.path), old.path.name)  # where it is is in the log
                     raise FlashError(
-                        f"{error}; the model that was loaded before goes on answering"
+                        f"{reason}; the model that was loaded before goes on answering"
                     ) from error
                 raise
             self.batcher.swap(new)
@@ -90,6 +141,8 @@ class Service:
         texts: Sequence[str],
         param: str,
         gone: Callable[[], Awaitable[None]],
+        *,
+        whole: bool = False,
     ) -> Scores:
         """What the model says of a request's texts.
 
@@ -97,6 +150,7 @@ class Service:
             texts: N strings.
             param: what the request's body calls them, for messages.
             gone: returns when the client has gone away.
+            whole: whether a text that the model would cut is a problem.
 
         Raises:
             ProblemError: too many texts, a text that is too long, a queue that is full, no answer in time, or a
@@ -104,13 +158,13 @@ class Service:
         """
         self.check(texts, param)
         try:
-            job = self.batcher.submit(texts)
+            job = self.batcher.submit(texts, whole=whole)
         except QueueFullError as full:
             raise ProblemError(
                 503,
                 "overloaded",
-                f"{self.batcher.waiting:,} texts wait already, and {self.options.max_waiting:,} may at most; come "
-                f"again in {full.seconds} s",
+                f"{self.batcher.waiting:,} texts wait already, which is as much as may wait; come again in "
+                f"{full.seconds} s",
                 headers={"Retry-After": str(full.seconds)},
             ) from None
         answer = job.answer
@@ -126,7 +180,16 @@ class Service:
             )
         if answer.cancelled():
             raise ProblemError(503, "stopping", "the server is being stopped", headers={"Retry-After": "1"})
-        if (error := answer.exception()) is not None:
+        if isinstance(error := answer.exception(), TextCutError):
+            which = param if len(texts) == 1 else f"{param}[{error.index}]"
+            raise ProblemError(
+                422,
+                "text_too_long",
+                f"{which} is longer than the {error.most} tokens that the model reads, and truncate is false; shorten "
+                "it, or leave truncate out",
+                param=which,
+            )
+        if error is not None:
             logs.event(logging.ERROR, "prediction failed", error=error)
             raise ProblemError(500, "internal_error", "the model could not answer; the server's log says why")
         return answer.result()
@@ -153,13 +216,7 @@ class Service:
         """
         options = self.options
         if len(texts) > options.max_texts:
-            raise ProblemError(
-                422,
-                "too_many_texts",
-                f"{param} has {len(texts):,} texts; at most {options.max_texts:,} are answered at a time, so send "
-                f"{ceil(len(texts) / options.max_texts)} requests",
-                param=param,
-            )
+            raise too_many(len(texts), options.max_texts, param)
         for index, text in enumerate(texts):
             if len(text) > options.max_text_length:
                 which = param if len(texts) == 1 else f"{param}[{index}]"
@@ -170,3 +227,13 @@ class Service:
                     "or divide it",
                     param=which,
                 )
+
+
+def too_many(count: int, most: int, param: str) -> ProblemError:
+    """A request of more texts than one may have."""
+    return ProblemError(
+        422,
+        "too_many_texts",
+        f"{param} has {count:,} texts; at most {most:,} are answered at a time, so send {ceil(count / most)} requests",
+        param=param,
+    )

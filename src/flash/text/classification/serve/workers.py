@@ -220,6 +220,7 @@ class Supervisor:
             ),
         )
         # theirs is closed here, so that its end is noticed on both sides
+        self._counters.mkdir(parents=True, exist_ok=True)  # who tidies up temporary folders took it away
         with closing(theirs), _deaf_to_keyboard(), _environment(PROMETHEUS, str(self._counters)):
             worker.process.start()
         worker.pipe, worker.started, worker.failure = ours, monotonic(), ""

@@ -288,7 +288,7 @@ class Page:
     def downloaded(self, name: str) -> bytes:
         """What was saved under a name, once it is whole; the file goes."""
         path, deadline = self.downloads / name, time.monotonic() + WAIT
-        while not path.is_file():
+        while not path.is_file() or not path.stat().st_size or list(self.downloads.glob("*.crdownload")):
             assert time.monotonic() < deadline, (
                 f"{name} is not saved; there is {list(self.downloads.iterdir())}"
             )
