@@ -22,7 +22,7 @@ from flash.text.classification.backbones.memory import Work, memory_explained
 from flash.text.classification.backbones.module import BackboneModule
 from flash.text.classification.backbones.packing import pack
 from flash.text.classification.backbones.resuming import draw_noise, epoch_of, noise_of, take_up
-from flash.text.classification.backbones.scoring import features_of, training_logits
+from flash.text.classification.backbones.scoring import batches_of, features_of, training_logits
 from flash.text.classification.backbones.token_cache import KeptFeatures, TokenCache
 from flash.text.classification.batching import TokenRows, length_batches, pool_windows, tokenize
 from flash.text.classification.losses import make_loss, one_number
@@ -192,7 +192,7 @@ class EncoderModule(BackboneModule):
         for module in training:
             module.training = False
         try:
-            batches = length_batches(tokens.lengths, batch_size, shuffle=False, seed=0, epoch=0)
+            batches = batches_of(self.encoder, tokens, batch_size)
             yield from features_of(self.encoder, tokens, batches[rank::world], self)
         finally:
             for module in training:  # not `train()`: frozen parts may have been at rest

@@ -73,7 +73,8 @@ class OnnxBackbone:
         another: Callable[[], Any] | None = None,
     ) -> None:
         self.session, self.tokenizer = session, tokenizer
-        self._another, self._single = another, None
+        self._another = another
+        self._single: Any = None
         self.labels, self.max_length = settings["labels"], settings["max_length"]
         self.options = settings["backbone_options"]
 

@@ -13,7 +13,16 @@ from torch.utils.checkpoint import checkpoint
 from flash.text.classification.backbones.encoder import Encoder
 from flash.text.classification.backbones.fast_dropout import fast_dropout
 from flash.text.classification.backbones.memory import Work, Worker, is_out_of_memory
-from flash.text.classification.batching import TokenRows
+from flash.text.classification.batching import TokenRows, cheapest_batches
+
+OVERHEAD, OVERHEAD_ELSEWHERE = 32, 4_096
+"""What a batch costs beside its tokens, in tokens: of MiniLM on a processor, and on a GPU, which it hardly fills."""
+
+
+def batches_of(encoder: Encoder, tokens: TokenRows, most: int) -> list[np.ndarray]:
+    """Which rows to compute together, at most so many, so that little of it is padding; the longest first."""
+    on_processor = encoder.head.weight.device.type == "cpu"
+    return cheapest_batches(tokens.lengths, most, OVERHEAD if on_processor else OVERHEAD_ELSEWHERE)
 
 
 def features_of(
