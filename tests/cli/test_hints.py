@@ -50,7 +50,9 @@ def test_those_after_from_sample(
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["flash"])
     assert main([*QUIET, "from_sample", "--rows", "600"]) == 0
-    lines = commands(capsys.readouterr().out)
+    printed = capsys.readouterr().out
+    assert printed.rstrip().endswith("To answer over HTTP, type: flash serve text_classification_model.pt")
+    lines = commands(printed)
     assert [line.split()[:2] for line in lines] == [
         ["printf", lines[0].split()[1]],
         ["flash", "predict"],

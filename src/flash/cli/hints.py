@@ -44,7 +44,8 @@ The comments are synthetic: the numbers above say nothing about real ones.
   {flash} predict {model} --input {TRY} --input_field text --output predictions.csv
   {flash} evaluate {model} {TRY} --input_field text
 
-and then with files of your own in place of {TRY}, and their column of texts in place of text."""
+and then with files of your own in place of {TRY}, and their column of texts in place of text.
+To answer over HTTP, type: {flash} serve {model}"""
     texts, targets = _file(source, data, "predict", "train"), _file(source, data, "test", "val")
     predict = [texts, *_reading(source, data, texts), *_prefix(data), "--output", "predictions.csv"]
     evaluate = [targets, *_reading(source, data, targets), *_targets(data, labels)]
@@ -56,7 +57,9 @@ and then with files of your own in place of {TRY}, and their column of texts in 
 and, with files of your own in place of these:
 
   {flash} predict {model} --input {shlex.join(predict)}
-  {flash} evaluate {model} {shlex.join(evaluate)}"""
+  {flash} evaluate {model} {shlex.join(evaluate)}
+
+To answer over HTTP, type: {flash} serve {model}"""
 
 
 def program() -> str:

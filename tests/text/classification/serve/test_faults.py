@@ -157,6 +157,7 @@ def test_too_many_texts_and_a_text_that_is_too_long_are_422(held: Held, ask: Ask
         assert long.status == 422
         assert long.json["error"]["param"] == "texts[1]"
         assert "texts[1] has 11 characters; at most 10" in long.json["error"]["message"]
+        assert ask(f"{url}/v1/classify", {"texts": ["b" * 11]}).json["error"]["param"] == "texts[0]"
         assert "inputs has 11 characters" in ask(f"{url}/predict", {"inputs": "b" * 11}).json["error"]
         assert ask(f"{url}/v1/moderations", {"input": "b" * 11}).json["error"]["code"] == "text_too_long"
         assert ask(f"{url}/v1/classify", {"texts": ["b" * 10]}).status == 200
@@ -266,6 +267,7 @@ def test_keys_let_in_by_both_headers_and_health_is_open(serving: Any, ask: Ask) 
             refused = ask(f"{url}/v1/classify", body, **headers)
             assert (refused.status, refused.headers["WWW-Authenticate"]) == (401, "Bearer")
             assert refused.json["error"]["type"] == "authentication_error"
+            assert ("none that this server knows" in refused.json["error"]["message"]) == bool(headers)
             assert KEY.encode() not in refused.content
         for path in ("/health", "/ready", "/flashserve/alive", "/", "/docs", "/openapi.json"):
             assert ask(url + path).status == 200

@@ -199,6 +199,13 @@ def test_a_port_that_is_taken_is_one_sentence(model_file: Path) -> None:
             serve(model_file, ServeOptions(port=port or 0))
 
 
+def test_a_model_that_is_not_there_is_said_before_a_port_that_is_taken() -> None:
+    with bind("127.0.0.1", 0) as taken:
+        taken.listen()
+        with pytest.raises(FlashError, match=r"none\.pt does not exist"):
+            serve("none.pt", ServeOptions(port=taken.getsockname()[1]))
+
+
 def test_a_port_that_is_taken_while_the_model_is_loaded(model_file: Path) -> None:
     options = ServeOptions(port=0, log_level="error")
     model = ServedModel.load(model_file, options)

@@ -212,7 +212,7 @@ def test_classify_with_thresholds_labels_and_top_k(url: str, ask: Ask) -> None:
         ({"texts": ["a"], "threshold": 1.5}, "threshold"),
         ({"texts": "a"}, "texts: "),
         ({"texts": ["a", 5]}, "texts[1]: "),
-        ({"texts": ["a"], "topk": 3}, "topk: "),
+        ({"texts": ["a"], "topk": 3}, "topk: unknown field 'topk'; did you mean 'top_k'?"),
         ({"texts": ["a"], "top_k": 0}, "top_k: "),
         ({}, "texts: "),
         ([], "the body: "),

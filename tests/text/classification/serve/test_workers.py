@@ -281,7 +281,8 @@ def test_who_asks_for_a_reload_is_answered_and_who_starts_meanwhile_follows(tmp_
         supervisor._begin_reload()
         assert (one.heard, two.heard) == ([("reload",)], [])
         supervisor._hear(one, "reloaded", True, "loaded")
-        assert one.heard[1:] == [("answer", True, "loaded; 1 of 1 workers have switched")]
+        later = "1 of 2 workers have switched, and 1 will as soon as it has started"
+        assert one.heard[1:] == [("answer", True, f"loaded; {later}")]
         process: Any = Ended()
         two.process, two.there = process, True
         supervisor._hear(two, "ready", "model", 3)

@@ -12,6 +12,7 @@ from pydantic_core import from_json, to_json
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from flash.core.errors import unknown_name
 from flash.text.classification.serve import schemas
 from flash.text.classification.serve.endpoints import ENDPOINTS, Endpoint
 from flash.text.classification.serve.gate import Gate, Keys, Problems, answer
@@ -204,6 +205,8 @@ def _misfit(error: ValidationError) -> ProblemError:
         "."
     )
     what = f"{first['msg'][:1].lower()}{first['msg'][1:]}"
+    if strange:  # only our own protocol is strict
+        what = unknown_name("field", str(place[-1])[:SHOWN], schemas.ClassifyRequest.model_fields)
     return ProblemError(
         422,
         "invalid_body",

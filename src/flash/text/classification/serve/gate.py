@@ -53,10 +53,12 @@ class Keys:
         """
         reads = scope["method"] in ("GET", "HEAD")
         if not (reads and scope["path"] in self._open) and not self._known(scope["headers"]):
+            given = any(name in (b"authorization", b"x-api-key") for name, _ in scope["headers"])
             raise ProblemError(
                 401,
                 "invalid_api_key",
-                "an API key is needed, in the header Authorization as `Bearer KEY`, or in X-API-Key",
+                ("the API key is none that this server knows; " if given else "")
+                + "an API key is needed, in the header Authorization as `Bearer KEY`, or in X-API-Key",
                 headers={"WWW-Authenticate": "Bearer"},
             )
         await self._app(scope, receive, send)

@@ -51,7 +51,10 @@ class Call:
     shown: Sequence[str] | None = None
 
     async def scores(self, texts: Sequence[str], param: str, *, whole: bool = False) -> Scores:
-        """What the model says of the texts, which the body calls `param`; `whole`: none may be cut."""
+        """What the model says of the texts; `whole`: none may be cut.
+
+        The body calls them `param`, which ends with `[]` where it is a list.
+        """
         self.texts = len(texts)
         if self.service.options.log_texts:
             self.shown = texts
@@ -79,7 +82,8 @@ async def infer(call: Call) -> Any:
 
 async def _flash(call: Call, body: schemas.FlashRequest) -> Any:
     data = body.payload.inputs.data
-    scores = await call.scores([data] if isinstance(data, str) else data, "payload.inputs.data")
+    name = "payload.inputs.data"
+    scores = await (call.scores([data], name) if isinstance(data, str) else call.scores(data, f"{name}[]"))
     call.long |= callable(call.service.options.output)  # the user's own function
 
     def made() -> Any:
@@ -94,7 +98,8 @@ async def _flash(call: Call, body: schemas.FlashRequest) -> Any:
 
 async def _inference(call: Call, body: schemas.InferenceRequest, *, nested: bool) -> Any:
     texts = [body.inputs] if isinstance(body.inputs, str) else [_single(item) for item in body.inputs]
-    scores = await call.scores(texts, "inputs", whole=body.truncate is False)
+    name = "inputs" if isinstance(body.inputs, str) else "inputs[]"
+    scores = await call.scores(texts, name, whole=body.truncate is False)
     parameters = body.parameters or schemas.InferenceParameters()
     labels = scores.model.labels
 
@@ -143,7 +148,7 @@ async def classify(call: Call) -> Any:
         _columns(call.service.model, body.labels),
         _thresholds(call.service.model, body.threshold),
     )  # wrong: no work
-    scores = await call.scores(body.texts, "texts")
+    scores = await call.scores(body.texts, "texts[]")
     model = scores.model  # which may have been exchanged meanwhile
     columns, thresholds = _columns(model, body.labels), _thresholds(model, body.threshold)
 
@@ -194,7 +199,8 @@ def _thresholds(model: ServedModel, asked: float | dict[str, float] | None) -> N
 async def moderate(call: Call) -> Any:
     """Which labels apply, in the shape of OpenAI's moderation."""
     body: schemas.ModerationRequest = call.body
-    scores = await call.scores(_inputs(body.input), "input")
+    texts = _inputs(body.input)
+    scores = await call.scores(texts, "input[]" if texts == body.input else "input")
     model = scores.model
 
     def made() -> Any:
@@ -294,7 +300,7 @@ async def reload(call: Call) -> Any:
         raise ProblemError(
             403,
             "no_key",
-            "a server without API keys is not told what to load over HTTP; start it with --api-key, or send it SIGHUP",
+            "a server without API keys is not told what to load over HTTP; start it with --api_key, or send it SIGHUP",
         )
     try:
         message = await (service.ask_all or service.reload)()

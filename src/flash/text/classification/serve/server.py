@@ -59,6 +59,8 @@ def serve(model: ServedModel | str | Path, options: ServeOptions, *, load: Load 
         from flash.text.classification.serve.workers import supervise
 
         return supervise(model, options, load)
+    if not isinstance(model, ServedModel) and not Path(model).exists():
+        load(model, options)  # says so; the address is not the first thing that is wrong
     with closing(bind(options.host, options.port)) as sock:
         served = model if isinstance(model, ServedModel) else load(model, options)
         server = Server(served, options, sock)

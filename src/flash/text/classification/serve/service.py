@@ -18,6 +18,7 @@ from flash.text.classification.serve.problems import CLIENT_GONE, ProblemError
 from flash.text.classification.serve.served_model import Scores, ServedModel
 
 GAUGED = 1.0  # seconds between looks at the queue for the metrics
+SHOWN_LABELS = 20  # in the log
 PATIENCE = 0.1  # seconds until a request that waits is watched for its client going away
 
 
@@ -132,7 +133,15 @@ class Service:
             self.batcher.swap(new)
             self.metrics.serving(new)
             self.metrics.reload(done=True)
-            logs.event(logging.INFO, "reload", model=new.name, labels=len(new.labels))
+            gone, come = set(old.labels) - set(new.labels), set(new.labels) - set(old.labels)
+            logs.event(
+                logging.WARNING if gone or come else logging.INFO,
+                "reload",
+                model=new.name,
+                labels=len(new.labels),
+                labels_gone=sorted(gone)[:SHOWN_LABELS],
+                labels_new=sorted(come)[:SHOWN_LABELS],
+            )
             changed = "" if new.labels == old.labels else f", which were {len(old.labels)} others"
             return f"{new.name} was loaded again and answers now, with {len(new.labels)} labels{changed}"
 
@@ -148,7 +157,7 @@ class Service:
 
         Args:
             texts: N strings.
-            param: what the request's body calls them, for messages.
+            param: what the request's body calls them, for messages; a list's ends with `[]`.
             gone: returns when the client has gone away.
             whole: whether a text that the model would cut is a problem.
 
@@ -181,7 +190,7 @@ class Service:
         if answer.cancelled():
             raise ProblemError(503, "stopping", "the server is being stopped", headers={"Retry-After": "1"})
         if isinstance(error := answer.exception(), TextCutError):
-            which = param if len(texts) == 1 else f"{param}[{error.index}]"
+            which = place_of(param, error.index)
             raise ProblemError(
                 422,
                 "text_too_long",
@@ -216,10 +225,10 @@ class Service:
         """
         options = self.options
         if len(texts) > options.max_texts:
-            raise too_many(len(texts), options.max_texts, param)
+            raise too_many(len(texts), options.max_texts, param.removesuffix("[]"))
         for index, text in enumerate(texts):
             if len(text) > options.max_text_length:
-                which = param if len(texts) == 1 else f"{param}[{index}]"
+                which = place_of(param, index)
                 raise ProblemError(
                     422,
                     "text_too_long",
@@ -227,6 +236,15 @@ class Service:
                     "or divide it",
                     param=which,
                 )
+
+
+def place_of(param: str, index: int) -> str:
+    """Where a text stands in a body.
+
+    >>> place_of("texts[]", 2), place_of("inputs", 0)
+    ('texts[2]', 'inputs')
+    """
+    return f"{param[:-2]}[{index}]" if param.endswith("[]") else param
 
 
 def too_many(count: int, most: int, param: str) -> ProblemError:

@@ -333,7 +333,8 @@ class Supervisor:
         askers, self._asked = self._asked, []
         for worker in self._workers:
             worker.behind = not worker.ready
-        self._reload = _Reload(askers, [worker for worker in self._workers if worker.ready])
+        ready = [worker for worker in self._workers if worker.ready]
+        self._reload = _Reload(askers, ready, len(self._workers) - len(ready))
         self._end_reload()
 
     def _end_reload(self) -> None:
@@ -356,9 +357,11 @@ class _Reload:
     Attributes:
         askers: who is told what came of it.
         waiting: workers that have been asked and have not answered.
+        starting: how many are asked later, as soon as they are ready.
     """
 
-    def __init__(self, askers: list[Worker | None], workers: list[Worker]) -> None:
+    def __init__(self, askers: list[Worker | None], workers: list[Worker], starting: int = 0) -> None:
+        self.starting = starting
         self.askers, self.waiting, self._rest = askers, workers[:1], workers[1:]
         self._count = len(workers)
         self._switched = 0
@@ -386,7 +389,9 @@ class _Reload:
     def outcome(self) -> tuple[bool, str]:
         """Whether all have switched, and a sentence."""
         if not self._problem:
-            return True, f"{self._sentence}; {self._switched} of {self._count} workers have switched"
+            count = self._count + self.starting
+            later = f", and {self.starting} will as soon as it has started" if self.starting else ""
+            return True, f"{self._sentence}; {self._switched} of {count} workers have switched{later}"
         if not self._switched:
             return False, self._problem
         return False, f"{self._switched} of {self._count} workers have switched, then: {self._problem}"
