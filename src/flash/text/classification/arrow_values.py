@@ -4,9 +4,7 @@
 takes longer than everything else that a small prediction needs. Imports nothing of the project.
 """
 
-from array import array
 from collections.abc import Sequence
-from itertools import accumulate
 
 import numpy as np
 import numpy.typing as npt
@@ -27,17 +25,6 @@ def texts(values: Sequence[str]) -> pa.StringArray:
     return pa.StringArray.from_buffers(
         len(encoded), pa.py_buffer(_whole(ends, np.int32)), pa.py_buffer(b"".join(encoded))
     )
-
-
-def large_texts(values: Sequence[str]) -> pa.LargeStringArray:
-    """A column of strings with long offsets; of few, in less time than Arrow takes.
-
-    Raises:
-        UnicodeEncodeError: half a surrogate pair.
-    """
-    encoded = [value.encode() for value in values]
-    ends = array("q", accumulate(map(len, encoded), initial=0))
-    return pa.LargeStringArray.from_buffers(len(encoded), pa.py_buffer(ends), pa.py_buffer(b"".join(encoded)))
 
 
 def text(value: str) -> pa.StringScalar:

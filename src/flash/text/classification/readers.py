@@ -12,11 +12,13 @@ import csv
 import glob
 import io
 import re
+from array import array
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -27,7 +29,6 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from flash.core.errors import DataError, unknown_name
-from flash.text.classification import arrow_values
 from flash.text.classification.mistakes import (
     HEADER,
     MAGIC,
@@ -145,11 +146,16 @@ def text_array(texts: Any, name: str) -> pa.LargeStringArray:
         return texts
     if isinstance(texts, list) and set(map(type, texts)) == {str}:
         with suppress(UnicodeEncodeError):  # half a surrogate pair: said which below
-            return (
-                arrow_values.large_texts(texts) if len(texts) <= FEW else pa.array(texts, pa.large_string())
-            )
+            return _few_texts(texts) if len(texts) <= FEW else pa.array(texts, pa.large_string())
     table = pa.table({"text": to_array(texts, "text", name)})
     return text_column(Source(table, ((name, table.num_rows),)), "text")
+
+
+def _few_texts(texts: Sequence[str]) -> pa.LargeStringArray:
+    """As `pa.array`, which looks whether a list is one of pandas', and imports it for that where it is installed."""
+    encoded = [text.encode() for text in texts]
+    ends = array("q", accumulate(map(len, encoded), initial=0))
+    return pa.LargeStringArray.from_buffers(len(encoded), pa.py_buffer(ends), pa.py_buffer(b"".join(encoded)))
 
 
 def plain_column(source: Source, name: str) -> pa.Array:
