@@ -134,9 +134,11 @@ def test_the_queue_has_an_end_and_a_request_given_up_makes_room() -> None:
     async def work(batcher: Batcher) -> None:
         await busy(batcher, model)
         waiting = batcher.submit(["a"] * 8)
-        with pytest.raises(QueueFullError) as full:
-            batcher.submit(["b"] * 3)
-        assert 1 <= full.value.seconds <= 60
+        for rate, seconds in ((float("inf"), 1), (0.5, 32), (0.01, 60)):  # tokens a second; 16 of them wait
+            batcher._rate = rate
+            with pytest.raises(QueueFullError) as full:
+                batcher.submit(["b"] * 3)
+            assert full.value.seconds == seconds
         batcher.give_up(waiting)
         assert waiting.answer.cancelled()
         assert batcher.waiting == 0
