@@ -408,8 +408,8 @@ def test_options_of_the_page_exist(name: str) -> None:
 
 
 def test_the_table_of_limits_is_that_of_the_options() -> None:
-    rows = re.findall(r"^\| `--([a-z_]+)` \| ([\d,]+)( MiB)?", text_of("README.md"), flags=re.MULTILINE)
-    written = {name: int(number.replace(",", "")) * (2**20 if unit else 1) for name, number, unit in rows}
+    rows = re.findall(r"^\| `--([a-z_]+)` \| ([\d,.]+)( MiB)?", text_of("README.md"), flags=re.MULTILINE)
+    written = {name: float(number.replace(",", "")) * (2**20 if unit else 1) for name, number, unit in rows}
     limits = {
         field.name: field.default for field in fields(ServeOptions) if type(field.default) in (int, float)
     }

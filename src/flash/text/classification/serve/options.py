@@ -58,7 +58,7 @@ class ServeOptions:
     max_text_length: int = 100_000
     max_connections: int = 1_000
     max_waiting: int = 4_096
-    max_delay: float = 1.0
+    max_delay: float = 0.75
     batch_tokens: int = 4_096
     request_timeout: float = 30.0
     receive_timeout: float = 10.0
