@@ -106,6 +106,31 @@ def rows_of(found: TokenRows) -> list[list[int]]:
 
 @kinds
 @settings(max_examples=60, deadline=None)
+@given(
+    texts=TEXTS.filter(bool),
+    max_length=st.integers(3, 12),
+    long_text=st.sampled_from(["truncate", "window"]),
+)
+def test_a_text_alone_has_the_tokens_that_it_has_among_others(
+    kind: str, texts: list[str], max_length: int, long_text: str
+) -> None:
+    options: dict[str, Any] = {"max_length": max_length, "long_text": long_text, "overlap": 0.0}
+    together = tokenize(pa.array(texts), TOKENIZERS[kind], **options)
+    alone = [tokenize(pa.array([text]), TOKENIZERS[kind], **options) for text in texts]
+    assert [row for each in alone for row in rows_of(each)] == rows_of(together)
+    assert sum(each.cut for each in alone) == together.cut
+    assert all(each.texts == 1 and not each.owner.any() for each in alone)
+    assert all(each.pad_id == together.pad_id for each in alone)
+
+
+def test_a_text_alone_without_any_token() -> None:
+    assert rows_of(tokenize(pa.array(["zzz"]), bare(), max_length=4)) == [[0]]
+    with pytest.raises(FlashError, match="max_length=2 leaves no room"):
+        tokenize(pa.array(["a"]), bert(), max_length=2)
+
+
+@kinds
+@settings(max_examples=60, deadline=None)
 @given(texts=TEXTS, max_length=st.integers(3, 12), chunk=st.sampled_from([1, 200, 1 << 20]))
 def test_rows_are_those_of_the_tokenizer(kind: str, texts: list[str], max_length: int, chunk: int) -> None:
     tokenizer = TOKENIZERS[kind]
@@ -285,7 +310,7 @@ def test_a_full_disk_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(tempfile, "TemporaryFile", lambda: full)
     with pytest.raises(FlashError, match=r"do not fit into .*: No space left on device; .* TMPDIR") as error:
-        tokenize(pa.array(["the cat"]), bert(), max_length=8)
+        tokenize(pa.array(["the cat", "a rat"]), bert(), max_length=8)
     assert str(tmp_path) in str(error.value)
     assert full.closed
 

@@ -33,6 +33,8 @@ Ids: TypeAlias = npt.NDArray[np.int32]
 CHUNK_BYTES = (
     1 << 21
 )  # of text at a time: the backend keeps about a hundred bytes a token until its ids are read
+LIKELY_WHOLE = 8
+"""A text of more characters a token that a row holds is cut, but for rare ones."""
 TEXT_BYTES = 64  # what a text counts for beside its characters, so that a chunk of empty ones ends too
 MOST_IN_MEMORY = 1 << 28  # bytes of ids; more go to a file
 
@@ -149,6 +151,14 @@ def tokenize(
             "the tokenizer has no padding token, so texts of several lengths cannot share a batch; set one, "
             "for instance tokenizer.pad_token = tokenizer.eos_token"
         )
+    special = backend.num_special_tokens_to_add(False)
+    _check_room(max_length, max_length - special, long_text, overlap)
+    if len(texts) == 1 and len(text := texts[0].as_py()) <= LIKELY_WHOLE * max_length:
+        whole = backend.encode_batch_fast([text])[0].ids
+        if 0 < len(whole) <= max_length:  # as most that come alone; a quarter of the time of what follows
+            ids = np.array(whole, np.int32)
+            pad_id = tokenizer.pad_token_id
+            return TokenRows(ids, np.array([len(ids)]), np.array([0]), texts=1, cut=0, pad_id=pad_id)
     before, after = special_ids(tokenizer)
     room = max_length - len(before) - len(after)
     step = _check_room(max_length, room, long_text, overlap)

@@ -142,6 +142,7 @@ def export(
 def _load(model_path: str | Path, trust_remote_code: bool) -> tuple[Predictor, "EncoderModule"]:
     """The model of a file, and its encoder."""
     from flash.text.classification.backbones.packing import unpack
+    from flash.text.classification.backbones.quick_blocks import restore
 
     if Path(model_path).is_dir():
         raise FlashError(f"{model_path} is a folder; give the file that save_checkpoint wrote")
@@ -153,6 +154,7 @@ def _load(model_path: str | Path, trust_remote_code: bool) -> tuple[Predictor, "
         )
     module = cast("EncoderModule", predictor.backbone)
     unpack(module)
+    restore(module)
     return predictor, module
 
 

@@ -18,7 +18,7 @@ from flash.text.classification.predictor import Predictor
 
 onnx = pytest.importorskip("onnx")
 tokenizers = pytest.importorskip("tokenizers")
-pytest.importorskip("onnxruntime")
+onnxruntime = pytest.importorskip("onnxruntime")
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "banana", "hammer", "row"]
 TABLE = np.array([[9, 9], [0, 0], [0, 0], [0, 0], [4, -2], [-1, 3], [1, 1]], np.float32)
@@ -180,9 +180,17 @@ def test_several_batches_have_a_thread_each_and_one_has_them_all(make_export: Ca
     assert backbone._single is single  # made once
 
 
-def test_waiting_threads_leave_the_processor_to_others(make_export: Callable[..., Path]) -> None:
+@pytest.mark.parametrize(
+    ("version", "spins"), [("1.22.0", "0"), ("1.25.1", "0"), ("1.26.0", "1"), ("2.0", "1")]
+)
+def test_waiting_threads_leave_the_processor_to_others(
+    version: str, spins: str, make_export: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnxruntime, "__version__", version)
     found = backbone_of(make_export()).session.get_session_options()
-    assert found.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+    assert found.get_session_config_entry("session.intra_op.allow_spinning") == spins
+    if spins == "1":  # where nobody could end it, they do not begin
+        assert found.get_session_config_entry("session.intra_op.spin_duration_us") == "20"
 
 
 def test_the_predictor_calibrates_and_decides(make_export: Callable[..., Path]) -> None:

@@ -21,6 +21,7 @@ from flash.text.classification.backbones.features import Texts
 from flash.text.classification.backbones.memory import Work, memory_explained
 from flash.text.classification.backbones.module import BackboneModule
 from flash.text.classification.backbones.packing import pack
+from flash.text.classification.backbones.quick_blocks import find_blocks, quicken
 from flash.text.classification.backbones.resuming import draw_noise, epoch_of, noise_of, take_up
 from flash.text.classification.backbones.scoring import batches_of, features_of, training_logits
 from flash.text.classification.backbones.token_cache import KeptFeatures, TokenCache
@@ -143,11 +144,15 @@ class EncoderModule(BackboneModule):
         it. Buffers keep theirs, in which angles of positions are exact.
         """
         self.eval().requires_grad_(False)
+        encoder = self.encoder
+        blocks = find_blocks(encoder.model, encoder.features, encoder.most_tokens)
         if bfloat16:
-            for parameter in self.encoder.model.parameters():
+            for parameter in encoder.model.parameters():
                 if parameter.is_floating_point():
                     parameter.data = parameter.data.to(torch.bfloat16)
-        pack(self.encoder.model)
+        pack(encoder.model)
+        for block, gives_tuple in blocks.items():
+            quicken(block, gives_tuple)
         self._trained = True
         return self
 

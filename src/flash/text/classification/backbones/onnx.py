@@ -32,6 +32,10 @@ PREDICT_ROWS = 32
 """Rows a batch when texts are scored, at most."""
 OVERHEAD = 8
 """What a run of onnxruntime costs beside its tokens, in tokens: measured with MiniLM in 8 bits."""
+SPIN, SPINS_BRIEFLY = 20, (1, 26)
+"""Microseconds that threads look for work before they sleep, and the first onnxruntime that can be told so."""
+SLOWER = ["SkipLayerNormFusion"]
+"""What onnxruntime would make of a graph that takes longer: its sum and norm in one take four times as long as both."""
 MOST_TWICE = 2**30
 """Bytes of an export up to which its network may be in memory a second time."""
 
@@ -168,10 +172,20 @@ def _session(runtime: Any, graph: Path, threads: int) -> Any:
     options = runtime.SessionOptions()
     options.log_severity_level = 3  # errors; its warnings are of how it runs a graph
     options.intra_op_num_threads = threads
-    # Threads that wait for work do not keep processors busy meanwhile: where others compute too, a text took
-    # three times as long with it, and a batch nearly twice.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return runtime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+    # Threads that wait for work keep a processor busy for as long as one step lasts, in which a text takes two thirds
+    # of the time. Without an end to it, where others compute too, a text took three times as long, a batch nearly twice.
+    spins = _version(runtime) >= SPINS_BRIEFLY
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spins else "0")
+    if spins:
+        options.add_session_config_entry("session.intra_op.spin_duration_us", str(SPIN))
+    return runtime.InferenceSession(
+        str(graph), options, providers=["CPUExecutionProvider"], disabled_optimizers=SLOWER
+    )
+
+
+def _version(runtime: Any) -> tuple[int, ...]:
+    """Its first two numbers."""
+    return tuple(map(int, re.findall(r"\d+", runtime.__version__)[:2]))
 
 
 def read_settings(folder: str | Path) -> tuple[dict[str, Any], dict[str, Floats]]:

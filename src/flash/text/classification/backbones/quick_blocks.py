@@ -1,0 +1,167 @@
+"""Blocks of BERT's kind in few steps, for prediction on a processor.
+
+Imports torch alone, and of the project how layers are packed.
+
+In transformers a block takes seventy calls of Python, of which a processor does ten: of a short text's time that was a
+fifth. Which blocks are of that kind is seen by their parts (those of BERT, RoBERTa, XLM-R, ELECTRA and others have the
+same), and that they compute the same is tried before they are used: without that they stay as they are.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from flash.text.classification.backbones.packing import pack, unpack
+
+STEP = 8
+"""The tokens of one text alone are filled up to a multiple of it: oneDNN writes machine code for each number of rows that
+it meets, which takes longer than many a text, and texts have many lengths."""
+PROBE_TOKENS = 6
+"""How long the two rows are on which blocks are compared; one has padding."""
+TOLERANCE = 1e-4
+"""How far features may be off for it, in float32: sums in another order are off by some millionths."""
+ELSEWHERE = ("past_key_values", "encoder_hidden_states", "head_mask", "output_attentions")
+"""What a block may be asked for that it does in its own steps."""
+
+Rows = torch.Tensor
+
+
+class FewSteps:
+    """A block's `forward`.
+
+    Args:
+        block: of BERT's kind.
+        project: hidden states (B, T, H) to queries, keys and values (B, T, 3H).
+        gives_tuple: whether the block's own `forward` answers (hidden states,) or hidden states.
+    """
+
+    def __init__(self, block: Any, project: Callable[[Rows], Rows], gives_tuple: bool) -> None:
+        self.block, self.project, self.gives_tuple = block, project, gives_tuple
+        attention = block.attention.self
+        self.heads, self.size = attention.num_attention_heads, attention.attention_head_size
+        self.scale = getattr(attention, "scaling", None)
+
+    def __call__(
+        self, hidden_states: Rows, attention_mask: Rows | None = None, *others: Any, **named: Any
+    ) -> Any:
+        """As transformers' own, which does whatever is not features of rows on a processor."""
+        block = self.block
+        known_mask = attention_mask is None or attention_mask.dim() == 4
+        simple = all(each is None or each is False for each in (*others, *map(named.get, ELSEWHERE)))
+        if not (simple and known_mask and hidden_states.is_cpu):
+            return type(block).forward(block, hidden_states, attention_mask, *others, **named)
+        rows, tokens = hidden_states.shape[:2]
+        more = -tokens % STEP if rows == 1 else 0
+        hidden = _filled(hidden_states, more)
+        projected = self.project(hidden).view(rows, tokens + more, 3, self.heads, self.size)[:, :tokens]
+        query, key, value = projected.permute(2, 0, 3, 1, 4).unbind(0)
+        seen = functional.scaled_dot_product_attention(
+            query, key, value, attn_mask=attention_mask, scale=self.scale
+        )
+        seen = _filled(seen.transpose(1, 2).reshape(rows, tokens, self.heads * self.size), more)
+        added, inner, output = block.attention.output, block.intermediate, block.output
+        middle = added.LayerNorm(added.dense(seen).add_(hidden))
+        result = output.LayerNorm(output.dense(inner.intermediate_act_fn(inner.dense(middle))).add_(middle))
+        result = result[:, :tokens]
+        return (result,) if self.gives_tuple else result
+
+
+def _filled(hidden: Rows, more: int) -> Rows:
+    """(B, T, H) with so many tokens of zeros behind."""
+    return functional.pad(hidden, (0, 0, 0, more)) if more else hidden
+
+
+def find_blocks(
+    model: nn.Module, run: Callable[[Rows, Rows], Rows], most_tokens: int | None
+) -> dict[Any, bool]:
+    """The blocks that give the same in few steps, and whether they answer a tuple: all that look alike, or none.
+
+    Args:
+        model: in float32, in evaluation mode.
+        run: features (B, H) of token ids (B, T) and their mask (B, T), by the model.
+        most_tokens: how many positions it has; None if it sets no bound.
+    """
+    blocks = [block for block in model.modules() if _has_the_parts(block)]
+    embeddings = getattr(model, "get_input_embeddings", lambda: None)()
+    if not blocks or not isinstance(embeddings, nn.Embedding):
+        return {}
+    tokens = min(PROBE_TOKENS, most_tokens or PROBE_TOKENS)
+    ids = (7 * torch.arange(2 * tokens) + 1).remainder(embeddings.num_embeddings).view(2, tokens)
+    mask = torch.ones_like(ids)
+    mask[1, tokens // 2 :] = 0
+    gives_tuple: dict[Any, bool] = {}
+
+    def see(block: nn.Module, given: Any, output: Any) -> None:
+        gives_tuple[block] = isinstance(output, tuple)
+
+    hooks = [block.register_forward_hook(see) for block in blocks]
+    try:
+        with torch.inference_mode():
+            expected = run(ids, mask)
+            for block in blocks:
+                block.forward = FewSteps(block, _each(block), gives_tuple[block])
+            same = all(
+                torch.allclose(run(ids[:rows], mask[:rows]), expected[:rows], rtol=TOLERANCE, atol=TOLERANCE)
+                for rows in (2, 1)
+            )
+    except (RuntimeError, LookupError):  # shapes that do not fit; a block that no row went through
+        same = False
+    finally:
+        for hook in hooks:
+            hook.remove()
+        restore(model)
+    return gives_tuple if same else {}
+
+
+def quicken(block: Any, gives_tuple: bool) -> None:
+    """Let a block that `find_blocks` found take few steps, its three projections in one; its weights must not change."""
+    attention = block.attention.self
+    projections = attention.query, attention.key, attention.value
+    unpack(attention)
+    joined = nn.Linear(projections[0].in_features, 3 * projections[0].out_features, device="meta")
+    for name in ("weight", "bias"):
+        parts = [getattr(each, name) for each in projections]
+        whole = torch.cat([part.detach() for part in parts])
+        setattr(joined, name, nn.Parameter(whole, requires_grad=False))
+        for part, values in zip(parts, whole.chunk(3), strict=True):
+            part.data = values  # in memory once
+    pack(joined)
+    block.forward = FewSteps(block, joined, gives_tuple)
+
+
+def restore(model: nn.Module) -> None:
+    """Let all blocks be as transformers made them."""
+    for block in model.modules():
+        if isinstance(block.__dict__.get("forward"), FewSteps):
+            del block.forward
+
+
+def _has_the_parts(block: Any) -> bool:
+    """Whether a module is built as a block of BERT's that looks both ways."""
+    try:
+        attention, output = block.attention.self, block.output
+        layers = [attention.query, attention.key, attention.value, block.attention.output.dense]
+        layers += [block.intermediate.dense, output.dense]
+        norms = [block.attention.output.LayerNorm, output.LayerNorm]
+        heads = attention.num_attention_heads * attention.attention_head_size
+        return (
+            all(isinstance(layer, nn.Linear) and layer.bias is not None for layer in layers)
+            and all(isinstance(norm, nn.LayerNorm) for norm in norms)
+            and all(layer.out_features == heads for layer in layers[:3])
+            and callable(block.intermediate.intermediate_act_fn)
+            and not block.training
+            and not getattr(block, "is_decoder", False)
+            and not getattr(block, "chunk_size_feed_forward", 0)
+        )
+    except AttributeError:
+        return False
+
+
+def _each(block: Any) -> Callable[[Rows], Rows]:
+    """The three projections of a block, one after another."""
+    attention = block.attention.self
+    layers = attention.query, attention.key, attention.value
+    return lambda hidden: torch.cat([layer(hidden) for layer in layers], -1)
