@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from jsonargparse import Namespace
 
 from flash.__main__ import main
@@ -12,6 +13,7 @@ from flash.cli.choices import as_strategy, model_options
 from flash.cli.training import SOURCES
 from flash.core.errors import FlashError
 from flash.text import TextClassifier
+from flash.text.classification import checkpoint
 from flash.text.classification.backbones.encoder_module import EncoderModule
 
 NO_DATA = ["from_csv", "--input_field", "text", "--target_fields", "labels", "--train_file", "nothing.csv"]
@@ -41,6 +43,7 @@ LINEAR: list[tuple[list[str], str]] = [
     (["--model.pooling", "mean"], f"--model.pooling {IDLE}"),
     (["--model.long_text", "truncate"], f"--model.long_text {IDLE}"),
     (["--model.layer_decay", "0.9"], f"--model.layer_decay {IDLE}"),
+    (["--half", "true"], f"--half {IDLE}"),
     (["--model.pos_weight", "balanced"], f"--model.pos_weight {IDLE}"),
     (["--model.folds", "1"], "option folds of the linear backbone is 1; expected 0, or 2 to 100"),
     (["--model.char_ngrams", "[3, 2]"], "option char_ngrams of the linear backbone is (3, 2); expected (sho"),
@@ -175,7 +178,13 @@ def test_an_encoder_s_options_reach_it(encoder: Path, caplog: pytest.LogCaptureF
     assert "LoRA trains" in caplog.text
     assert "precision=" in caplog.text
     again = ["--config", "text_classification_model.yaml", "--output", "again.pt"]
-    assert main(["text_classification", *again, *data]) == 0
+    assert main(["text_classification", *again, "--half", "true", *data]) == 0
+    whole, half = (
+        {key: value.dtype for key, value in checkpoint.load(name)["state_dict"].items() if value.dim() == 2}
+        for name in ("text_classification_model.pt", "again.pt")
+    )
+    assert whole.keys() == half.keys()
+    assert (set(whole.values()), set(half.values())) == ({torch.float32}, {torch.float16})
     for name in ("text_classification_model.pt", "again.pt"):
         backbone = TextClassifier.load_from_checkpoint(name).backbone
         assert isinstance(backbone, EncoderModule)

@@ -65,6 +65,8 @@ def check(given: Namespace, argv: list[str]) -> str | tuple[Any, ...]:
         load_backbone(model["backbone"], 1, own)
         idle = "encoders, and the linear backbone has no use for it"
         _refuse(model, {"max_length": MAX_LENGTH, **OF_ENCODERS}, argv, idle)
+        if given.half:
+            raise FlashError(f"--half is for {idle}; leave it out, or choose another --model.backbone")
     return strategy
 
 

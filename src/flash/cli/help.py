@@ -85,6 +85,7 @@ COMMAND = Section(
             "where to save the model, in place of an earlier one",
             "text_classification_model.pt",
         ),
+        Option("half", "BOOL", "save an encoder's weights in 16 bits: half the size, and no resuming", False),
         Option("strategy", "WHAT", "of finetuning: see the end", "no_freeze"),
         Option("ckpt_path", "FILE", "go on from it: of a training that was stopped"),
     ),

@@ -58,6 +58,7 @@ def build_parser(sources: Sources) -> tuple[ArgumentParser, dict[str, ArgumentPa
     parser = ArgumentParser(prog=PROGRAM, exit_on_error=False)
     parser.add_argument("--config", action="config")
     parser.add_argument("--output", default="text_classification_model.pt")
+    parser.add_argument("--half", default=False, type=bool)
     parser.add_argument(
         "--strategy", default="no_freeze", type=Any
     )  # a name, or a list of one and its numbers

@@ -119,7 +119,7 @@ def train(argv: list[str]) -> int:
     if datamodule.test_dataset is not None:
         trainer.test(model, datamodule=datamodule)
     earlier = Path(given.output).is_file()
-    trainer.save_checkpoint(given.output)
+    trainer.save_checkpoint(given.output, half=given.half)
     given.ckpt_path = None  # of this run alone
     parser.save(given, str(config), overwrite=True)
     kept.path.unlink(missing_ok=True)
