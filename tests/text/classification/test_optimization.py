@@ -248,10 +248,9 @@ def test_learning_rates_suit_the_encoder_and_the_strategy() -> None:
     expected = pytest.approx([rate, rate / 4, rate * 9 / 64, 5e-4])
     for strategy in ("no_freeze", "freeze_unfreeze", "unfreeze_milestones", "of the user's own"):
         assert [default_learning_rate(strategy, width) for width in widths] == expected
-    for strategy in ("freeze", "lora"):
-        assert {default_learning_rate(strategy, width) for width in widths} == {
-            DEFAULT_LEARNING_RATES[strategy]
-        }
+    expected = pytest.approx([2e-3, 5e-4, 2e-3 * 9 / 64, 2e-3 * 5 / 3])
+    assert [default_learning_rate("lora", width) for width in widths] == expected
+    assert {default_learning_rate("freeze", width) for width in widths} == {DEFAULT_LEARNING_RATES["freeze"]}
 
 
 # ---- schedules

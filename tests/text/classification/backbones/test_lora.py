@@ -21,7 +21,7 @@ from flash.text.classification import checkpoint
 from flash.text.classification.backbones import lora
 from flash.text.classification.backbones.encoder import Encoder
 from flash.text.classification.backbones.encoder_module import EncoderModule
-from flash.text.classification.optimization import DEFAULT_LEARNING_RATES
+from flash.text.classification.optimization import default_learning_rate
 from flash.text.classification.predictor import Predictor
 
 pytest.importorskip("transformers")
@@ -280,7 +280,7 @@ def test_the_default_learning_rate(make_model: Any, make_data: Any, make_trainer
     trainer = make_trainer()
     trainer.finetune(make_model(learning_rate=None), datamodule=make_data(labels=LABELS), strategy="lora")
     groups = trainer.optimizers[0].param_groups
-    assert {group["initial_lr"] for group in groups} == {DEFAULT_LEARNING_RATES["lora"]}
+    assert {group["initial_lr"] for group in groups} == {default_learning_rate("lora", 16)}
     assert sum(len(group["params"]) for group in groups) == 2 * 2 * len(PER_BLOCK) + 2  # and the head
 
 
