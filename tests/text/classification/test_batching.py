@@ -123,6 +123,17 @@ def test_a_text_alone_has_the_tokens_that_it_has_among_others(
     assert all(each.pad_id == together.pad_id for each in alone)
 
 
+def test_a_text_alone_takes_a_short_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(tokenizer: Any) -> Any:
+        raise AssertionError("the long way")
+
+    monkeypatch.setattr(batching, "special_ids", fail)
+    assert rows_of(tokenize(pa.array(["the cat"]), bert(), max_length=4)) == [[2, 5, 6, 3]]
+    for text in ("the cat sat", "a" * 17):  # one is cut, the other might be
+        with pytest.raises(AssertionError, match="the long way"):
+            tokenize(pa.array([text]), bert(), max_length=4)
+
+
 def test_a_text_alone_without_any_token() -> None:
     assert rows_of(tokenize(pa.array(["zzz"]), bare(), max_length=4)) == [[0]]
     with pytest.raises(FlashError, match="max_length=2 leaves no room"):

@@ -33,8 +33,8 @@ Ids: TypeAlias = npt.NDArray[np.int32]
 CHUNK_BYTES = (
     1 << 21
 )  # of text at a time: the backend keeps about a hundred bytes a token until its ids are read
-LIKELY_WHOLE = 8
-"""A text of more characters a token that a row holds is cut, but for rare ones."""
+LIKELY_WHOLE = 4
+"""A text of no more characters a token that a row holds is hardly ever cut."""
 TEXT_BYTES = 64  # what a text counts for beside its characters, so that a chunk of empty ones ends too
 MOST_IN_MEMORY = 1 << 28  # bytes of ids; more go to a file
 

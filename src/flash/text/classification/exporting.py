@@ -141,7 +141,6 @@ def export(
 
 def _load(model_path: str | Path, trust_remote_code: bool) -> tuple[Predictor, "EncoderModule"]:
     """The model of a file, and its encoder."""
-    from flash.text.classification.backbones.packing import unpack
     from flash.text.classification.backbones.quick_blocks import restore
 
     if Path(model_path).is_dir():
@@ -153,7 +152,6 @@ def _load(model_path: str | Path, trust_remote_code: bool) -> tuple[Predictor, "
             "hashed n-grams; use the file itself, for which flash predict and Predictor.load import no torch"
         )
     module = cast("EncoderModule", predictor.backbone)
-    unpack(module)
     restore(module)
     return predictor, module
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 from flash.core.errors import CheckpointError, MissingExtraError
-from flash.text.classification.backbones.onnx import OnnxBackbone, read_settings
+from flash.text.classification.backbones.onnx import SLOWER, OnnxBackbone, read_settings
 from flash.text.classification.predictor import Predictor
 
 onnx = pytest.importorskip("onnx")
@@ -191,6 +191,28 @@ def test_waiting_threads_leave_the_processor_to_others(
     assert found.get_session_config_entry("session.intra_op.allow_spinning") == spins
     if spins == "1":  # where nobody could end it, they do not begin
         assert found.get_session_config_entry("session.intra_op.spin_duration_us") == "20"
+
+
+@pytest.mark.parametrize("left_out", [None, SLOWER])
+def test_sums_and_norms_stay_apart(left_out: list[str] | None, tmp_path: Path) -> None:
+    helper, kinds = onnx.helper, onnx.TensorProto
+    nodes = [
+        helper.make_node("Add", ["one", "other"], ["sum"]),
+        helper.make_node("LayerNormalization", ["sum", "scale", "bias"], ["norm"], axis=-1),
+    ]
+    rows = [
+        helper.make_tensor_value_info(name, kinds.FLOAT, ["B", "T", 4]) for name in ("one", "other", "norm")
+    ]
+    values = [onnx.numpy_helper.from_array(np.ones(4, np.float32), name) for name in ("scale", "bias")]
+    graph = helper.make_graph(nodes, "norm", rows[:2], rows[2:], values)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnx.save(model, tmp_path / "model.onnx")
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "made.onnx")
+    options.log_severity_level = 3
+    onnxruntime.InferenceSession(str(tmp_path / "model.onnx"), options, disabled_optimizers=left_out)
+    made = {node.op_type for node in onnx.load(str(tmp_path / "made.onnx")).graph.node}
+    assert ("SkipLayerNormalization" in made) == (left_out is None)
 
 
 def test_the_predictor_calibrates_and_decides(make_export: Callable[..., Path]) -> None:

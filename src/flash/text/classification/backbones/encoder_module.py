@@ -141,7 +141,8 @@ class EncoderModule(BackboneModule):
         """Itself, to be trained no more: without dropout and gradients and, if so asked, with weights of 16 bits.
 
         These are rounded once, not for each batch; the head keeps its float32: it is small, and every label depends on
-        it. Buffers keep theirs, in which angles of positions are exact.
+        it. Buffers keep theirs, in which angles of positions are exact. Weights must not change afterwards: layers and
+        blocks have copies of them in another order, until `restore`.
         """
         self.eval().requires_grad_(False)
         encoder = self.encoder

@@ -2,9 +2,10 @@
 
 Imports torch alone, and of the project how layers are packed.
 
-In transformers a block takes seventy calls of Python, of which a processor does ten: of a short text's time that was a
-fifth. Which blocks are of that kind is seen by their parts (those of BERT, RoBERTa, XLM-R, ELECTRA and others have the
-same), and that they compute the same is tried before they are used: without that they stay as they are.
+A fifth of a short text's time was Python between a block's steps, of which transformers takes more than a processor needs.
+Which blocks are of that kind is seen by their parts (those of BERT, RoBERTa, XLM-R, ELECTRA and others have the same), and
+that they compute the same is tried before they are used: without that they stay as they are. Blocks of an encoder's own
+code always do: those that look at a window of a long text would pass the trial, which is short.
 """
 
 from collections.abc import Callable
@@ -23,8 +24,8 @@ PROBE_TOKENS = 6
 """How long the two rows are on which blocks are compared; one has padding."""
 TOLERANCE = 1e-4
 """How far features may be off for it, in float32: sums in another order are off by some millionths."""
-ELSEWHERE = ("past_key_values", "encoder_hidden_states", "head_mask", "output_attentions")
-"""What a block may be asked for that it does in its own steps."""
+NO_MATTER = ("attention_mask", "position_ids")
+"""What a block may be given by name: the mask, and places of tokens, which only its embeddings look at."""
 
 Rows = torch.Tensor
 
@@ -42,17 +43,26 @@ class FewSteps:
         self.block, self.project, self.gives_tuple = block, project, gives_tuple
         attention = block.attention.self
         self.heads, self.size = attention.num_attention_heads, attention.attention_head_size
-        self.scale = getattr(attention, "scaling", None)
+        self.scale, self.kind = getattr(attention, "scaling", None), attention.query.weight.dtype
 
-    def __call__(
-        self, hidden_states: Rows, attention_mask: Rows | None = None, *others: Any, **named: Any
-    ) -> Any:
-        """As transformers' own, which does whatever is not features of rows on a processor."""
+    def __call__(self, *given: Any, **named: Any) -> Any:
+        """As transformers' own, which does whatever is not features of rows on a processor, in the type of then."""
+        rows = given[0] if given else None
+        mask = given[1] if len(given) > 1 else named.get("attention_mask")
+        others = [*given[2:], *(value for name, value in named.items() if name not in NO_MATTER)]
+        if (
+            torch.is_tensor(rows)
+            and rows.is_cpu
+            and rows.dtype == self.kind
+            and (mask is None or (torch.is_tensor(mask) and mask.dim() == 4))
+            and all(each is None or each is False for each in others)
+        ):
+            return self.quickly(rows, mask)
+        return type(self.block).forward(self.block, *given, **named)
+
+    def quickly(self, hidden_states: Rows, attention_mask: Rows | None) -> Any:
+        """Hidden states (B, T, H), as the block answers them."""
         block = self.block
-        known_mask = attention_mask is None or attention_mask.dim() == 4
-        simple = all(each is None or each is False for each in (*others, *map(named.get, ELSEWHERE)))
-        if not (simple and known_mask and hidden_states.is_cpu):
-            return type(block).forward(block, hidden_states, attention_mask, *others, **named)
         rows, tokens = hidden_states.shape[:2]
         more = -tokens % STEP if rows == 1 else 0
         hidden = _filled(hidden_states, more)
@@ -93,6 +103,7 @@ def find_blocks(
     mask = torch.ones_like(ids)
     mask[1, tokens // 2 :] = 0
     gives_tuple: dict[Any, bool] = {}
+    taken: list[Any] = []
 
     def see(block: nn.Module, given: Any, output: Any) -> None:
         gives_tuple[block] = isinstance(output, tuple)
@@ -102,18 +113,18 @@ def find_blocks(
         with torch.inference_mode():
             expected = run(ids, mask)
             for block in blocks:
-                block.forward = FewSteps(block, _each(block), gives_tuple[block])
+                block.forward = FewSteps(block, _each(block, taken), gives_tuple[block])
             same = all(
                 torch.allclose(run(ids[:rows], mask[:rows]), expected[:rows], rtol=TOLERANCE, atol=TOLERANCE)
                 for rows in (2, 1)
             )
-    except (RuntimeError, LookupError):  # shapes that do not fit; a block that no row went through
+    except Exception:  # whatever a block says to what it is given: it only stays as it is
         same = False
     finally:
         for hook in hooks:
             hook.remove()
         restore(model)
-    return gives_tuple if same else {}
+    return gives_tuple if same and len(taken) == 2 * len(blocks) else {}
 
 
 def quicken(block: Any, gives_tuple: bool) -> None:
@@ -133,10 +144,11 @@ def quicken(block: Any, gives_tuple: bool) -> None:
 
 
 def restore(model: nn.Module) -> None:
-    """Let all blocks be as transformers made them."""
+    """Let all blocks and layers be as transformers made them."""
     for block in model.modules():
         if isinstance(block.__dict__.get("forward"), FewSteps):
             del block.forward
+    unpack(model)
 
 
 def _has_the_parts(block: Any) -> bool:
@@ -147,8 +159,11 @@ def _has_the_parts(block: Any) -> bool:
         layers += [block.intermediate.dense, output.dense]
         norms = [block.attention.output.LayerNorm, output.LayerNorm]
         heads = attention.num_attention_heads * attention.attention_head_size
+        shown = getattr(getattr(attention, "config", None), "output_attentions", False)
         return (
-            all(isinstance(layer, nn.Linear) and layer.bias is not None for layer in layers)
+            all(type(each).__module__.startswith("transformers.models.") for each in (block, attention))
+            and not shown
+            and all(isinstance(layer, nn.Linear) and layer.bias is not None for layer in layers)
             and all(isinstance(norm, nn.LayerNorm) for norm in norms)
             and all(layer.out_features == heads for layer in layers[:3])
             and callable(block.intermediate.intermediate_act_fn)
@@ -160,8 +175,12 @@ def _has_the_parts(block: Any) -> bool:
         return False
 
 
-def _each(block: Any) -> Callable[[Rows], Rows]:
-    """The three projections of a block, one after another."""
+def _each(block: Any, taken: list[Any]) -> Callable[[Rows], Rows]:
+    """The three projections of a block, one after another, of which it is noted that they were asked for."""
     attention = block.attention.self
-    layers = attention.query, attention.key, attention.value
-    return lambda hidden: torch.cat([layer(hidden) for layer in layers], -1)
+
+    def project(hidden: Rows) -> Rows:
+        taken.append(block)
+        return torch.cat([layer(hidden) for layer in (attention.query, attention.key, attention.value)], -1)
+
+    return project
