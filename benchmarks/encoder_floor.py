@@ -32,6 +32,7 @@ GROUPS: dict[str, tuple[str, ...]] = {  # of torch's operators, by their names w
         "matmul",
         "_addmm_activation",
         "mkldnn_linear*",
+        "mkldnn::_linear*",
     ),
     "fused attention": (
         "*scaled_dot_product*",

@@ -85,10 +85,14 @@ def uses_half(backbone: Any, work: Callable[[], Any]) -> bool:
     import torch
 
     found = []
-    layer = next(each for each in backbone.encoder.model.modules() if isinstance(each, torch.nn.Linear))
-    hook = layer.register_forward_hook(lambda module, given, output: found.append(output.dtype))
+    layers = [each for each in backbone.encoder.model.modules() if isinstance(each, torch.nn.Linear)]
+    hooks = [
+        each.register_forward_hook(lambda module, given, output: found.append(output.dtype))
+        for each in layers
+    ]
     work()
-    hook.remove()
+    for hook in hooks:
+        hook.remove()
     return torch.bfloat16 in found
 
 

@@ -17,9 +17,6 @@ from torch.nn import functional
 
 from flash.text.classification.backbones.packing import pack, unpack
 
-STEP = 8
-"""The tokens of one text alone are filled up to a multiple of it: oneDNN writes machine code for each number of rows that
-it meets, which takes longer than many a text, and texts have many lengths."""
 PROBE_TOKENS = 6
 """How long the two rows are on which blocks are compared; one has padding."""
 TOLERANCE = 1e-4
@@ -64,24 +61,16 @@ class FewSteps:
         """Hidden states (B, T, H), as the block answers them."""
         block = self.block
         rows, tokens = hidden_states.shape[:2]
-        more = -tokens % STEP if rows == 1 else 0
-        hidden = _filled(hidden_states, more)
-        projected = self.project(hidden).view(rows, tokens + more, 3, self.heads, self.size)[:, :tokens]
+        projected = self.project(hidden_states).view(rows, tokens, 3, self.heads, self.size)
         query, key, value = projected.permute(2, 0, 3, 1, 4).unbind(0)
         seen = functional.scaled_dot_product_attention(
             query, key, value, attn_mask=attention_mask, scale=self.scale
         )
-        seen = _filled(seen.transpose(1, 2).reshape(rows, tokens, self.heads * self.size), more)
+        seen = seen.transpose(1, 2).reshape(rows, tokens, self.heads * self.size)
         added, inner, output = block.attention.output, block.intermediate, block.output
-        middle = added.LayerNorm(added.dense(seen).add_(hidden))
+        middle = added.LayerNorm(added.dense(seen).add_(hidden_states))
         result = output.LayerNorm(output.dense(inner.intermediate_act_fn(inner.dense(middle))).add_(middle))
-        result = result[:, :tokens]
         return (result,) if self.gives_tuple else result
-
-
-def _filled(hidden: Rows, more: int) -> Rows:
-    """(B, T, H) with so many tokens of zeros behind."""
-    return functional.pad(hidden, (0, 0, 0, more)) if more else hidden
 
 
 def find_blocks(
