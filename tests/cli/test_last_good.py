@@ -155,7 +155,7 @@ def test_a_full_disk_after_an_epoch_does_not_stop_the_training(
 
     with monkeypatch.context() as patch:
         patch.setattr("lightning.pytorch.strategies.SingleDeviceStrategy.save_checkpoint", refuse)
-        patch.setattr("flash.core.trainer.Trainer.save_checkpoint", lambda *_: None)
+        patch.setattr("flash.core.trainer.Trainer.save_checkpoint", lambda *_, **__: None)
         assert train() == 0
     assert (
         "flash: warning: what was learnt before could not be kept: no room is left" in capsys.readouterr().err
