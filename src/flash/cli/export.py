@@ -18,7 +18,8 @@ EPILOG = """\
 onnx: the network, its tokenizer, labels, thresholds and calibration, for
 onnxruntime on any processor; flash predict and flash evaluate take the folder
 in place of the model file and import no torch. --quantize int8 makes it smaller
-and faster, and prints how much the probabilities change.
+and faster, and prints how much the probabilities change. They then also differ
+a little with the texts that are computed together: a batch has one scale.
 
 transformers: a folder for transformers.pipeline("text-classification",
 top_k=None), with calibrated probabilities; for a model that kept the head of its
