@@ -151,8 +151,8 @@ def tokenize(
             "the tokenizer has no padding token, so texts of several lengths cannot share a batch; set one, "
             "for instance tokenizer.pad_token = tokenizer.eos_token"
         )
-    special = backend.num_special_tokens_to_add(False)
-    _check_room(max_length, max_length - special, long_text, overlap)
+    room = max_length - backend.num_special_tokens_to_add(False)
+    step = _check_room(max_length, room, long_text, overlap)
     if len(texts) == 1 and len(text := texts[0].as_py()) <= LIKELY_WHOLE * max_length:
         whole = backend.encode_batch_fast([text])[0].ids
         if 0 < len(whole) <= max_length:  # as most that come alone; a quarter of the time of what follows
@@ -160,8 +160,6 @@ def tokenize(
             pad_id = tokenizer.pad_token_id
             return TokenRows(ids, np.array([len(ids)]), np.array([0]), texts=1, cut=0, pad_id=pad_id)
     before, after = special_ids(tokenizer)
-    room = max_length - len(before) - len(after)
-    step = _check_room(max_length, room, long_text, overlap)
     ends, owners = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     done = cut = total = 0
 
