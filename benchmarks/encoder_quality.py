@@ -60,7 +60,7 @@ def halves(texts: list[str], targets: np.ndarray) -> tuple[np.ndarray, np.ndarra
     """Two stratified halves of the rows; identical texts stay together."""
     from scipy.sparse import csr_array
 
-    from flash.text.classification.splits import stratified_split
+    from flash.text.classification.targets.stratified_split import stratified_split
 
     _, groups = np.unique(np.array(texts, object), return_inverse=True)
     return stratified_split(csr_array(targets), 0.5, groups=groups, seed=0)
@@ -68,9 +68,9 @@ def halves(texts: list[str], targets: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 def above_threshold(logits: np.ndarray, targets: np.ndarray, chosen: np.ndarray) -> np.ndarray:
     """(N, L) probabilities less their thresholds, both made on the rows `chosen`."""
-    from flash.text.classification.calibration import fit_calibration
-    from flash.text.classification.outputs import to_probabilities
-    from flash.text.classification.tuning import choose_thresholds
+    from flash.text.classification.scores.calibration import fit_calibration
+    from flash.text.classification.scores.outputs import to_probabilities
+    from flash.text.classification.scores.threshold_tuning import choose_thresholds
 
     calibration = fit_calibration(logits[chosen], targets[chosen], multi_label=True)
     probabilities = to_probabilities(calibration.apply(logits), multi_label=True)

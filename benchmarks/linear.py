@@ -92,7 +92,7 @@ def divide(table: Any, text: str, targets: str | list[str], share: float) -> tup
     """A table without a stratified share of its rows, and that share."""
     from scipy.sparse import csr_array
 
-    from flash.text.classification.splits import stratified_split
+    from flash.text.classification.targets.stratified_split import stratified_split
 
     if isinstance(targets, list):
         values = np.column_stack([table[column].to_numpy() for column in targets])

@@ -36,8 +36,8 @@ def test_importing_flash_loads_nothing_heavy() -> None:
 
 def test_inference_loads_neither_torch_nor_lightning() -> None:
     modules, unchanged = probe(
-        "import flash.text.classification.predictor, flash.text.classification.metrics, flash.cli.predict, "
-        "flash.cli.evaluate, flash.text.classification.report.table, flash.text.classification.targets",
+        "import flash.text.classification.predictor, flash.text.classification.scores.metrics, flash.cli.predict, "
+        "flash.cli.evaluate, flash.text.classification.scores.table, flash.text.classification.targets.formats",
         prelude="import numba, numpy, pyarrow, pyarrow.compute, scipy.sparse, tqdm",  # they may set filters; we do not
     )
     assert not modules & {"torch", "lightning", "pytorch_lightning", "torchmetrics", "sklearn", "pandas"}

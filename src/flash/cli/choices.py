@@ -30,8 +30,8 @@ from flash.text.classification.optimization import (
     own_options,
     parameter_groups,
 )
-from flash.text.classification.thresholds import resolve_thresholds
-from flash.text.classification.tuning import parse_objective
+from flash.text.classification.scores.threshold_tuning import parse_objective
+from flash.text.classification.scores.thresholds import resolve_thresholds
 
 OF_LINEAR = {field.name: field.default for field in fields(LinearConfig)}
 OF_ENCODERS = {

@@ -18,16 +18,16 @@ from flash.cli import (
     parse_thresholds,
 )
 from flash.core.errors import DataError, unknown_name
-from flash.text.classification.encoding import encode_targets
-from flash.text.classification.metrics import Evaluation, evaluate
-from flash.text.classification.mistakes import some_of
-from flash.text.classification.other_readers import read_json, read_parquet
 from flash.text.classification.predictor import Predictor
-from flash.text.classification.readers import Source, check_columns, read_csv, text_column
-from flash.text.classification.report import format_table
-from flash.text.classification.streams import TARGET_FIELDS, find_format, find_texts, other_delimiter
-from flash.text.classification.targets import infer_format
-from flash.text.classification.thresholds import Thresholds, resolve_thresholds
+from flash.text.classification.reading.mistakes import some_of
+from flash.text.classification.reading.source import Source, check_columns, read_csv, text_column
+from flash.text.classification.reading.streams import TARGET_FIELDS, find_format, find_texts, other_delimiter
+from flash.text.classification.reading.tables import read_json, read_parquet
+from flash.text.classification.scores.metrics import Evaluation, evaluate
+from flash.text.classification.scores.table import format_table
+from flash.text.classification.scores.thresholds import Thresholds, resolve_thresholds
+from flash.text.classification.targets.encoding import encode_targets
+from flash.text.classification.targets.formats import infer_format
 
 DESCRIPTION = "Print how good a model is on a file with targets."
 EPILOG = """\

@@ -10,8 +10,8 @@ from flash.cli import Parser, add_csv_options, add_trust_option
 from flash.cli.evaluate import READERS
 from flash.core.errors import DataError, FlashError
 from flash.text.classification.exporting import FORMATS, QUANTIZE, ExportReport, export
-from flash.text.classification.readers import Source, check_columns, text_column
-from flash.text.classification.streams import find_format, find_texts, other_delimiter
+from flash.text.classification.reading.source import Source, check_columns, text_column
+from flash.text.classification.reading.streams import find_format, find_texts, other_delimiter
 
 DESCRIPTION = "Write a trained encoder as a folder that stands on its own."
 EPILOG = """\

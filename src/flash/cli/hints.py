@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flash.text.classification.readers import ending
-from flash.text.classification.streams import ENDINGS
+from flash.text.classification.reading.source import ending
+from flash.text.classification.reading.streams import ENDINGS
 
 TRY = "try_flash.csv"
 SAMPLE = r"""'text,label\n"Thank you for your help",\n"You are an idiot","toxic,insult"\n'"""

@@ -16,11 +16,11 @@ from flash.cli import (
     parse_thresholds,
 )
 from flash.core.errors import FlashError
-from flash.text.classification.blocks import READERS, ROWS, Dialect
 from flash.text.classification.predictor import Predictor
-from flash.text.classification.streams import find_format, predict_file
-from flash.text.classification.thresholds import Thresholds
-from flash.text.classification.writers import WRITERS
+from flash.text.classification.reading.blocks import READERS, ROWS, Dialect
+from flash.text.classification.reading.streams import find_format, predict_file
+from flash.text.classification.reading.writers import WRITERS
+from flash.text.classification.scores.thresholds import Thresholds
 
 DESCRIPTION = "Label every text of a file, or of a pipe, of any size."
 EPILOG = """\
@@ -128,7 +128,7 @@ def _progress(options: argparse.Namespace) -> Iterator[Callable[[int], object]]:
     """What shows how far it is, and how long the rest takes where the number of rows is known, on standard error."""
     from tqdm import tqdm  # not where nobody looks: its import takes longer than a short file
 
-    from flash.text.classification.row_counts import count_rows
+    from flash.text.classification.reading.row_counts import count_rows
 
     total = None
     with suppress(FlashError):  # which predicting raises, too

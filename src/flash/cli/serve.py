@@ -16,8 +16,8 @@ from flash.cli import (
 from flash.cli.quick_start import quick_start
 from flash.core.errors import FlashError
 from flash.core.extras import require
-from flash.text.classification.outputs import OUTPUTS
 from flash.text.classification.predictor import Predictor
+from flash.text.classification.scores.outputs import OUTPUTS
 from flash.text.classification.serve.options import LOG_LEVELS, SCORES, ServeOptions
 from flash.text.classification.serve.served_model import ServedModel
 

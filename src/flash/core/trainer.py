@@ -23,8 +23,8 @@ from flash.text.classification.backbones.kernels import announced_compilation
 from flash.text.classification.backbones.memory import memory_explained
 from flash.text.classification.data import TextDataset
 from flash.text.classification.model import TextClassifier
-from flash.text.classification.outputs import Output
-from flash.text.classification.thresholds import Thresholds
+from flash.text.classification.scores.outputs import Output
+from flash.text.classification.scores.thresholds import Thresholds
 
 WRONG_ADVICE = (
     r".*does not have many workers which may be a bottleneck",  # batches are slices of one Arrow array

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 
 from flash.core.errors import DataError, FlashError
 from flash.text.classification.data import TextClassificationData, TextDataset
-from flash.text.classification.labels import LabelSet
+from flash.text.classification.targets.labels import LabelSet
 
 TEXTS = ["a", "b", "c", "d"]
 NAMES = [["x"], [], ["x", "y"], ["y"]]

@@ -19,8 +19,8 @@ from flash.text.classification import checkpoint, exporting
 from flash.text.classification.backbones.encoder_files import quiet
 from flash.text.classification.backbones.encoder_module import EncoderModule
 from flash.text.classification.exporting import ExportReport, export
-from flash.text.classification.outputs import Calibration
 from flash.text.classification.predictor import Predictor
+from flash.text.classification.scores.outputs import Calibration
 
 transformers = pytest.importorskip("transformers")
 tokenizers = pytest.importorskip("tokenizers")

@@ -17,8 +17,8 @@ from flash.core.errors import DataError
 from flash.text import TextClassificationData, TextClassifier
 from flash.text.classification import checkpoint
 from flash.text.classification.measuring import Batch
-from flash.text.classification.outputs import to_probabilities
 from flash.text.classification.predictor import Predictor
+from flash.text.classification.scores.outputs import to_probabilities
 
 
 @pytest.mark.parametrize("multi_label", [True, False])

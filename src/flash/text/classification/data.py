@@ -18,18 +18,18 @@ from scipy.sparse import csr_array
 from torch.utils.data import DataLoader, Dataset
 
 from flash.core.errors import DataError, FlashError, unknown_name
-from flash.text.classification.encoding import encode_targets
-from flash.text.classification.labels import LabelSet
-from flash.text.classification.labelstudio import read_labelstudio
-from flash.text.classification.other_readers import (
+from flash.text.classification.reading.labelstudio import read_labelstudio
+from flash.text.classification.reading.source import Source, read_csv, text_column
+from flash.text.classification.reading.tables import (
     read_data_frame,
     read_hf_dataset,
     read_json,
     read_lists,
     read_parquet,
 )
-from flash.text.classification.readers import Source, read_csv, text_column
-from flash.text.classification.targets import TargetFormat, infer_format
+from flash.text.classification.targets.encoding import encode_targets
+from flash.text.classification.targets.formats import TargetFormat, infer_format
+from flash.text.classification.targets.labels import LabelSet
 from flash.text.classification.training_rows import check_training_rows, describe, hold_out
 
 # The types are simple ones, because the command line makes its options of them.
@@ -83,7 +83,7 @@ class TextClassificationData(LightningDataModule):
 
     Each of these takes the options `label_delimiter`, `labels`, `num_classes`, `multi_label`,
     `unknown_labels`, `val_split`, `batch_size`, `num_workers` and `seed`, which `from_sources` explains. The
-    target formats are the table in `flash.text.classification.targets`.
+    target formats are the table in `flash.text.classification.targets.formats`.
 
     Attributes:
         train_dataset, val_dataset, test_dataset, predict_dataset: a `TextDataset`, or None.

@@ -27,10 +27,10 @@ from flash.text.classification.backbones.onnx import (
     first_words,
 )
 from flash.text.classification.batching import tokenize
-from flash.text.classification.outputs import Calibration
 from flash.text.classification.predictor import Predictor
-from flash.text.classification.readers import text_array
+from flash.text.classification.reading.source import text_array
 from flash.text.classification.sample import sample_table
+from flash.text.classification.scores.outputs import Calibration
 
 if TYPE_CHECKING:
     import torch

@@ -17,13 +17,13 @@ from torchmetrics import Metric, MetricCollection
 from flash.core.errors import DataError
 from flash.core.processes import in_turn, of_all
 from flash.text.classification.backbones.module import BackboneModule
-from flash.text.classification.calibration import fit_calibration
 from flash.text.classification.losses import make_loss, no_module, one_number
-from flash.text.classification.metrics import Evaluation, evaluate
-from flash.text.classification.outputs import Calibration, to_probabilities
-from flash.text.classification.report.table import format_table
-from flash.text.classification.thresholds import Thresholds
-from flash.text.classification.tuning import choose_thresholds
+from flash.text.classification.scores.calibration import fit_calibration
+from flash.text.classification.scores.metrics import Evaluation, evaluate
+from flash.text.classification.scores.outputs import Calibration, to_probabilities
+from flash.text.classification.scores.table import format_table
+from flash.text.classification.scores.threshold_tuning import choose_thresholds
+from flash.text.classification.scores.thresholds import Thresholds
 from flash.text.classification.windows import KeptRows
 
 Batch = dict[str, Any]

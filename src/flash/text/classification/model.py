@@ -31,10 +31,10 @@ from flash.text.classification.data import TextDataset
 from flash.text.classification.kept_choices import choices_of, kept_choices, kept_loss, not_kept_sentence
 from flash.text.classification.losses import LOSSES
 from flash.text.classification.measuring import SAME_ROWS, Batch, MeasuringModule, Metrics
-from flash.text.classification.outputs import OUTPUTS, Calibration, Output, convert
-from flash.text.classification.readers import text_array
-from flash.text.classification.thresholds import Thresholds, resolve_thresholds
-from flash.text.classification.tuning import DEFAULT_OBJECTIVE, Objective, parse_objective
+from flash.text.classification.reading.source import text_array
+from flash.text.classification.scores.outputs import OUTPUTS, Calibration, Output, convert
+from flash.text.classification.scores.threshold_tuning import DEFAULT_OBJECTIVE, Objective, parse_objective
+from flash.text.classification.scores.thresholds import Thresholds, resolve_thresholds
 from flash.text.classification.windows import RowsAhead
 
 

@@ -16,9 +16,9 @@ from flash.text.classification import checkpoint
 from flash.text.classification.backbones import load_backbone
 from flash.text.classification.backbones.linear import Linear
 from flash.text.classification.backbones.onnx import OnnxBackbone, damaged, read_settings
-from flash.text.classification.outputs import Calibration, Output, convert, to_probabilities
-from flash.text.classification.readers import text_array
-from flash.text.classification.thresholds import Thresholds, resolve_thresholds
+from flash.text.classification.reading.source import text_array
+from flash.text.classification.scores.outputs import Calibration, Output, convert, to_probabilities
+from flash.text.classification.scores.thresholds import Thresholds, resolve_thresholds
 
 if TYPE_CHECKING:
     from flash.text.classification.backbones.encoder_module import EncoderModule

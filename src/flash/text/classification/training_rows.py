@@ -13,9 +13,9 @@ import numpy.typing as npt
 from scipy.sparse import csr_array
 
 from flash.core.errors import DataError
-from flash.text.classification.labels import LabelSet
-from flash.text.classification.readers import Source
-from flash.text.classification.splits import stratified_split
+from flash.text.classification.reading.source import Source
+from flash.text.classification.targets.labels import LabelSet
+from flash.text.classification.targets.stratified_split import stratified_split
 
 SHOWN = 10  # labels that a sentence, or a line of repr, names
 

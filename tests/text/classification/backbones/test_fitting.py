@@ -25,8 +25,8 @@ from flash.text.classification.backbones.held_out import (
     fold_of_each,
 )
 from flash.text.classification.backbones.linear import Linear, LinearConfig
-from flash.text.classification.calibration import fit_calibration
-from flash.text.classification.outputs import to_probabilities
+from flash.text.classification.scores.calibration import fit_calibration
+from flash.text.classification.scores.outputs import to_probabilities
 
 SMALL = LinearConfig(buckets=2**12, regularization=1.0, folds=0)
 FLOATS = replace(SMALL, quantize=False)

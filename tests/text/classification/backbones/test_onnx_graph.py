@@ -14,8 +14,8 @@ from flash.text.classification import checkpoint
 from flash.text.classification.backbones import onnx_graph
 from flash.text.classification.backbones.encoder_module import EncoderModule
 from flash.text.classification.exporting import export
-from flash.text.classification.outputs import Calibration
 from flash.text.classification.predictor import Predictor
+from flash.text.classification.scores.outputs import Calibration
 
 onnx = pytest.importorskip("onnx")
 transformers = pytest.importorskip("transformers")

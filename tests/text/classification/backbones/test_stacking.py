@@ -12,8 +12,8 @@ from flash.text.classification.backbones.fitting import LinearSolver
 from flash.text.classification.backbones.linear import Linear, LinearConfig
 from flash.text.classification.backbones.solver import OFFSET
 from flash.text.classification.backbones.stacking import Stacking, fit_stacking
-from flash.text.classification.calibration import fit_calibration
-from flash.text.classification.outputs import to_probabilities
+from flash.text.classification.scores.calibration import fit_calibration
+from flash.text.classification.scores.outputs import to_probabilities
 
 Floats = npt.NDArray[np.float32]
 

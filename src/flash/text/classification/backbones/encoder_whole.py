@@ -13,7 +13,7 @@ from flash.core.errors import FlashError
 from flash.text.classification.backbones import encoder_files as files
 from flash.text.classification.backbones.encoder import Encoder
 from flash.text.classification.backbones.encoder_parts import detach_head
-from flash.text.classification.outputs import Calibration
+from flash.text.classification.scores.outputs import Calibration
 
 
 def whole_classifier(encoder: Encoder, calibration: Calibration, *, multi_label: bool) -> Any:

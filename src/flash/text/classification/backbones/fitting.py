@@ -30,7 +30,7 @@ from flash.text.classification.backbones.lockstep import (
     relative_costs,
 )
 from flash.text.classification.backbones.stacking import fit_stacking
-from flash.text.classification.calibration import fit_calibration
+from flash.text.classification.scores.calibration import fit_calibration
 
 SAMPLE = 8_000
 """Rows outside the held-out fold that are enough to choose by, and the most of it that are scored."""

@@ -10,8 +10,8 @@ from scipy.sparse import csc_array, csr_array
 from flash.text.classification.backbones.features import Rows
 from flash.text.classification.backbones.kernels import MULTIPLIER, SHIFT, WORD_SEED, Int32s, compiled
 from flash.text.classification.backbones.solver import row_start
-from flash.text.classification.calibration import fit_calibration
-from flash.text.classification.thresholds import column_of_each
+from flash.text.classification.scores.calibration import fit_calibration
+from flash.text.classification.scores.thresholds import column_of_each
 
 GRID = (0.125, 0.25, 0.5, 1.0, 2.0)
 """Regularisations that are tried, from the strongest; the last is for clean labels, the first for doubtful ones."""

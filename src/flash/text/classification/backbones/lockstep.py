@@ -26,7 +26,7 @@ from flash.text.classification.backbones.solver import (
     score_rows,
     solve_pass,
 )
-from flash.text.classification.thresholds import column_of_each
+from flash.text.classification.scores.thresholds import column_of_each
 
 COUNTED = 2**24
 """Entries of rows that are counted at a time."""

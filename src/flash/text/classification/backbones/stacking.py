@@ -17,8 +17,8 @@ from scipy.sparse import csc_array
 
 from flash.text.classification.backbones.features import in_threads
 from flash.text.classification.backbones.kernels import Floats, Int32s, Int64s, compiled
-from flash.text.classification.calibration import fit_calibration
-from flash.text.classification.outputs import Calibration, to_probabilities
+from flash.text.classification.scores.calibration import fit_calibration
+from flash.text.classification.scores.outputs import Calibration, to_probabilities
 
 MOST_SOURCES = 32
 """How many other labels a label listens to, those that say most about what its own score gets wrong."""

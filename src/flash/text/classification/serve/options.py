@@ -5,8 +5,8 @@ from typing import Any
 
 from flash.core.errors import FlashError, unknown_name
 from flash.core.precision import check_precision
-from flash.text.classification.outputs import OUTPUTS, Output
-from flash.text.classification.thresholds import Thresholds
+from flash.text.classification.scores.outputs import OUTPUTS, Output
+from flash.text.classification.scores.thresholds import Thresholds
 
 SCORES = "scores"
 LOG_LEVELS = ("debug", "info", "warning", "error")

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 
 from flash import __version__
 from flash.core.errors import FlashError, unknown_name
-from flash.text.classification.outputs import to_probabilities
+from flash.text.classification.scores.outputs import to_probabilities
+from flash.text.classification.scores.thresholds import resolve_thresholds
 from flash.text.classification.serve import schemas
 from flash.text.classification.serve.problems import ProblemError
 from flash.text.classification.serve.served_model import Floats, Scores, ServedModel
 from flash.text.classification.serve.service import Service
-from flash.text.classification.thresholds import resolve_thresholds
 
 Gone = Callable[[], Awaitable[None]]
 VALUE = itemgetter(1)

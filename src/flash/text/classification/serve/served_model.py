@@ -12,11 +12,11 @@ from pydantic_core import PydanticSerializationError, to_json
 
 from flash.core.errors import FlashError
 from flash.text.classification.backbones.linear import Linear
-from flash.text.classification.outputs import applies, convert, to_probabilities
 from flash.text.classification.predictor import Predictor
-from flash.text.classification.readers import text_array
+from flash.text.classification.reading.source import text_array
+from flash.text.classification.scores.outputs import applies, convert, to_probabilities
+from flash.text.classification.scores.thresholds import resolve_thresholds
 from flash.text.classification.serve.options import SCORES, ServeOptions
-from flash.text.classification.thresholds import resolve_thresholds
 
 CHARACTERS_A_TOKEN = 4  # of English, roughly; the guess only says how much is computed together
 WARM_UP = (

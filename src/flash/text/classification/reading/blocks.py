@@ -1,0 +1,330 @@
+"""Files of any size, read a block of rows at a time: CSV, TSV, JSON lines and Parquet.
+
+What a text format holds stays text ("007" stays "007"). Reading is synchronous, a block at a time: Arrow's own
+streaming reader has a thread that waits on a pipe, and Python crashes if it ends meanwhile. Imports nothing of
+the project but errors, readers, `Block` and the wording of mistakes; neither torch nor lightning.
+"""
+
+import codecs
+import io
+import json
+import re
+import select
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.csv
+
+from flash.core.errors import DataError
+from flash.text.classification.reading.mistakes import UTF8_MARK, decoded
+from flash.text.classification.reading.source import (
+    PACKED,
+    check_columns,
+    csv_header,
+    ending,
+    find_files,
+    open_packed,
+)
+from flash.text.classification.reading.writers import Block
+
+ROWS = 4096  # a block's largest number of rows
+CHUNK = 2**22  # bytes read at once
+LONGEST_ROW = 2**27  # bytes; an opening quote without its closing one would otherwise take the whole file
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How a text format is written.
+
+    Attributes:
+        encoding: of a text format; a byte-order mark is fine.
+        delimiter: of CSV; None for a tab in a `.txt` whose header holds one, otherwise a comma.
+        quoting: of CSV, whether a cell may stand in double quotes.
+
+    Raises:
+        DataError: a delimiter that is not one character of ASCII.
+    """
+
+    encoding: str = "utf-8"
+    delimiter: str | None = None
+    quoting: bool = True
+
+    def __post_init__(self) -> None:
+        given = self.delimiter
+        if given is not None and (len(given) != 1 or not given.isascii() or given in '"\r\n'):
+            raise DataError(f"delimiter={given!r} is not one character of ASCII; pass one such as ';'")
+
+
+def read_blocks(
+    path: str | Path, kind: str, dialect: Dialect = Dialect(), *, rows: int = ROWS
+) -> Iterator[Block]:
+    """The rows of a file in order, at least one block (which is empty where a header has no rows).
+
+    Args:
+        path: a file, a pipe, or `-` for standard input.
+        kind: the format, a key of `READERS`.
+        dialect: how a text format is written.
+        rows: how many rows a block has at most.
+
+    Raises:
+        DataError: what makes the file unreadable, with the row where there is one.
+    """
+    if str(path) == "-":
+        if kind == "parquet":
+            raise DataError(
+                "standard input: Parquet is read from its end, so it cannot be piped; save it as a file first"
+            )
+        yield from READERS[kind](sys.stdin.buffer, "standard input", dialect, rows)
+        return
+    path, *others = find_files(str(path), kind)
+    if others:
+        raise DataError(
+            f"{len(others) + 1} files match, the first is {path}; name one of them, or pipe them: cat"
+        )
+    with open_packed(path) if path.suffix.lower() in PACKED else path.open("rb") as file:
+        yield from READERS[kind](file, str(path), dialect, rows)
+
+
+def _read_csv(file: IO[bytes], name: str, dialect: Dialect, rows: int) -> Iterator[Block]:
+    """Every cell is text, an empty one the empty text."""
+    chunks = _read_text(file, name, dialect.encoding)
+    start = b""
+    for chunk in chunks:  # up to the first line, which decides the delimiter
+        start = (start + chunk).removeprefix(UTF8_MARK).lstrip(b"\r\n")
+        if b"\n" in start or b"\r" in start:
+            break
+    if not start.strip():
+        raise DataError(f"{name} is empty; expected column names and rows")
+    delimiter, quoting = dialect.delimiter, dialect.quoting
+    if delimiter is None:
+        delimiter = "\t" if ending(name) == ".txt" and b"\t" in start.splitlines()[0] else ","
+    names: list[str] = []
+    first = 1
+    ends = _CsvEnds(delimiter, quoting=quoting)
+    for data in _whole_rows(chain([start], chunks), name, ends):
+        if ends.unclosed is not None:
+            place = f"row {first}" if names else "the header"
+            raise DataError(
+                f"{name}, {place}: a cell opens with a quote that is never closed ({ends.unclosed[:40]}); "
+                'write a quote inside a quoted cell twice (""), or pass quoting=False if quotes are ordinary '
+                "characters here"
+            )
+        table = _parse_csv(data, name, (delimiter, quoting), names, first)
+        yield from _slices(table, first, rows, even_empty=not names)
+        names = names or table.column_names
+        first += table.num_rows
+
+
+def _parse_csv(data: bytes, name: str, cells: tuple[str, bool], names: list[str], first: int) -> pa.Table:
+    """A table of whole rows; without `names` the first of them is the header. `cells`: delimiter, quoting."""
+    delimiter, quoting = cells
+    header = not names
+    if header:
+        names = csv_header(name, data.decode(), delimiter, quoting)
+        check_columns(names, [column for column in names if column], name)
+    ragged: list[Any] = []
+    table = pa.csv.read_csv(
+        pa.BufferReader(data),
+        pa.csv.ReadOptions(
+            use_threads=False, block_size=len(data) + 1, column_names=None if header else names
+        ),
+        pa.csv.ParseOptions(
+            delimiter=delimiter,
+            quote_char='"' if quoting else False,
+            newlines_in_values=quoting,
+            # As in readers: in a file of one column an empty line is an empty text.
+            ignore_empty_lines=len(names) > 1,
+            invalid_row_handler=lambda row: ragged.append(row) or "skip",  # type: ignore[func-returns-value]
+        ),
+        pa.csv.ConvertOptions(
+            column_types=dict.fromkeys(names, pa.large_string()), strings_can_be_null=False, check_utf8=False
+        ),
+    )
+    if ragged:
+        row = ragged[0]
+        more = f" ({len(ragged):,} such rows within {len(data):,} bytes)" if len(ragged) > 1 else ""
+        width = f"{row.actual_columns} cell{'s' * (row.actual_columns != 1)}"
+        raise DataError(
+            f"{name}, row {first + row.number - 1 - header}: {width} where the header has "
+            f"{row.expected_columns} columns{more}; put a cell that holds {delimiter!r} in double quotes, or pass another delimiter="
+        )
+    return table
+
+
+def _read_json_lines(file: IO[bytes], name: str, dialect: Dialect, rows: int) -> Iterator[Block]:
+    """One object a line; blank lines are skipped."""
+    first = 1
+    for data in _whole_rows(
+        _read_text(file, name, dialect.encoding), name, lambda data, final: data.rfind(b"\n") + 1
+    ):
+        if first == 1:
+            data = data.removeprefix(UTF8_MARK)
+            if data.lstrip().startswith(b"["):
+                raise DataError(
+                    f"{name} is a JSON array, which cannot be read a row at a time; turn it into JSON lines, "
+                    "one object a line: jq -c '.[]'"
+                )
+        lines = [line for line in data.split(b"\n") if line.strip()]
+        for start in range(0, len(lines), rows):
+            some = lines[start : start + rows]
+            yield Block(first, _parse_json(some, name, first), tuple(some))
+            first += len(some)
+    if first == 1:
+        raise DataError(f"{name} is empty; expected one JSON object a line")
+
+
+def _parse_json(lines: list[bytes], name: str, first: int) -> list[dict[str, Any]]:
+    parsed: list[dict[str, Any]] = []
+    for row, line in enumerate(lines, first):
+        try:
+            value = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise DataError(
+                f"{name}, row {row}: not JSON ({error.msg} at column {error.colno}); write one object a line"
+            ) from error
+        if not isinstance(value, dict):
+            raise DataError(
+                f"{name}, row {row}: {line[:40].decode(errors='replace')} is not an object; expected {{...}}"
+            )
+        parsed.append(value)
+    return parsed
+
+
+def _read_parquet(file: IO[bytes], name: str, dialect: Dialect, rows: int) -> Iterator[Block]:
+    """Row groups are read page by page, not whole."""
+    from pyarrow.parquet import ParquetFile  # slow to import
+
+    try:
+        parquet = ParquetFile(file, pre_buffer=False, buffer_size=2**20)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(
+            f"{name} is not a Parquet file: {str(error).rstrip('.')}; is it the right file?"
+        ) from error
+    facts = parquet.metadata
+    check_columns(parquet.schema_arrow.names, None, name)
+    size = sum(facts.row_group(group).total_byte_size for group in range(facts.num_row_groups))
+    rows = max(1, min(rows, CHUNK * max(facts.num_rows, 1) // max(size, 1)))
+    first = 1
+    try:
+        for batch in parquet.iter_batches(rows, use_threads=False):
+            yield Block(first, pa.Table.from_batches([batch]))
+            first += batch.num_rows
+    except (pa.ArrowInvalid, OSError) as error:
+        problem = str(error).splitlines()[0].rstrip(".")
+        raise DataError(f"{name} is damaged behind row {first - 1:,}: {problem}; copy it again") from error
+    if first == 1:
+        yield Block(first, parquet.schema_arrow.empty_table())
+
+
+READERS: dict[str, Callable[[IO[bytes], str, Dialect, int], Iterator[Block]]] = {
+    "csv": _read_csv,
+    "tsv": lambda file, name, dialect, rows: _read_csv(
+        file, name, replace(dialect, delimiter=dialect.delimiter or "\t"), rows
+    ),
+    "jsonl": _read_json_lines,
+    "parquet": _read_parquet,
+}
+
+
+def _slices(table: pa.Table, first: int, rows: int, *, even_empty: bool) -> Iterator[Block]:
+    for start in range(0, max(table.num_rows, int(even_empty)), rows):
+        yield Block(first + start, table.slice(start, rows))
+
+
+def _read_text(file: IO[bytes], name: str, encoding: str) -> Iterator[bytes]:
+    """A text file's bytes as UTF-8, checked."""
+    try:
+        io.TextIOWrapper(io.BytesIO(), encoding)  # refuses codecs that are not of texts, such as base64
+        as_it_is = codecs.lookup(encoding).name in ("utf-8", "utf-8-sig")
+    except LookupError as error:
+        raise DataError(f"encoding {encoding!r} is not known; type one such as --encoding cp1252") from error
+    chunks = iter(partial(_read_some, file), b"")
+    for chunk, text in decoded(chunks, name, encoding, advice="type --encoding {}"):
+        yield chunk if as_it_is else text.encode()
+
+
+def _read_some(file: IO[bytes]) -> bytes:
+    """The next bytes, `CHUNK` at most; of a pipe what is there, so that a slow writer's rows come through."""
+    if not hasattr(file, "read1"):
+        return file.read(CHUNK)
+    chunk: bytes = file.read1(CHUNK)
+    while chunk and len(chunk) < CHUNK and _is_ready(file):
+        more = file.read1(CHUNK - len(chunk))
+        if not more:
+            break
+        chunk += more
+    return chunk
+
+
+def _is_ready(file: IO[bytes]) -> bool:
+    try:
+        return bool(select.select([file], [], [], 0)[0])
+    except (
+        OSError,
+        ValueError,
+    ):  # no file of the system's, as in tests, or a system that selects sockets only
+        return False
+
+
+def _whole_rows(chunks: Iterable[bytes], name: str, end_of: Callable[[bytes, bool], int]) -> Iterator[bytes]:
+    """Chunks cut anew where rows end.
+
+    Args:
+        chunks: bytes, cut anywhere.
+        name: what messages call the file.
+        end_of: takes bytes that begin with a row, and whether they are the file's last ones; gives where the
+            last whole row ends, 0 where none does.
+    """
+    held, tried = bytearray(), 0
+    for chunk in chunks:
+        held += chunk
+        if (
+            len(held) < 2 * tried
+        ):  # a row longer than a chunk is looked through once per doubling, not per chunk
+            continue
+        end = end_of(bytes(held), False)
+        if end:
+            yield bytes(held[:end])
+            del held[:end]
+        tried = len(held) if len(held) > CHUNK else 0
+        if tried > LONGEST_ROW:
+            raise DataError(f"{name}: a row is longer than {LONGEST_ROW:,} bytes; is a quote never closed?")
+    end = end_of(bytes(held), True)
+    for rows in (held[:end], held[end:]):
+        if rows:
+            yield bytes(rows)
+
+
+class _CsvEnds:
+    """Finds where the last whole row of some CSV ends by Arrow's rule: a cell is quoted if a quote begins it.
+
+    Attributes:
+        unclosed: the start of the cell that the file ends in the middle of, where it does.
+    """
+
+    def __init__(self, delimiter: str, *, quoting: bool = True) -> None:
+        self.unclosed: str | None = None
+        self.quoting = quoting
+        edge = re.escape(delimiter.encode())
+        self.quoted = re.compile(rb"[%s\n\r]\"[^\"]*(?:\"\"[^\"]*)*(?:\"(?!\")|(\Z))" % edge)
+
+    def __call__(self, data: bytes, final: bool) -> int:
+        text = b"\n" + data  # each cell now has something in front of it
+        cells = list(self.quoted.finditer(text)) if self.quoting and b'"' in data else []
+        if final and cells and cells[-1].group(1) is not None:
+            self.unclosed = data[cells[-1].start() :][:200].decode(errors="replace")
+        end = len(text)
+        for cell in chain(reversed(cells), [None]):
+            stop = cell.end() if cell else 0
+            # A \r at the very end may be the first half of \r\n.
+            at = max(text.rfind(b"\n", stop, end), text.rfind(b"\r", stop, min(end, len(text) - 1)))
+            if at >= 0:
+                return at
+            end = cell.start() + 1 if cell else 0
+        return 0

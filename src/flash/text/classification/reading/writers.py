@@ -1,0 +1,251 @@
+"""Blocks of rows and their predictions, to CSV, TSV, JSON lines or Parquet in constant memory.
+
+A text format's values stay text, and the input's columns come first, in order. Imports nothing of the project
+but its errors, its files and `arrow_values`.
+"""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+
+from flash.core.errors import DataError, FlashError
+from flash.core.files import whole_file
+from flash.text.classification.reading import arrow_values
+
+ROW_GROUP = 2**16  # rows of a Parquet row group, as far as
+ROW_GROUP_BYTES = 2**26  # they do not take more memory than this
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some consecutive rows of a file.
+
+    Attributes:
+        first: the number of the first row; a file's first row, headers not counted, is 1.
+        rows: a table, or JSON objects.
+        lines: where the rows are JSON lines, these lines as they stood.
+    """
+
+    first: int
+    rows: pa.Table | list[dict[str, Any]]
+    lines: tuple[bytes, ...] = ()
+
+    @cached_property
+    def names(self) -> list[str]:
+        """The columns, or the keys of any of the objects, in order of appearance."""
+        if isinstance(self.rows, pa.Table):
+            return list(self.rows.column_names)
+        return list(dict.fromkeys(key for row in self.rows for key in row))
+
+    @cached_property
+    def table(self) -> pa.Table:
+        """The rows as a table; what JSON has other than text and null becomes its JSON text."""
+        if isinstance(self.rows, pa.Table):
+            return self.rows
+        columns = [[_as_text(row.get(name)) for row in self.rows] for name in self.names]
+        try:
+            return pa.table([pa.array(column, pa.large_string()) for column in columns], names=self.names)
+        except UnicodeEncodeError as error:
+            raise DataError(
+                f"rows {self.first:,} to {self.first + len(self.rows) - 1:,} hold half of a surrogate pair "
+                f"({error.object[error.start :][:1]!r}), which is no text; repair it or write JSON lines"
+            ) from error
+
+
+class Writer(Protocol):
+    """Takes blocks and the (N, K) columns to add to them, in order."""
+
+    def write(self, block: Block, added: pa.Table) -> None:
+        """Append a block."""
+
+    def close(self) -> None:
+        """Write what is held back; the file itself stays open."""
+
+
+@contextmanager
+def open_output(path: str | Path) -> Iterator[IO[bytes]]:
+    """A file to write that takes its name only when it is whole (see `whole_file`); `-` is standard output.
+
+    An earlier file of that name stays as it was until then, and for good if an error or Ctrl-C comes before.
+    Pipes and devices are written to directly.
+    """
+    if str(path) == "-":
+        yield sys.stdout.buffer
+        return
+    path = Path(path).expanduser()
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(whole_file(path))
+        except IsADirectoryError as error:
+            example = path / "predictions.csv"
+            raise FlashError(f"{path} is a folder; name a file in it, such as {example}") from error
+        except OSError as error:
+            raise FlashError(f"{path} cannot be written: {error.strerror}; choose another folder") from error
+        yield file
+
+
+class _CsvWriter:
+    """Texts in double quotes, numbers bare, a null as nothing; lists and objects as JSON text."""
+
+    def __init__(self, file: IO[bytes], delimiter: str = ",") -> None:
+        self.file, self.delimiter = file, delimiter
+        self.names: list[str] | None = None
+
+    def write(self, block: Block, added: pa.Table) -> None:
+        rows = _fit(block, self.names)
+        header, self.names = self.names is None, rows.column_names
+        columns = [_flat(column) for column in rows.columns]
+        columns += [_join(column) if pa.types.is_list(column.type) else column for column in added.columns]
+        table = pa.table(columns, names=rows.column_names + added.column_names)
+        sink = pa.BufferOutputStream()
+        pa.csv.write_csv(table, sink, pa.csv.WriteOptions(include_header=header, delimiter=self.delimiter))
+        self.file.write(sink.getvalue())
+
+    def close(self) -> None:
+        """Nothing is held back."""
+
+
+class _JsonLinesWriter:
+    """JSON lines get the new keys before their closing brace, otherwise as they stood."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+
+    def write(self, block: Block, added: pa.Table) -> None:
+        # float32 by way of its shortest text: 0.98, not 0.9800000190734863
+        columns = [
+            column.cast(pa.string()).cast(pa.float64()) if pa.types.is_float32(column.type) else column
+            for column in added.columns
+        ]
+        new = pa.table(columns, names=added.column_names).to_pylist()
+        if block.lines:
+            pairs = zip(block.lines, block.rows, new, strict=True)
+            lines = [
+                line.rstrip()[:-1]
+                + (b", " if row else b"")
+                + json.dumps(keys, ensure_ascii=False).encode()[1:]
+                for line, row, keys in pairs
+            ]
+        else:
+            old = pa.table([_finite(c) for c in block.table.columns], names=block.names).to_pylist()
+            lines = [
+                json.dumps(row | keys, ensure_ascii=False, default=_as_plain).encode()
+                for row, keys in zip(old, new, strict=True)
+            ]
+        self.file.write(b"".join(line + b"\n" for line in lines))
+
+    def close(self) -> None:
+        """Nothing is held back."""
+
+
+class _ParquetWriter:
+    """Blocks are gathered to row groups of a useful size."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+        self.names: list[str] | None = None
+        self.writer: Any = None
+        self.held: list[pa.Table] = []
+
+    def write(self, block: Block, added: pa.Table) -> None:
+        table = _fit(block, self.names)
+        self.names = table.column_names
+        for name, column in zip(added.column_names, added.columns, strict=True):
+            table = table.append_column(name, column)
+        if self.writer is None:
+            from pyarrow.parquet import ParquetWriter  # slow to import
+
+            self.writer = ParquetWriter(self.file, table.schema)
+        self.held.append(table)
+        full = (
+            sum(map(len, self.held)) >= ROW_GROUP or sum(held.nbytes for held in self.held) >= ROW_GROUP_BYTES
+        )
+        if full:
+            self._write_group()
+
+    def _write_group(self) -> None:
+        if self.writer is not None and self.held:
+            self.writer.write_table(pa.concat_tables(self.held))
+            self.held.clear()
+
+    def close(self) -> None:
+        self._write_group()
+        if self.writer is not None:
+            self.writer.close()
+
+
+WRITERS: dict[str, Callable[[IO[bytes]], Writer]] = {
+    "csv": _CsvWriter,
+    "tsv": lambda file: _CsvWriter(file, "\t"),
+    "jsonl": _JsonLinesWriter,
+    "parquet": _ParquetWriter,
+}
+
+
+def _fit(block: Block, names: list[str] | None) -> pa.Table:
+    """A block's table with the columns `names`; only JSON lines can bring others."""
+    table = block.table
+    if names is None or table.column_names == names:
+        return table
+    new = [name for name in table.column_names if name not in names]
+    if new:
+        raise DataError(
+            f"the rows from {block.first:,} on have the key {new[0]!r}, which no earlier row has; "
+            "a table's columns are fixed by its first rows, so write JSON lines: --output_format jsonl"
+        )
+    absent = pa.nulls(len(table), pa.large_string())
+    return pa.table([table[name] if name in table.column_names else absent for name in names], names=names)
+
+
+def _join(column: pa.ChunkedArray) -> pa.Array:
+    """Lists of names as one text each, in the form that the target formats read back: `"a, b",c`."""
+    lists = column.combine_chunks()
+    names = lists.flatten()
+    mark, comma = arrow_values.text('"'), arrow_values.text(",")
+    quoted = pc.binary_join_element_wise(
+        mark, pc.replace_substring(names, '"', '""'), mark, arrow_values.text("")
+    )
+    names = pc.if_else(pc.match_substring_regex(names, r'[,"]|^\s|\s$'), quoted, names)
+    return pc.binary_join(pa.ListArray.from_arrays(lists.offsets, names), comma)
+
+
+def _flat(column: pa.ChunkedArray) -> pa.ChunkedArray | pa.Array:
+    """A column that CSV can hold."""
+    if pa.types.is_dictionary(column.type):
+        return column.cast(column.type.value_type)
+    if (
+        pa.types.is_nested(column.type)
+        or pa.types.is_binary(column.type)
+        or pa.types.is_large_binary(column.type)
+    ):
+        return pa.array([_as_text(value) for value in column.to_pylist()], pa.large_string())
+    return column
+
+
+def _finite(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """JSON knows neither NaN nor infinity: null."""
+    if not pa.types.is_floating(column.type):
+        return column
+    return pc.if_else(pc.is_finite(column), column, pa.scalar(None, column.type))
+
+
+def _as_text(value: Any) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    return json.dumps(value, ensure_ascii=False, default=_as_plain)
+
+
+def _as_plain(value: Any) -> str:
+    """A value that JSON has no word for."""
+    if isinstance(value, bytes):
+        return value.hex()
+    return str(value.isoformat()) if hasattr(value, "isoformat") else str(value)

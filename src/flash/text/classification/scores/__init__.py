@@ -1,0 +1,1 @@
+"""Everything after the (N, L) logits: calibration, thresholds, outputs, metrics and the table."""

@@ -1,0 +1,387 @@
+"""The numbers that say how good a classifier is. Imports neither torch nor lightning.
+
+`evaluate` compares (N, L) probabilities with targets and gives an `Evaluation`: the values that the table
+(`report.table`), the loggers (`scalars`) and machines (`to_dict`) show are all taken from it.
+
+Expected calibration error is that of Guo, Pleiss, Sun and Weinberger, "On calibration of modern neural
+networks", ICML 2017, with 15 bins, of each label against the rest, and with bins of equally many rows instead
+of equal width (Nixon, Dusenberry, Zhang, Jerfel and Tran, "Measuring calibration in deep learning", CVPR
+Workshops 2019): for a rare label nearly all rows would share the first bin of equal width. Bins end at
+quantiles of the probabilities, so that equal ones share a bin and no result depends on the order of the rows.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import csc_array
+
+from flash.core.errors import FlashError
+from flash.text.classification.scores.outputs import applies
+from flash.text.classification.scores.thresholds import BLOCK_CELLS, check_arrays, column_of_each
+
+CALIBRATION = ("expected_calibration_error", "brier")
+PER_LABEL = ("precision", "recall", "f1", "average_precision", "roc_auc", *CALIBRATION)
+BINS = 15  # of the expected calibration error, as Guo et al. have it
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """How well (N, L) probabilities agree with targets. Arrays are (L,), in label order; values in [0, 1].
+
+    0/0 counts as 0 in precision, recall and F1. A label without positive rows has NaN as average precision
+    and ROC AUC and is left out of all macro averages; a label without negative rows has NaN as ROC AUC and
+    is left out of that macro average. A macro average over no label at all is NaN. What is said of
+    probabilities before calibration is None, and its averages NaN, unless those were given.
+
+    Attributes:
+        labels: the L names.
+        multi_label: False where each row has one label and the most probable one is predicted.
+        rows: N.
+        thresholds: (L,) in force; NaN in single-label mode, which uses none.
+        support: (L,) positive rows (target at least 0.5).
+        predicted: (L,) rows for which the label was predicted.
+        precision: (L,) share of the predicted rows that are positive.
+        recall: (L,) share of the positive rows that are predicted.
+        f1: (L,) harmonic mean of the two.
+        average_precision: (L,) area under the precision-recall steps, ties taken together.
+        roc_auc: (L,) probability that a positive row outranks a negative one, a tie being half.
+        expected_calibration_error: (L,) how far the mean probability is from the share of positive rows, as a
+            mean over the rows of 15 bins; see the module's docstring.
+        brier: (L,) mean squared difference between probability and target.
+        uncalibrated_expected_calibration_error: (L,) the same before calibration.
+        uncalibrated_brier: (L,) the same before calibration.
+        micro_precision: over all cells of all labels together; likewise recall and F1.
+        micro_recall: see `micro_precision`.
+        micro_f1: see `micro_precision`.
+        macro_precision: mean over the labels with positives; likewise recall, F1, average precision.
+        macro_recall: see `macro_precision`.
+        macro_f1: see `macro_precision`.
+        macro_average_precision: "mAP": mean over the labels with positives.
+        macro_roc_auc: mean over the labels with positives and negatives.
+        macro_expected_calibration_error: mean over the labels with positives; likewise Brier score.
+        macro_brier: see `macro_expected_calibration_error`.
+        macro_uncalibrated_expected_calibration_error: see `macro_expected_calibration_error`.
+        macro_uncalibrated_brier: see `macro_expected_calibration_error`.
+        subset_accuracy: share of the rows whose whole label set is right.
+        hamming_loss: share of the N x L cells that are wrong, in single-label mode too.
+    """
+
+    labels: tuple[str, ...]
+    multi_label: bool
+    rows: int
+    thresholds: NDArray[np.float32]
+    support: NDArray[np.int64]
+    predicted: NDArray[np.int64]
+    precision: NDArray[np.float64]
+    recall: NDArray[np.float64]
+    f1: NDArray[np.float64]
+    average_precision: NDArray[np.float64]
+    roc_auc: NDArray[np.float64]
+    expected_calibration_error: NDArray[np.float64]
+    brier: NDArray[np.float64]
+    uncalibrated_expected_calibration_error: NDArray[np.float64] | None
+    uncalibrated_brier: NDArray[np.float64] | None
+    micro_precision: float
+    micro_recall: float
+    micro_f1: float
+    macro_precision: float
+    macro_recall: float
+    macro_f1: float
+    macro_average_precision: float
+    macro_roc_auc: float
+    macro_expected_calibration_error: float
+    macro_brier: float
+    macro_uncalibrated_expected_calibration_error: float
+    macro_uncalibrated_brier: float
+    subset_accuracy: float
+    hamming_loss: float
+
+    @property
+    def without_positives(self) -> tuple[str, ...]:
+        """The labels that apply to no row here."""
+        return tuple(self.labels[column] for column in np.flatnonzero(self.support == 0))
+
+    @property
+    def without_negatives(self) -> tuple[str, ...]:
+        """The labels that apply to every row here."""
+        return tuple(self.labels[column] for column in np.flatnonzero(self.support == self.rows))
+
+    @property
+    def left_out_of_averages(self) -> dict[str, int]:
+        """For each macro average, the number of labels that could not take part in it."""
+        empty = len(self.without_positives)
+        return {
+            "precision_recall_f1": empty,
+            "average_precision": empty,
+            "roc_auc": empty + len(self.without_negatives),
+        }
+
+    def label_values(self, name: str) -> NDArray[np.float64]:
+        """One of the (L,) measures by name, with NaN wherever it says nothing about the label.
+
+        The arrays of precision, recall and F1 hold scikit-learn's 0 for a label without positives, and those
+        of calibration how far its probabilities are from 0; here, in the table, in `to_dict` and in `scalars`,
+        such a label has no measure at all.
+        """
+        found = getattr(self, name)
+        values: NDArray[np.float64] = np.where(self.support > 0, np.nan if found is None else found, np.nan)
+        return values
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain values for JSON: no numpy types, and None where a value is undefined."""
+        names = [*PER_LABEL, *(f"uncalibrated_{name}" for name in CALIBRATION)]
+        columns = {name: self.label_values(name).tolist() for name in names}
+        # A float32 threshold as its shortest decimal: 0.3, not 0.30000001192092896.
+        thresholds = [float(str(value)) for value in self.thresholds]
+        labels = [
+            {
+                "label": label,
+                "support": int(self.support[row]),
+                "predicted": int(self.predicted[row]),
+                "threshold": _or_none(thresholds[row]),
+                **{name: _or_none(columns[name][row]) for name in names},
+            }
+            for row, label in enumerate(self.labels)
+        ]
+        return {
+            "rows": self.rows,
+            "multi_label": self.multi_label,
+            "micro": {name: getattr(self, f"micro_{name}") for name in PER_LABEL[:3]},
+            "macro": {name: _or_none(getattr(self, f"macro_{name}")) for name in names},
+            "subset_accuracy": self.subset_accuracy,
+            "hamming_loss": self.hamming_loss,
+            "left_out_of_averages": self.left_out_of_averages,
+            "labels": labels,
+        }
+
+    def scalars(self, prefix: str, per_label: bool = True) -> dict[str, float]:
+        """The same numbers under names that stay, for loggers: `val_micro_f1`, `val_f1/toxic`.
+
+        The macro averages of calibration are `val_expected_calibration_error` and `val_brier`, and with
+        `uncalibrated_` after the prefix those before it. Undefined values are left out, because a logger must not get a NaN: a label without positives here
+        has no entry, and neither has an average over no label.
+
+        Args:
+            prefix: what each name begins with, such as "val" or "test".
+            per_label: also the measures of each label.
+        """
+        overall = [f"micro_{name}" for name in PER_LABEL[:3]] + [f"macro_{name}" for name in PER_LABEL[:5]]
+        named = {
+            f"{prefix}_{name}": float(getattr(self, name))
+            for name in [*overall, "subset_accuracy", "hamming_loss"]
+        }
+        for name in [*CALIBRATION, *(f"uncalibrated_{name}" for name in CALIBRATION)]:
+            named[f"{prefix}_{name}"] = float(getattr(self, f"macro_{name}"))
+        for name in PER_LABEL if per_label else ():
+            values = self.label_values(name).tolist()
+            named |= {
+                f"{prefix}_{name}/{label}": value for label, value in zip(self.labels, values, strict=True)
+            }
+        return {name: value for name, value in named.items() if not math.isnan(value)}
+
+
+def evaluate(
+    probabilities: ArrayLike,
+    targets: Any,
+    *,
+    labels: Sequence[str],
+    thresholds: ArrayLike | None,
+    multi_label: bool,
+    uncalibrated: ArrayLike | None = None,
+) -> Evaluation:
+    """Compare probabilities with targets; the values are scikit-learn's wherever all labels are supported.
+
+    Works through the columns in blocks, so that extra memory stays at some tens of megabytes.
+
+    Args:
+        probabilities: (N, L), in [0, 1], taken as float32.
+        targets: (N, L), sparse or dense, in [0, 1]; positive from 0.5.
+        labels: the L names in order.
+        thresholds: (L,), a label being predicted where its probability reaches its threshold
+            (`thresholds.applies`). In single-label mode they are not used and may be None: the most probable
+            label is predicted, the first among equals.
+        multi_label: whether a row may have any number of labels.
+        uncalibrated: (N, L) probabilities of the same rows before calibration, to compare with.
+
+    Raises:
+        FlashError: no rows, shapes that do not fit together, or values that are not in [0, 1].
+    """
+    scores, truth = check_arrays(probabilities, targets)
+    rows, count = scores.shape
+    if rows == 0:
+        raise FlashError("no rows to evaluate; expected at least one text with its targets")
+    if len(labels) != count:
+        raise FlashError(
+            f"{len(labels)} labels for probabilities of {count} columns; expected a name for each"
+        )
+    in_force = _check_thresholds(thresholds, count) if multi_label else np.full(count, np.nan, np.float32)
+    support = np.diff(truth.indptr).astype(np.int64)
+    predicted, hits, exact = _decide(scores, truth, in_force if multi_label else None)
+    precision, recall = _ratio(hits, predicted), _ratio(hits, support)
+    f1 = _ratio(2 * hits, predicted + support)
+    average_precision, roc_auc, *calibrated = _rank(scores, truth)
+    before = None if uncalibrated is None else _calibration(check_arrays(uncalibrated, targets)[0], truth)
+    total_hits, total_predicted, total_support = int(hits.sum()), int(predicted.sum()), int(support.sum())
+    supported = support > 0
+    return Evaluation(
+        labels=tuple(labels),
+        multi_label=multi_label,
+        rows=rows,
+        thresholds=in_force,
+        support=support,
+        predicted=predicted,
+        precision=precision,
+        recall=recall,
+        f1=f1,
+        average_precision=average_precision,
+        roc_auc=roc_auc,
+        expected_calibration_error=calibrated[0],
+        brier=calibrated[1],
+        uncalibrated_expected_calibration_error=None if before is None else before[0],
+        uncalibrated_brier=None if before is None else before[1],
+        micro_precision=total_hits / max(total_predicted, 1),
+        micro_recall=total_hits / max(total_support, 1),
+        micro_f1=2 * total_hits / max(total_predicted + total_support, 1),
+        macro_precision=_mean(precision[supported]),
+        macro_recall=_mean(recall[supported]),
+        macro_f1=_mean(f1[supported]),
+        macro_average_precision=_mean(average_precision[supported]),
+        macro_roc_auc=_mean(roc_auc[~np.isnan(roc_auc)]),
+        macro_expected_calibration_error=_mean(calibrated[0][supported]),
+        macro_brier=_mean(calibrated[1][supported]),
+        macro_uncalibrated_expected_calibration_error=math.nan
+        if before is None
+        else _mean(before[0][supported]),
+        macro_uncalibrated_brier=math.nan if before is None else _mean(before[1][supported]),
+        subset_accuracy=exact / rows,
+        hamming_loss=(total_predicted + total_support - 2 * total_hits) / (rows * count),
+    )
+
+
+def _check_thresholds(thresholds: ArrayLike | None, count: int) -> NDArray[np.float32]:
+    """Thresholds as (L,) float32, or a sentence unless there is one in [0, 1] for each label."""
+    values = np.array(np.nan if thresholds is None else thresholds, np.float32)
+    if values.shape == (count,) and ((values >= 0) & (values <= 1)).all():
+        return values
+    found = "None" if thresholds is None else f"of shape {values.shape}"
+    if values.shape == (count,):
+        found = f"from {values.min()} to {values.max()}"
+    raise FlashError(f"thresholds are {found}; expected one number in [0, 1] for each of {count} labels")
+
+
+def _decide(
+    scores: NDArray[np.float32], truth: csc_array, thresholds: NDArray[np.float32] | None
+) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
+    """Predicted rows (L,), true positives (L,), and the number of rows with exactly the right labels.
+
+    Without thresholds each row has its most probable label. Right predictions are looked up at the few
+    positive cells, so that no second (N, L) array is needed.
+    """
+    count_rows, count = scores.shape
+    rows, columns = truth.indices, column_of_each(truth)
+    if thresholds is None:
+        top = scores.argmax(axis=1)
+        predicted, row_predicted = np.bincount(top, minlength=count), np.ones(count_rows, np.int64)
+        hit = top[rows] == columns
+    else:
+        predicted, row_predicted = np.zeros(count, np.int64), np.zeros(count_rows, np.int64)
+        step = max(1, BLOCK_CELLS // count)
+        for start in range(0, count_rows, step):
+            block = applies(scores[start : start + step], thresholds)
+            predicted += np.count_nonzero(block, axis=0)
+            row_predicted[start : start + step] = np.count_nonzero(block, axis=1)
+        hit = applies(scores[rows, columns], thresholds[columns])
+    row_hits = np.bincount(rows[hit], minlength=count_rows)
+    row_support = np.bincount(rows, minlength=count_rows)
+    exact = np.count_nonzero((row_hits == row_support) & (row_hits == row_predicted))
+    return predicted, np.bincount(columns[hit], minlength=count), int(exact)
+
+
+def _rank(
+    scores: NDArray[np.float32], truth: csc_array
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Average precision, ROC AUC, expected calibration error and Brier score of each label, (L,) each.
+
+    The first two are NaN where positives or negatives are missing. They follow from the place of each
+    positive among all sorted scores of its label: average precision is the mean, over the positives, of the
+    precision at their score; ROC AUC is the share of (positive, negative) pairs in the right order (the
+    Mann-Whitney U statistic), ties being half.
+    """
+    rows, count = scores.shape
+    average_precision, roc_auc = np.full(count, np.nan), np.full(count, np.nan)
+    calibration = np.empty((2, count))
+    for column, ranked, positive in _sorted_columns(scores, truth):
+        calibration[:, column] = _reliability(ranked, positive)
+        support = positive.size
+        if support == 0:
+            continue
+        below, up_to = np.searchsorted(ranked, positive), np.searchsorted(ranked, positive, side="right")
+        own_below = np.searchsorted(positive, positive)
+        own_up_to = np.searchsorted(positive, positive, side="right")
+        average_precision[column] = np.mean((support - own_below) / (rows - below))
+        if support < rows:
+            outranked = np.sum((below - own_below) + (up_to - own_up_to)) / 2
+            roc_auc[column] = outranked / (support * (rows - support))
+    return average_precision, roc_auc, calibration[0], calibration[1]
+
+
+def _calibration(scores: NDArray[np.float32], truth: csc_array) -> NDArray[np.float64]:
+    """(2, L): expected calibration error and Brier score of each label."""
+    found = np.empty((2, scores.shape[1]))
+    for column, ranked, positive in _sorted_columns(scores, truth):
+        found[:, column] = _reliability(ranked, positive)
+    return found
+
+
+def _sorted_columns(
+    scores: NDArray[np.float32], truth: csc_array
+) -> Iterator[tuple[int, NDArray[np.float32], NDArray[np.float32]]]:
+    """Each label's column, its scores and those of its positives, both ascending."""
+    rows, count = scores.shape
+    step = max(1, BLOCK_CELLS // rows)
+    for start in range(0, count, step):
+        # One contiguous row per label sorts several times as fast as a column, and needs no argsort.
+        block = np.sort(scores[:, start : start + step].T, axis=1)
+        for column, ranked in enumerate(block, start):
+            positive = scores[truth.indices[truth.indptr[column] : truth.indptr[column + 1]], column]
+            yield column, ranked, np.sort(positive)
+
+
+def _reliability(ranked: NDArray[np.float32], positive: NDArray[np.float32]) -> tuple[float, float]:
+    """Expected calibration error and Brier score of one label.
+
+    Args:
+        ranked: (N,) scores, ascending.
+        positive: those of the positive rows, ascending.
+    """
+    rows, wide = ranked.size, ranked.astype(np.float64)
+    # Quantile k of 15 lies at place (N - 1) k / 15 of the sorted scores, between two of them: whole and rest.
+    whole, rest = np.divmod((rows - 1) * np.arange(1, BINS), BINS)
+    lower, upper = wide[whole], wide[np.minimum(whole + 1, rows - 1)]
+    ends = lower + (upper - lower) * (rest / BINS)  # a score at the end of a bin is in that bin
+    inside = np.searchsorted(wide, ends, side="right")
+    hits = np.searchsorted(positive.astype(np.float64), ends, side="right")
+    totals = np.concatenate([[0.0], np.cumsum(wide)])[[0, *inside, rows]]
+    gaps = np.diff(totals) - np.diff([0, *hits, positive.size])
+    # The square of every score, and for a positive 1 - 2 p more: (1 - p) ** 2 in all.
+    brier = (np.einsum("n,n->", wide, wide) + np.sum(1 - 2 * positive.astype(np.float64))) / rows
+    return float(np.abs(gaps).sum() / rows), max(float(brier), 0.0)
+
+
+def _ratio(numerator: NDArray[np.int64], denominator: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Elementwise quotient where 0/0 is 0, as scikit-learn's `zero_division=0`."""
+    return numerator / np.maximum(denominator, 1)
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    """The mean, NaN without the warning where there is nothing to average."""
+    return float(values.mean()) if values.size else math.nan
+
+
+def _or_none(value: float) -> float | None:
+    """JSON has no NaN."""
+    return None if math.isnan(value) else float(value)

@@ -1,0 +1,212 @@
+"""An `Evaluation` as plain text for a terminal, a log file or a pipe. Imports neither torch nor lightning.
+
+Nothing but ASCII is added to the user's own words, so the table survives every terminal and encoding that
+the label names survive.
+"""
+
+import math
+import unicodedata
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flash.text.classification.scores.metrics import PER_LABEL, Evaluation
+
+WIDTH = 80
+SHOW_ALL_UP_TO = 60
+MOST_FREQUENT = 20
+LOWEST_F1 = 10
+JOINERS = "\u200c\u200d"  # invisible, yet part of how words and emoji are written in several scripts
+
+
+def format_table(
+    evaluation: Evaluation, *, title: str, notes: Sequence[str] = (), width: int | None = None
+) -> str:
+    """The overall numbers, then one line per label, then what needs saying about them.
+
+    Up to 60 labels are shown in label order. Of more, the 20 most frequent ones and, of the others that have
+    positives, the 10 with the lowest F1 are, and a line says how to get them all.
+
+    Args:
+        evaluation: what to show; three decimals (the averages of calibration, small as they are, four), "-"
+            where a value is undefined. The column "raw" is there if probabilities before calibration were
+            evaluated too.
+        title: what was evaluated, such as "Validation".
+        notes: sentences to end with.
+        width: the columns to stay within, 80 unless given. Long names are shortened, but never below 12.
+
+    Returns:
+        Lines without trailing spaces, joined by newlines, with none at the end.
+    """
+    width = WIDTH if width is None else width
+    sections = _choose_labels(evaluation)
+    shown = np.concatenate([rows for _, rows in sections])
+    cells = {int(row): _label_cells(evaluation, int(row)) for row in shown}
+    header = ["support", "threshold", "P", "R", "F1", "AP", "AUC", "ECE"]
+    if evaluation.uncalibrated_brier is not None:
+        # One more column, and still 14 for the name of a label within 80.
+        header = ["support", "thresh", *header[2:], "raw"]
+    columns = zip(header, ["", "", *["0.000"] * (len(header) - 2)], *cells.values(), strict=True)
+    widths = [max(map(len, column)) for column in columns]
+    names = {row: _printable(evaluation.labels[row]) for row in cells}
+    room = max(width - sum(widths) - 2 * len(widths), 12)
+    name_width = min(max(map(_display_width, ["micro average", *names.values()])), room)
+    rule = "-" * (name_width + sum(widths) + 2 * len(widths))
+
+    lines = _wrap(f"{_printable(title)}: {_describe(evaluation)}", width)
+    lines += [rule, *_overall(evaluation), "", _line("label", header, name_width, widths), rule]
+    for place, (heading, rows) in enumerate(sections):
+        lines += [""] if place else []
+        lines += [heading] if heading else []
+        lines += [_line(names[int(row)], cells[int(row)], name_width, widths) for row in rows]
+    lines.append(rule)
+    for sentence in [*_remarks(evaluation, len(cells)), *notes]:
+        lines += _wrap(_printable(sentence), width)
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _choose_labels(evaluation: Evaluation) -> list[tuple[str, NDArray[np.intp]]]:
+    """Headings, and the columns to show below each."""
+    count = len(evaluation.labels)
+    if count <= SHOW_ALL_UP_TO:
+        return [("", np.arange(count))]
+    by_support = np.argsort(-evaluation.support, kind="stable")
+    frequent, others = by_support[:MOST_FREQUENT], by_support[MOST_FREQUENT:]
+    others = others[evaluation.support[others] > 0]
+    # Stable again: among equally low F1 values the label with the larger support comes first.
+    lowest = others[np.argsort(evaluation.f1[others], kind="stable")[:LOWEST_F1]]
+    sections = [(f"The {len(frequent)} most frequent labels:", frequent)]
+    if lowest.size:
+        sections.append((f"The {len(lowest)} lowest F1 values of the others:", lowest))
+    return sections
+
+
+def _describe(evaluation: Evaluation) -> str:
+    """How much was evaluated."""
+    one_each = "" if evaluation.multi_label else ", one per row"
+    return f"{_count(evaluation.rows, 'row')}, {_count(len(evaluation.labels), 'label')}{one_each}"
+
+
+def _overall(evaluation: Evaluation) -> list[str]:
+    """The head: averages over labels, and the measures of whole rows."""
+    micro = [_number(getattr(evaluation, f"micro_{name}")) for name in PER_LABEL[:3]]
+    macro = [_number(getattr(evaluation, f"macro_{name}")) for name in PER_LABEL[:5]]
+    return [
+        _line("", ["precision", "recall", "F1"], 13, [9, 7, 7]),
+        _line("micro average", micro, 13, [9, 7, 7]),
+        _line("macro average", macro[:3], 13, [9, 7, 7]),
+        "",
+        f"macro average precision (mAP)  {macro[3]:>5}   subset accuracy  {evaluation.subset_accuracy:.3f}",
+        f"macro ROC AUC                  {macro[4]:>5}   Hamming loss     {evaluation.hamming_loss:.3f}",
+        f"macro expected calibration error (ECE)  {_compared(evaluation, 'expected_calibration_error')}",
+        f"macro Brier score                       {_compared(evaluation, 'brier')}",
+    ]
+
+
+def _compared(evaluation: Evaluation, name: str) -> str:
+    """A macro average, and where known what it was before calibration."""
+    after, before = (getattr(evaluation, f"macro_{kind}{name}") for kind in ("", "uncalibrated_"))
+    if math.isnan(after):
+        return "     -"
+    return f"{after:.4f}" + ("" if math.isnan(before) else f" ({before:.4f} before calibration)")
+
+
+def _label_cells(evaluation: Evaluation, row: int) -> list[str]:
+    """The numbers of one label as text."""
+    threshold = float(evaluation.thresholds[row])
+    shown = _number(threshold) if evaluation.multi_label else "argmax"
+    if 0 < threshold < 0.0005:
+        shown = "<0.001"  # 0.000 would read as "always"
+    names = [*PER_LABEL[:5], "expected_calibration_error"]
+    if evaluation.uncalibrated_brier is not None:
+        names.append("uncalibrated_expected_calibration_error")
+    values = [_number(float(evaluation.label_values(name)[row])) for name in names]
+    return [f"{evaluation.support[row]:,}", shown, *values]
+
+
+def _remarks(evaluation: Evaluation, shown: int) -> list[str]:
+    """Sentences about the last columns, and about labels that are not shown, or not fully."""
+    raw = "" if evaluation.uncalibrated_brier is None else "; raw: uncalibrated"
+    sentences = [f"ECE: gap between probability and how often it comes true{raw}."]
+    hidden = len(evaluation.labels) - shown
+    if hidden:
+        sentences.append(
+            f"{hidden:,} more {'label is' if hidden == 1 else 'labels are'} not shown; all are in "
+            "`flash evaluate MODEL FILE --json` and in Python's `evaluation.to_dict()`."
+        )
+    for names, what, where in (
+        (evaluation.without_positives, "positive", "the macro averages"),
+        (evaluation.without_negatives, "negative", "the macro ROC AUC"),
+    ):
+        if names:
+            listed = ", ".join(_shorten(_printable(name), 30) for name in names[:5])
+            more = f" and {len(names) - 5:,} more" if len(names) > 5 else ""
+            sentences.append(
+                f"{_count(len(names), 'label')} {'has' if len(names) == 1 else 'have'} no {what} rows here "
+                f"({listed}{more}): shown with -, left out of {where}."
+            )
+    return sentences
+
+
+def _line(name: str, cells: Iterable[str], name_width: int, widths: Iterable[int]) -> str:
+    """A name, left-aligned by the columns it takes on a terminal, and right-aligned cells."""
+    name = _shorten(name, name_width)
+    numbers = (f"  {cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
+    return name + " " * (name_width - _display_width(name)) + "".join(numbers)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def _number(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.3f}"
+
+
+def _printable(text: str) -> str:
+    """Text that keeps to its line: newlines, control and direction marks as escapes."""
+    if text.isprintable():
+        return text
+    return "".join(
+        mark if mark.isprintable() or mark in JOINERS else mark.encode("unicode_escape").decode("ascii")
+        for mark in text
+    )
+
+
+def _display_width(text: str) -> int:
+    """The terminal columns a text takes: two for East Asian wide characters, none for combining marks."""
+    if text.isascii():
+        return len(text)
+    return sum(_mark_width(mark) for mark in text)
+
+
+def _mark_width(mark: str) -> int:
+    if mark in JOINERS or unicodedata.category(mark) in ("Mn", "Me"):
+        return 0
+    return 2 if unicodedata.east_asian_width(mark) in ("W", "F") else 1
+
+
+def _shorten(text: str, width: int) -> str:
+    """At most `width` columns; what does not fit gives way to three dots."""
+    if _display_width(text) <= width:
+        return text
+    kept, used = "", 3
+    for mark in text:
+        used += _mark_width(mark)
+        if used > width:
+            break
+        kept += mark
+    return kept.rstrip() + "..."
+
+
+def _wrap(text: str, width: int) -> list[str]:
+    """Lines of at most `width` columns where the words allow it: a path stays whole to be copied."""
+    lines = [""]
+    for word in text.split(" "):
+        longer = f"{lines[-1]} {word}" if lines[-1] else word
+        if lines[-1] and _display_width(longer) > width:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return lines

@@ -1,0 +1,352 @@
+"""Per-label thresholds, chosen for an objective on scores of rows that the model was not trained on.
+
+Method. One threshold per label, each at its label's best F1, wins macro-F1 where there are many positives; where there
+are few it follows noise, and the false positives of rare labels ruin micro-F1 (Yang 2001; Fan & Lin 2007). So:
+
+1. A label's hits at a cut are a mix: what was observed, with weight n / (n + 300) for n positives, and what its
+   calibrated probabilities expect. Expectations alone give half the best F1 (Lipton et al. 2014); a label with few
+   positives is close to that, one with thousands is at its own optimum.
+2. The cut is the best in a weighted sum of the label's share in macro-F1 and, to first order, the change of micro-F1
+   relative to the global threshold. This is what stops a rare label from being applied to many rows.
+3. The answer moves from there towards the global threshold, in logits.
+4. The weight in 2 and the way back in 3 are chosen by cross-validation over rows. A setting counts if micro-F1,
+   two standard errors below its estimate, loses at most 0.005, and macro-F1 gains more than one standard error.
+   Among those the best gain in macro-F1 plus twice that in micro-F1 is taken; if there are none, the global threshold.
+
+Cuts lie on a grid in logits, so that one pass over the scores is enough for all of it. With F-beta in place of F1
+all of this stays the same. A required precision or recall is looked for in a label's own scores, with every cut between
+them: it counts as met where the lower end of Wilson's interval (1927) meets it.
+
+Sources: Yang, "A study of thresholding strategies for text categorization" (SIGIR 2001); Fan & Lin, "A study on
+threshold selection for multi-label classification" (2007); Lipton, Elkan & Naryanaswamy, "Optimal thresholding of
+classifiers to maximize F1 measure" (ECML 2014); Wilson, "Probable inference" (JASA 1927).
+
+Imports neither torch nor lightning.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import csc_array
+
+from flash.core.errors import FlashError, unknown_name
+from flash.text.classification.scores.thresholds import (
+    BLOCK_CELLS,
+    check_arrays,
+    column_of_each,
+    tune_threshold,
+)
+
+Objective: TypeAlias = str | Sequence[str] | Mapping[str, str]
+Floats: TypeAlias = NDArray[np.float64]
+Indices: TypeAlias = NDArray[np.int64]
+
+DEFAULT_OBJECTIVE = "macro_f1"
+EXAMPLES = ("macro_f1", "micro_f1", "macro_f2", "macro_f0.5", "precision>=0.9", "recall>=0.9")
+NUMBER = r"(\d+(?:\.\d*)?|\.\d+)"
+F_SCORE = re.compile(rf"(macro|micro)_f{NUMBER}")
+REQUIREMENT = re.compile(rf"(precision|recall)\s*>=\s*{NUMBER}")
+
+# 0 and then steps of 0.05 in logits: far finer than what rows can tell apart, and coarse enough to count once.
+CUTS = np.append(0, 1 / (1 + np.exp(-np.linspace(-12, 12, 481)))).astype(np.float32)
+FOLDS = 5
+PRIOR_POSITIVES = 300  # positives at which a label's own hits weigh as much as the expected ones
+MICRO_WEIGHTS = (0.05, 0.1, 0.2, 0.35, 0.5, 0.7)
+STEPS = (0.25, 0.5, 0.75, 1.0)  # from the global threshold to the label's own
+MOST_MICRO_LOSS = 0.005
+# Standard errors for a required value. Precision has more: it is looked for among many cuts, of which the luckiest shows.
+WIDTHS = {"precision": 1.645, "recall": 1.0}
+
+
+@dataclass(frozen=True)
+class ThresholdChoice:
+    """Thresholds, and what they were chosen for.
+
+    Attributes:
+        thresholds: (L,) float32 in [0, 1], for `outputs.applies`.
+        global_threshold: the single threshold with the best micro-F1 on the same rows.
+        objectives: each label's objective.
+        unmet: columns whose required precision or recall could not be shown on these rows. They have the cut that
+            comes closest (the highest lower bound of precision; all positives found), or the global threshold
+            where there is no positive row.
+    """
+
+    thresholds: NDArray[np.float32]
+    global_threshold: float
+    objectives: tuple[str, ...]
+    unmet: tuple[int, ...] = ()
+
+    def unmet_sentence(self, labels: Sequence[str]) -> str:
+        """What a user is told about `unmet`; empty where there is nothing to tell."""
+        if not self.unmet:
+            return ""
+        shown = ", ".join(f"{self.objectives[column]} for {labels[column]!r}" for column in self.unmet[:5])
+        more = f" and {len(self.unmet) - 5} more" if len(self.unmet) > 5 else ""
+        return (
+            f"the rows for tuning cannot show {shown}{more}; the closest threshold was taken there "
+            "(too few positive rows, or scores that do not separate them: ask for less or label more rows)"
+        )
+
+
+@dataclass(frozen=True)
+class Goal:
+    """An objective as read: `kind` macro or micro with beta, precision or recall with the required value."""
+
+    kind: str
+    value: float
+
+
+def parse_objective(objective: Objective, labels: Sequence[str]) -> tuple[str, ...]:
+    """Each label's objective, in label order.
+
+    Args:
+        objective: one for all labels: "macro_f1", "micro_f1", the same with another beta ("macro_f2",
+            "micro_f0.5"), "precision>=0.9", "recall>=0.9"; a list of them in label order; or a dict by label name,
+            where a label it lacks has "macro_f1".
+        labels: the L names in order.
+
+    Raises:
+        FlashError: an unknown objective or label, or another number of objectives than labels.
+    """
+    if isinstance(objective, Mapping):
+        strangers = [str(label) for label in objective if label not in set(labels)]
+        if strangers:
+            raise FlashError(unknown_name("label", strangers[0], labels))
+        objective = [objective.get(label, DEFAULT_OBJECTIVE) for label in labels]
+    texts = _one_per_label(objective, len(labels))
+    for text in set(texts):
+        _read(text)
+    return texts
+
+
+def choose_thresholds(
+    probabilities: ArrayLike,
+    targets: Any,
+    objective: str | Sequence[str] = DEFAULT_OBJECTIVE,
+    *,
+    seed: int = 0,
+) -> ThresholdChoice:
+    """Thresholds for an objective; see the module's method.
+
+    "macro_f1" never costs much micro-F1: it is the global threshold where the rows do not show that labels of
+    their own are better. "micro_f1" is one threshold for all labels: own ones were not better on unseen rows.
+
+    Args:
+        probabilities: (N, L), in [0, 1], calibrated, of rows the model was not trained on (out-of-fold or validation).
+        targets: (N, L), sparse or dense, in [0, 1]; positive from 0.5.
+        objective: one for all labels or one per label, as `parse_objective` takes and gives them.
+        seed: of the folds. The same rows and seed give the same answer.
+
+    Raises:
+        FlashError: the shapes differ, a value is not finite or outside [0, 1], or an unknown objective.
+    """
+    scores, truth = check_arrays(probabilities, targets)
+    texts = _one_per_label(objective, scores.shape[1])
+    goals = {text: _read(text) for text in dict.fromkeys(texts)}
+    single = tune_threshold(scores, truth)
+    chosen = np.full(scores.shape[1], single, np.float32)
+    unmet: list[int] = []
+    counts: Floats | None = None
+    for text, goal in goals.items():
+        columns = np.flatnonzero([own == text for own in texts])
+        if goal.kind in ("precision", "recall"):
+            unmet += _require(chosen, columns, scores, truth, goal)
+        elif truth.nnz and goal != Goal("micro", 1):
+            counts = _count_folds(scores, truth, seed) if counts is None else counts
+            chosen[columns] = _tune(counts, goal, single)[columns]
+    return ThresholdChoice(chosen, single, texts, tuple(sorted(unmet)))
+
+
+def _one_per_label(objective: Any, labels: int) -> tuple[str, ...]:
+    """One objective for all, or a sequence of them, as a tuple with one per label."""
+    if isinstance(objective, str):
+        _read(objective)  # also where there is no label
+        return (objective,) * labels
+    if not isinstance(objective, Sequence) or isinstance(objective, bytes):
+        raise FlashError(
+            f"objective={objective!r} is not understood; expected one such as {EXAMPLES[0]!r}, a list with one per "
+            "label, or a dict by label"
+        )
+    if len(objective) != labels:
+        raise FlashError(f"objective has {len(objective)} values for {labels} labels; expected one per label")
+    return tuple(objective)
+
+
+def _read(text: Any) -> Goal:
+    """An objective's kind and number."""
+    score = F_SCORE.fullmatch(text) if isinstance(text, str) else None
+    need = REQUIREMENT.fullmatch(text) if isinstance(text, str) else None
+    found = score or need
+    if found is None:
+        raise FlashError(unknown_name("objective", str(text), EXAMPLES))
+    goal = Goal(found[1], float(found[2]))
+    if need and not 0 < goal.value <= 1:
+        raise FlashError(
+            f"objective {text!r} asks for a {goal.kind} of {goal.value:g}; expected one in (0, 1]"
+        )
+    if score and not 0.01 <= goal.value <= 100:
+        raise FlashError(
+            f"objective {text!r} has beta {goal.value:g}; expected one in [0.01, 100], such as 1"
+        )
+    return goal
+
+
+def _count_folds(scores: NDArray[np.float32], truth: csc_array, seed: int) -> Floats:
+    """(3, folds, L, cuts): rows reaching each cut, the positive ones, and the sum of their probabilities."""
+    rows, labels = scores.shape
+    fold = np.random.default_rng(seed).permutation(rows) % FOLDS
+    size = labels * CUTS.size
+    counts = np.zeros((3, FOLDS, size))
+    columns = np.arange(labels) * CUTS.size
+    for number in range(FOLDS):
+        members = np.flatnonzero(fold == number)
+        step = max(1, BLOCK_CELLS // labels)
+        for start in range(0, members.size, step):
+            block = scores[members[start : start + step]]
+            places = (np.searchsorted(CUTS, block, side="right") - 1 + columns).ravel()
+            counts[0, number] += np.bincount(places, minlength=size)
+            counts[2, number] += np.bincount(places, block.ravel(), minlength=size)
+    of_each = column_of_each(truth)
+    places = np.searchsorted(CUTS, scores[truth.indices, of_each], side="right") - 1 + columns[of_each]
+    places += fold[truth.indices] * size
+    counts[1] = np.bincount(places, minlength=FOLDS * size).reshape(FOLDS, size)
+    counts = counts.reshape(3, FOLDS, labels, CUTS.size)
+    reaching: Floats = np.cumsum(counts[..., ::-1], axis=-1, out=counts[..., ::-1])[..., ::-1]
+    return reaching
+
+
+def _tune(counts: Floats, goal: Goal, single: float) -> NDArray[np.float32]:
+    """The (L,) thresholds for an F-beta, from (3, folds, L, cuts) counts with at least one positive."""
+    whole = counts.sum(axis=1)
+    squared = goal.value**2
+    base, _ = _global_cut(whole, squared)
+    fallback = np.float32(single) if goal.value == 1 else CUTS[base]
+    if goal.kind == "micro":
+        return np.full(counts.shape[2], fallback)
+    best = _cross_validate(counts, squared)
+    if best is None:
+        return np.full(counts.shape[2], fallback)
+    cuts = _settings(whole, squared)[best]
+    return np.where(cuts == base, fallback, CUTS[cuts])
+
+
+def _global_cut(counts: Floats, squared: float) -> tuple[int, float]:
+    """The cut with the best micro-F-beta for (3, L, cuts) counts, and that F-beta."""
+    predicted, hits = counts[0].sum(axis=0), counts[1].sum(axis=0)
+    scores = (1 + squared) * hits / np.maximum(predicted + squared * hits[0], 1e-9)
+    best = int(scores.argmax())
+    return best, float(scores[best])
+
+
+def _settings(counts: Floats, squared: float) -> Indices:
+    """The (settings, L) cuts that each weight and step choose for (3, L, cuts) counts."""
+    predicted, hits, expected = counts
+    positives = hits[:, :1]
+    own = positives / (positives + PRIOR_POSITIVES)
+    likely = own * hits + (1 - own) * expected  # at the first cut, which all rows reach: the positives
+    base, level = _global_cut(counts, squared)
+    score = (1 + squared) * likely / np.maximum(predicted + squared * likely[:, :1], 1e-9)
+    macro = score / max(1, np.count_nonzero(positives))
+    size = predicted[:, base].sum() + squared * positives.sum()
+    micro = ((1 + squared) * likely - level * predicted) / max(size, 1e-9)
+    chosen = []
+    for weight in MICRO_WEIGHTS:
+        worth = (1 - weight) * macro + weight * micro
+        cuts = worth.argmax(axis=1)  # in a gap between two scores all cuts are equal: the lowest finds more
+        cuts = np.where(positives[:, 0] > 0, cuts, base)
+        chosen += [base + np.rint(step * (cuts - base)).astype(np.int64) for step in STEPS]
+    return np.stack(chosen)
+
+
+def _cross_validate(counts: Floats, squared: float) -> int | None:
+    """The setting whose cuts, chosen on the other folds, do best on each fold; None for the global threshold."""
+    whole = counts.sum(axis=1)
+    columns = np.arange(counts.shape[2])
+    own: Any = 0  # rows reaching the cut and hits among them, (2, settings, L)
+    single: Any = 0  # the same for the global cut, (2, 1, L)
+    moved: Any = 0  # decisions in which the two differ, and positives among them
+    for number in range(FOLDS):
+        others, here = whole - counts[:, number], counts[:2, number]
+        base, _ = _global_cut(others, squared)
+        with_own = here[:, columns, _settings(others, squared)]
+        with_single = here[:, None, :, base]
+        own, single = own + with_own, single + with_single
+        moved = moved + np.abs(with_own - with_single)
+    return _best_setting(own, single, moved, whole[1, :, 0], squared)
+
+
+def _best_setting(
+    own: Floats, single: Floats, moved: Floats, positives: Floats, squared: float
+) -> int | None:
+    """Step 4 of the method, from the out-of-fold counts of `_cross_validate`."""
+    has = positives > 0
+    (own_rows, own_hits), (rows, hits), (moves, hit_moves) = own[..., has], single[..., has], moved[..., has]
+    gain = 1 + squared
+    # A label without positives keeps the global cut, whose false positives count in micro-F-beta all the same.
+    alone = single[0, 0, ~has].sum()
+    sizes, own_sizes = rows + squared * positives[has], own_rows + squared * positives[has]
+    size = sizes.sum() + alone
+    level = gain * hits.sum() / size
+    micro = gain * own_hits.sum(axis=1) / (own_sizes.sum(axis=1) + alone) - level
+    # A moved positive changes the F-beta by (gain - F) / size, another one by F / size, each to first order.
+    variance = (gain - level) ** 2 * hit_moves + level**2 * (moves - hit_moves)
+    micro_error = np.sqrt(variance.sum(axis=1)) / size
+    levels = gain * hits / sizes
+    macro = (gain * own_hits / own_sizes - levels).mean(axis=1)
+    variances = (gain - levels) ** 2 * hit_moves + levels**2 * (moves - hit_moves)
+    macro_error = np.sqrt((variances / np.maximum(sizes, own_sizes) ** 2).sum(axis=1)) / has.sum()
+    allowed = (micro - 2 * micro_error >= -MOST_MICRO_LOSS) & (macro > macro_error)
+    worth = np.where(
+        allowed, np.round(macro + 2 * micro, 9), 0
+    )  # rounded: equals stay equals in any label order
+    best = int(worth.argmax())
+    return best if worth[best] > 0 else None
+
+
+def _require(
+    chosen: NDArray[np.float32], columns: Indices, scores: NDArray[np.float32], truth: csc_array, goal: Goal
+) -> list[int]:
+    """Set the columns' thresholds for a required precision or recall; answer those that cannot show it."""
+    unmet = []
+    for column in columns.tolist():
+        rows = truth.indices[truth.indptr[column] : truth.indptr[column + 1]]
+        met = False
+        if rows.size:
+            chosen[column], met = _requirement_cut(
+                np.sort(scores[:, column]), np.sort(scores[rows, column]), goal
+            )
+        if not met:
+            unmet.append(column)
+    return unmet
+
+
+def _requirement_cut(
+    scores: NDArray[np.float32], positive: NDArray[np.float32], goal: Goal
+) -> tuple[np.float32, bool]:
+    """The threshold for one label, and whether it meets the goal; both arrays ascend, `positive` is not empty."""
+    cuts = np.unique(positive)  # to go on past negatives alone is never better
+    place = np.searchsorted(scores, cuts, side="left")
+    reaching = scores.size - place
+    hits = positive.size - np.searchsorted(positive, cuts, side="left")
+    trials = reaching if goal.kind == "precision" else np.full(cuts.size, positive.size)
+    bound = _wilson_lower(hits, trials, WIDTHS[goal.kind])
+    met = np.flatnonzero(bound >= goal.value)
+    if goal.kind == "precision":
+        best = met[0] if met.size else bound.argmax()  # the lowest has the best recall
+    else:
+        best = met[(hits / reaching)[met].argmax()] if met.size else 0
+    below = scores[place[best] - 1] if place[best] else np.float32(0)
+    middle = np.float32((float(below) + float(cuts[best])) / 2)
+    return (middle if middle > below else cuts[best]), bool(met.size)
+
+
+def _wilson_lower(hits: Indices, trials: Indices, width: float) -> Floats:
+    """The lower end of Wilson's interval for hits of trials, `width` standard errors wide."""
+    share, squared = hits / trials, width**2
+    spread = width * np.sqrt(share * (1 - share) / trials + squared / (4 * trials**2))
+    lower: Floats = (share + squared / (2 * trials) - spread) / (1 + squared / trials)
+    return lower

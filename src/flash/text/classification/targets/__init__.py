@@ -1,0 +1,1 @@
+"""What target columns mean: formats, label sets, multi-hot arrays, stratified splits."""

@@ -1,0 +1,363 @@
+"""What a target column means: its structure becomes a `TargetFormat`, which `encoding` follows.
+
+The format is decided once, from train (without train: from val, then test), and the other splits follow it.
+The *structure* and the arguments decide, before values do, so nothing flips because each row of a file
+happens to carry exactly one label. The first line that fits holds:
+
+| target_fields and column                      | format      | meaning of a row                             |
+|-----------------------------------------------|-------------|----------------------------------------------|
+| several columns, or a list of one with        | `columns`   | multi-label; 0/1, 0.0/1.0, true/false, or a  |
+| `multi_label=True`                            |             | soft value in [0, 1]; columns name the labels|
+| one column of 0/1, true/false or fractions    | `columns`   | the same: the column names the only label    |
+| with `multi_label=True`, unless `labels=` or  |             |                                              |
+| `num_classes=` name others                    |             |                                              |
+| lists of fractions or of true/false; lists of | `vectors`   | multi-label; one value in [0, 1] a label, in |
+| one fixed size (an (N, L) array)              |             | the order of `labels=`, else named 0 ... L-1 |
+| lists of whole numbers that all have one      | `vectors`   | the same (as indices, each row of three or   |
+| length (L, where known), only 0 and 1         |             | more would repeat one)                       |
+| lists of whole numbers                        | `lists`     | multi-label; class indices, which need       |
+|                                               |             | `labels=` or `num_classes=`                  |
+| lists of text                                 | `lists`     | multi-label; label names                     |
+| text with `label_delimiter=`, or with         | `delimited` | multi-label; names between delimiters, a     |
+| `multi_label=True`, or any value has a comma  |             | comma unless given; `"a, b",c` are two names |
+| text, whole numbers, true/false               | `single`    | one name or class index; with                |
+|                                               |             | `multi_label=True` a label set of one        |
+
+Lists that could be either vectors or indices (two labels and every list `[0, 1]` or `[1, 0]`; one label and
+every list `[0]`) are an error that says how to tell. `multi_label=False` makes any format single-label, and
+each row must then have exactly one label. Whole numbers, also in text, are positions in `labels=` unless a
+label is itself a whole number; without `labels=` they are names. Empty pieces between delimiters are no
+labels. Lists of 0 and 1 whose width is not the number of labels, and text that another delimiter than the
+comma seems to separate, are errors too: read as indices or as one long name, they would be silently wrong.
+
+Imports nothing of the project but errors, labels, readers and the wording of mistakes; neither torch nor
+lightning.
+"""
+
+import re
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import TypeAlias
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from flash.core.errors import DataError, unknown_name
+from flash.text.classification.reading.mistakes import count_rows, some_of
+from flash.text.classification.reading.source import Source, plain_column
+from flash.text.classification.targets.labels import (
+    Kind,
+    LabelSet,
+    is_list,
+    is_text,
+    natural_key,
+    no_nulls,
+    pieces_of,
+)
+
+Fields: TypeAlias = str | Sequence[str]
+
+WHOLE_NUMBER = r"^[+-]?[0-9]+$"
+YES_OR_NO = ("0", "1", "0.0", "1.0", "false", "true")
+MISSING_VALUES = ("None", "nan", "NaN", "null", "<NA>")  # as tools write them into cells of text
+
+
+@dataclass(frozen=True)
+class TargetFormat:
+    """How the target columns of every split are read.
+
+    Attributes:
+        kind: one of the formats in the table above.
+        label_set: the labels in order.
+        delimiter: what stands between the names of a `delimited` cell.
+        by_position: whether values are positions in the label set instead of names.
+    """
+
+    kind: Kind
+    label_set: LabelSet
+    delimiter: str | None = None
+    by_position: bool = False
+
+
+def infer_format(
+    source: Source,
+    target_fields: Fields,
+    *,
+    multi_label: bool | None = None,
+    label_delimiter: str | None = None,
+    labels: Sequence[str] | None = None,
+    num_classes: int | None = None,
+) -> TargetFormat:
+    """Decide the format by the table above, and the labels: `labels`, or those of `source` in natural order.
+
+    Args:
+        source: the table that decides, normally train.
+        target_fields: a column, or a list of columns.
+        multi_label: None to let the structure decide.
+        label_delimiter: separates the names in a cell of text.
+        labels: the names in order; None to take them from `source`.
+        num_classes: their number, where it is known without names.
+
+    Raises:
+        DataError: arguments that contradict each other or the column, an ambiguous column, no label at all.
+    """
+    fields = [target_fields] if isinstance(target_fields, str) else list(target_fields)
+    given = _given_labels(source, fields, labels, num_classes)
+    _check_delimiter(label_delimiter, len(fields), multi_label)
+    column = plain_column(source, fields[0])
+    field = fields[0]
+    one_of_many = not isinstance(target_fields, str) and multi_label and label_delimiter is None
+    if len(fields) > 1 or (one_of_many and not is_list(column.type)):
+        return TargetFormat("columns", LabelSet(_column_labels(fields, given), multi_label is not False))
+    own_name = given in (None, (field,)) or (labels is None and num_classes == 1)
+    if multi_label and label_delimiter is None and own_name and _says_whether(column):
+        return TargetFormat("columns", LabelSet((field,), True))
+    no_nulls(source, field, column)
+    kind = _kind_of(source, field, column, multi_label, label_delimiter, len(given) if given else None)
+    multi = kind != "single" if multi_label is None else multi_label
+    if kind == "vectors":
+        length = len(given) if given else _usual_length(column)
+        return TargetFormat(kind, LabelSet(given or tuple(map(str, range(length))), multi))
+    delimiter = (label_delimiter or ",") if kind == "delimited" else None
+    _, values = pieces_of(source, field, column, kind, delimiter)
+    integers = pa.types.is_integer(values.type)
+    whole = integers or (len(values) > 0 and _all_match(values, WHOLE_NUMBER))
+    if given and (labels is not None or field in source.class_names):
+        # The names of a ClassLabel come with positions; a user's names may be numbers themselves.
+        by_position = field in source.class_names or not any(re.match(WHOLE_NUMBER, name) for name in given)
+        return TargetFormat(kind, LabelSet(given, multi), delimiter, by_position=whole and by_position)
+    if kind == "lists" and integers and not given:
+        raise DataError(
+            f"{source.name}: column {field!r} holds lists of class indices, and how many classes there are "
+            "is not known; pass labels=[...] or num_classes="
+        )
+    if is_text(column.type) and label_delimiter is None and multi_label is not False:
+        _no_other_delimiter(source, field, column, kind)
+    names = given if given and integers else _found_labels(source, field, values, given)
+    _warn_of_odd_names(source, field, names)
+    return TargetFormat(kind, LabelSet(names, multi), delimiter)
+
+
+# ------------------------------------------------------------------------------------ the structure
+
+
+def _says_whether(column: pa.Array) -> bool:
+    """Whether a column holds nothing but 0/1, true/false or fractions, and so says whether a label applies."""
+    if is_text(column.type):
+        cells = pc.unique(pc.ascii_lower(pc.utf8_trim_whitespace(column))).to_pylist()
+        return set(cells) & set(YES_OR_NO) != set() and set(cells) <= {*YES_OR_NO, "", None}
+    if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
+        return bool(pa.types.is_boolean(column.type))
+    ends = pc.min_max(column).as_py()
+    return ends["min"] is not None and ends["min"] >= 0 and ends["max"] <= 1
+
+
+def _kind_of(
+    source: Source,
+    field: str,
+    column: pa.Array,
+    multi_label: bool | None,
+    delimiter: str | None,
+    known: int | None,
+) -> Kind:
+    if is_list(column.type):
+        if delimiter is not None:
+            raise DataError(
+                f"{source.name}: column {field!r} holds lists; leave label_delimiter={delimiter!r} out"
+            )
+        return _kind_of_lists(source, field, column, known)
+    if is_text(column.type):
+        if delimiter is not None or multi_label:
+            return "delimited"
+        commas = multi_label is None and pc.any(pc.match_substring(column, ",")).as_py()
+        return "delimited" if commas else "single"
+    if delimiter is not None:
+        raise DataError(
+            f"{source.name}: column {field!r} holds {column.type}, which label_delimiter={delimiter!r} "
+            "cannot split; leave it out"
+        )
+    return "single"
+
+
+def _kind_of_lists(source: Source, field: str, column: pa.Array, known: int | None) -> Kind:
+    inner = column.type.value_type
+    if is_text(inner) or pa.types.is_null(inner):
+        return "lists"
+    if pa.types.is_boolean(inner) or pa.types.is_floating(inner) or pa.types.is_decimal(inner):
+        return "vectors"
+    if not pa.types.is_integer(inner):
+        raise DataError(
+            f"{source.name}: column {field!r} holds {column.type}; expected lists of names or of numbers"
+        )
+    if pa.types.is_fixed_size_list(column.type):
+        return "vectors"
+    lengths = pc.unique(pc.list_value_length(column)).to_pylist()
+    flat = pc.min_max(pc.list_flatten(column)).as_py()
+    length = known or lengths[0]
+    if flat["min"] is None or flat["min"] < 0 or flat["max"] > 1:
+        return "lists"
+    if lengths != [length]:
+        _no_misfit_vectors(source, field, column, lengths, known)
+        return "lists"
+    rows = np.asarray(pc.list_flatten(column)).reshape(-1, length)
+    if length == 1:
+        indices_too = known is None or not rows.any()
+    else:
+        indices_too = length == 2 and bool((rows.sum(axis=1) == 1).all())
+    if indices_too:
+        raise DataError(
+            f"{source.name}: the lists in column {field!r} can be class indices or 0/1 vectors of {length} "
+            f"label{'s' * (length > 1)} ({source.where(0)}: {column[0].as_py()}); pass names instead of "
+            f"indices, or vectors as fractions such as [0.0, 1.0] ({source.counting})"
+        )
+    return "vectors"
+
+
+def _no_misfit_vectors(
+    source: Source, field: str, column: pa.Array, lengths: list[int], known: int | None
+) -> None:
+    """Lists of 0 and 1 that would be vectors but for their width must not silently become indices 0 and 1."""
+    values, parents = pc.list_flatten(column), pc.list_parent_indices(column)
+    if values.null_count:
+        return  # reading them as indices will name the rows
+    cells, counts = np.unique(
+        np.asarray(parents).astype(np.int64) * 2 + np.asarray(values), return_counts=True
+    )
+    repeats = cells[counts > 1] // 2
+    if len(lengths) == 1 and lengths[0] > 1:
+        row, shape = 0, f"each target in column {field!r} is a list of {lengths[0]} numbers 0 or 1"
+    elif len(repeats):
+        row, shape = int(repeats[0]), f"column {field!r} holds lists of 0 and 1 of several lengths"
+    else:
+        return
+    labels, width = "", "as many values in each row"
+    if known:
+        labels = f", but there are {known:,} labels" if known > 1 else ", but there is 1 label"
+        width = f"{known:,} value{'s' * (known > 1)} a row"
+    raise DataError(
+        f"{source.name}: {shape}{labels} ({source.where(row)}: {column[row].as_py()}); write {width}, one a "
+        f"label, or, if these are class indices, names instead of them ({source.counting})"
+    )
+
+
+def _no_other_delimiter(source: Source, field: str, column: pa.Array, kind: Kind) -> None:
+    """Cells such as `threat|toxic` beside `toxic` and `threat` are no names, whatever the structure says."""
+    if kind == "delimited" and pc.any(pc.match_substring(column, ",")).as_py():
+        return
+    for delimiter in (";", "|"):
+        held = pc.sum(pc.match_substring(column, delimiter)).as_py()
+        if not held:
+            continue
+        cells = {cell.strip() for cell in pc.unique(column).to_pylist()}
+        empty = kind == "single" and "" in cells  # this format has no row without a label
+        cells.discard("")
+        parts = [[part.strip() for part in cell.split(delimiter) if part.strip()] for cell in cells]
+        alone = any(len(cell) > 1 and cells.issuperset(cell) for cell in parts)
+        if empty or alone or len(set(chain.from_iterable(parts))) < len(cells):
+            otherwise = "label_delimiter=','" if kind == "delimited" else "multi_label=False"
+            raise DataError(
+                f"{source.name}: column {field!r} holds {delimiter!r} in {count_rows(held, 'row')}: pass "
+                f"label_delimiter={delimiter!r} if it separates labels, or {otherwise} if names hold it"
+            )
+
+
+def _usual_length(column: pa.Array) -> int:
+    lengths = pc.mode(pc.list_value_length(column))
+    return int(lengths[0]["mode"].as_py())
+
+
+# --------------------------------------------------------------------------------------- the labels
+
+
+def _check_delimiter(delimiter: str | None, fields: int, multi_label: bool | None) -> None:
+    reasons = {
+        "it is empty": delimiter == "",
+        "there are several target columns": fields > 1,
+        "multi_label=False": multi_label is False,
+    }
+    if delimiter is not None and any(reasons.values()):
+        reason = next(words for words, holds in reasons.items() if holds)
+        raise DataError(f"label_delimiter={delimiter!r} cannot be used: {reason}; leave one of them out")
+
+
+def _given_labels(
+    source: Source, fields: list[str], labels: Sequence[str] | None, num_classes: int | None
+) -> tuple[str, ...] | None:
+    if isinstance(labels, str):
+        raise DataError(f"labels={labels!r} is one text; pass a list of names: labels=[{labels!r}, ...]")
+    if num_classes is not None and (isinstance(num_classes, bool) or num_classes < 1):
+        raise DataError(
+            f"num_classes={num_classes!r} is not a number of labels; pass a whole number of at least 1"
+        )
+    classes = source.class_names.get(fields[0]) if len(fields) == 1 else None
+    names = classes if labels is None else tuple(labels)
+    if classes is not None and names != classes:
+        raise DataError(
+            f"{source.name}: column {fields[0]!r} has the classes {some_of(list(classes))}, and labels= are "
+            "others or in another order; leave labels= out"
+        )
+    if names is None:
+        return None if num_classes is None or len(fields) > 1 else tuple(map(str, range(num_classes)))
+    if num_classes not in (None, len(names)):
+        raise DataError(
+            f"there are {len(names)} labels, but num_classes={num_classes}; leave num_classes out"
+        )
+    return LabelSet(names, multi_label=True).names
+
+
+def _column_labels(fields: list[str], given: tuple[str, ...] | None) -> tuple[str, ...]:
+    if given is None or set(given) == set(fields):
+        return given or tuple(fields)
+    missing = [name for name in fields if name not in given]
+    unknown = [name for name in given if name not in fields]
+    name = (
+        unknown_name("label", unknown[0], fields)
+        if unknown
+        else (f"labels= lacks the target column {missing[0]!r}")
+    )
+    raise DataError(f"{name}; with several target columns labels= may only put their names in another order")
+
+
+def _found_labels(
+    source: Source, field: str, values: pa.Array, numbered: tuple[str, ...] | None
+) -> tuple[str, ...]:
+    """The names in the column; with num_classes=, the `numbered` ones where they cover these."""
+    names = pc.unique(values.cast(pa.large_string())).to_pylist()
+    if not names:
+        raise DataError(
+            f"{source.name}: no row has a label in column {field!r}; pass labels=[...] or another column"
+        )
+    if numbered and set(names) <= set(numbered):
+        return numbered  # it counts the classes that no row has, too
+    if numbered and len(names) != len(numbered):
+        raise DataError(
+            f"{source.name}: column {field!r} has {len(names):,} labels, but num_classes={len(numbered)}"
+        )
+    return tuple(sorted(names, key=natural_key))
+
+
+def _warn_of_odd_names(source: Source, field: str, names: tuple[str, ...]) -> None:
+    """Names that are one name written in several ways, or that stand for no value at all."""
+    spellings: dict[str, list[str]] = {}
+    for name in names:
+        spellings.setdefault(" ".join(name.casefold().split()), []).append(name)
+    alike = ["/".join(map(repr, same)) for same in spellings.values() if len(same) > 1]
+    missing = [repr(name) for name in names if name in MISSING_VALUES]
+    found = []
+    if alike:
+        found.append(f"labels differ only by case or spaces: {some_of(alike)}")
+    if missing:
+        found.append(f"labels are named like a missing value: {some_of(missing)}")
+    if found:
+        warnings.warn(
+            f"{source.name}: in column {field!r} {', and '.join(found)}; correct the cells unless this is meant",
+            UserWarning,
+            stacklevel=5,
+        )
+
+
+def _all_match(values: pa.Array, pattern: str) -> bool:
+    return bool(pc.all(pc.match_substring_regex(values, pattern)).as_py())

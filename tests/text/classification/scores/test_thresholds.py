@@ -1,0 +1,227 @@
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+from numpy.typing import NDArray
+from scipy.sparse import coo_array, csr_array
+from sklearn.metrics import f1_score
+
+from flash.core.errors import FlashError
+from flash.text.classification.scores import thresholds as module
+from flash.text.classification.scores.outputs import applies
+from flash.text.classification.scores.thresholds import check_arrays, resolve_thresholds, tune_threshold
+
+LABELS = ["toxic", "obscene", "threat"]
+TUNED = np.array([0.2, 0.3, 0.4], np.float32)
+ALMOST_ONE = float(np.nextafter(np.float32(1), np.float32(0)))
+# Few distinct values make ties; the others are neighbours that only float32 care keeps apart.
+SCORES = st.one_of(
+    st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0]),
+    st.sampled_from([ALMOST_ONE, 1 - 2 * 2.0**-24, float(np.float32(1e-45)), float(np.float32(0.7))]),
+    st.floats(0, 1, width=32),
+)
+
+
+@st.composite
+def scored_rows(draw: st.DrawFn) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    shape = draw(array_shapes(min_dims=2, max_dims=2, max_side=6))
+    scores = draw(arrays(np.float32, shape, elements=SCORES))
+    return scores, draw(arrays(np.float32, shape, elements=st.sampled_from([0.0, 1.0])))
+
+
+def micro_f1(scores: NDArray[np.float32], targets: NDArray[np.float32], threshold: float) -> float:
+    predicted = scores >= np.float32(threshold)
+    return float(f1_score(targets.ravel(), predicted.ravel(), zero_division=0))
+
+
+def brute_force(scores: NDArray[np.float32], targets: NDArray[np.float32]) -> float:
+    """The best F1 of any threshold in (0, 1): one at every score and one just above the largest."""
+    candidates = {float(score) for score in scores.ravel() if 0 < score < 1} | {ALMOST_ONE, 1e-45}
+    return max(micro_f1(scores, targets, candidate) for candidate in candidates)
+
+
+class TestApplies:
+    def test_reaching_the_threshold_is_enough(self) -> None:
+        assert applies([[0.3, 0.29, 0.31]], [0.3, 0.3, 0.3]).tolist() == [[True, False, True]]
+
+    def test_compares_as_float32_whatever_it_gets(self) -> None:
+        # float32(0.7) is below the double 0.7: a comparison in doubles would say no.
+        assert np.float64(np.float32(0.7)) < 0.7
+        assert applies(np.array([[0.7]], np.float32), np.array([0.7], np.float64)).tolist() == [[True]]
+        assert applies(np.array([[0.7]], np.float64), np.array([0.7], np.float32)).tolist() == [[True]]
+
+
+class TestTuneThreshold:
+    def test_worked_example(self) -> None:
+        # Cuts below 0.9, 0.8, 0.4: F1 = 2/4, 2*1/5 (the 0.8 is negative), 2*2/6, and below 0.2: 2*3/7.
+        scores = np.array([[0.9, 0.8], [0.4, 0.2]], np.float32)
+        targets = np.array([[1, 0], [1, 1]], np.float32)
+        assert tune_threshold(scores, targets) == pytest.approx(0.1)
+        assert tune_threshold(scores, [[1, 0], [1, 0]]) == pytest.approx(0.3)
+        assert tune_threshold(scores, [[1, 1], [0, 0]]) == pytest.approx(0.6)
+
+    @settings(max_examples=150, deadline=None)
+    @given(scored_rows())
+    def test_no_threshold_is_better(self, rows: tuple[NDArray[np.float32], NDArray[np.float32]]) -> None:
+        scores, targets = rows
+        threshold = tune_threshold(scores, csr_array(targets))
+        assert 0 < threshold < 1
+        assert threshold == float(np.float32(threshold))
+        assert micro_f1(scores, targets, threshold) == brute_force(scores, targets)
+
+    @settings(max_examples=50, deadline=None)
+    @given(scored_rows())
+    def test_blocks_do_not_show(self, rows: tuple[NDArray[np.float32], NDArray[np.float32]]) -> None:
+        whole = tune_threshold(*rows)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(module, "BLOCK_CELLS", 1)
+            assert tune_threshold(*rows) == whole
+
+    def test_among_equals_the_one_closest_to_a_half(self) -> None:
+        # The first alone: F1 2/3; all four: 4/6.
+        targets = [[1, 0, 0, 1]]
+        assert tune_threshold([[0.875, 0.625, 0.625, 0.5]], targets) == 0.25  # as far as 0.75: the lower
+        assert tune_threshold([[0.9, 0.6, 0.6, 0.3]], targets) == pytest.approx(0.75)
+        assert tune_threshold([[0.9, 0.8, 0.8, 0.6]], targets) == pytest.approx(0.3)
+
+    @pytest.mark.parametrize(
+        ("scores", "targets"),
+        [([[0.1, 0.9]], [[0, 0]]), ([[0.0, 0.9]], [[1, 0]]), (np.zeros((0, 3)), np.zeros((0, 3)))],
+    )
+    def test_nothing_to_find_is_a_half(self, scores: Any, targets: Any) -> None:
+        assert tune_threshold(scores, targets) == 0.5
+
+    def test_all_certain_is_a_half(self) -> None:
+        assert tune_threshold([[1.0, 0.0]], [[1, 0]]) == 0.5
+
+    def test_what_only_1_would_separate_counts_as_a_tie(self) -> None:
+        assert tune_threshold([[1.0, ALMOST_ONE]], [[1, 0]]) == 0.5
+        assert tune_threshold([[1.0, ALMOST_ONE - 2.0**-24]], [[1, 0]]) == ALMOST_ONE
+
+    def test_soft_targets_count_from_a_half(self) -> None:
+        scores = [[0.9, 0.6, 0.3]]
+        assert tune_threshold(scores, csr_array([[1.0, 0.5, 0.4]])) == pytest.approx(0.45)
+
+
+class TestResolveThresholds:
+    @pytest.mark.parametrize("asked", [None, "auto"])
+    def test_tuned(self, asked: Any) -> None:
+        resolved = resolve_thresholds(asked, LABELS, TUNED)
+        assert resolved.dtype == np.float32
+        assert resolved.tolist() == TUNED.tolist()
+        resolved[0] = 1
+        assert TUNED[0] == np.float32(0.2)
+
+    def test_one_tuned_for_all(self) -> None:
+        assert resolve_thresholds(None, LABELS, np.float32(0.25)).tolist() == [0.25] * 3
+
+    @pytest.mark.parametrize(
+        "asked", [0.5, np.float32(0.5), np.array(0.5), [0.5] * 3, (0.5,) * 3, np.full(3, 0.5)]
+    )
+    def test_numbers_and_lists(self, asked: Any) -> None:
+        assert resolve_thresholds(asked, LABELS, TUNED).tolist() == [0.5, 0.5, 0.5]
+
+    def test_the_ends_are_thresholds_too(self) -> None:
+        assert resolve_thresholds([0, 1, 0.75], LABELS, TUNED).tolist() == [0, 1, 0.75]
+
+    def test_a_dict_keeps_the_tuned_others(self) -> None:
+        resolved = resolve_thresholds({"threat": 0.125}, LABELS, TUNED)
+        assert resolved.tolist() == [float(TUNED[0]), float(TUNED[1]), 0.125]
+        assert resolve_thresholds({}, LABELS, TUNED).tolist() == TUNED.tolist()
+
+    @pytest.mark.parametrize(
+        ("asked", "words"),
+        [
+            ({"thret": 0.5}, "unknown label 'thret'; did you mean 'threat'? Known: toxic, obscene, threat"),
+            ({"x": 0.5, "y": 1}, "Known: toxic, obscene, threat (2 such labels in thresholds)"),
+            ({3: 0.5}, "unknown label '3'. Known:"),
+            (
+                [0.5, 0.5],
+                "thresholds has 2 values for 3 labels; expected a number in [0, 1], a list with one",
+            ),
+            (1.5, "thresholds has 1.5 for 'toxic', 1.5 for 'obscene', 1.5 for 'threat'; expected a number"),
+            ([0.5, -0.1, 0.5], "thresholds has -0.1 for 'obscene'; expected a number in [0, 1]"),
+            ({"toxic": float("nan")}, "thresholds has nan for 'toxic'; expected"),
+            ({"toxic": "0.5"}, "thresholds has '0.5' for 'toxic'; expected"),
+            ([0.5, True, 0.5], "thresholds has True for 'obscene'; expected"),
+            ([0.5, np.True_, None], "for 'obscene', None for 'threat'; expected"),
+            (
+                True,
+                "thresholds=True is not understood; expected a number in [0, 1], a list with one per label",
+            ),
+            ("best", "thresholds='best' is not understood; expected a number in [0, 1], a list"),
+            ({0.5}, "thresholds={0.5} is not understood; expected"),
+        ],
+    )
+    def test_mistakes(self, asked: Any, words: str) -> None:
+        with pytest.raises(FlashError) as error:
+            resolve_thresholds(asked, LABELS, TUNED)
+        assert words in str(error.value)
+
+    def test_many_wrong_values_are_counted(self) -> None:
+        with pytest.raises(FlashError, match=r"2 for 'b', 2 for 'c' and 2 more; expected"):
+            resolve_thresholds(2, list("abcde"), 0.5)
+
+
+class TestCheckArrays:
+    @pytest.mark.parametrize("form", [np.asarray, csr_array, coo_array])
+    def test_targets_of_every_form(self, form: Any) -> None:
+        targets = np.array([[0.5, 0.0], [0.49, 1.0]], np.float32)
+        scores, truth = check_arrays([[0.0, 1.0], [0.5, 0.25]], form(targets))
+        assert scores.dtype == np.float32
+        assert truth.format == "csc"
+        assert truth.toarray().tolist() == [[True, False], [False, True]]
+        assert truth.nnz == 2
+
+    def test_stored_zeros_are_no_positives(self) -> None:
+        stored = csr_array((np.array([0.0, 1.0]), np.array([0, 1]), np.array([0, 2])), shape=(1, 2))
+        assert check_arrays([[0, 1]], stored)[1].toarray().tolist() == [[False, True]]
+
+    @pytest.mark.parametrize(
+        ("scores", "targets", "words"),
+        [
+            (
+                [[0.5, 0.5]],
+                [[1, 0, 1]],
+                "probabilities have shape (1, 2) and targets (1, 3); expected the same",
+            ),
+            (
+                [0.5, 0.5],
+                [1, 0],
+                "probabilities have shape (2,) and targets (2,); expected the same (rows, labels)",
+            ),
+            (
+                [[0.5, np.nan]],
+                [[1, 0]],
+                "probabilities must be numbers in [0, 1]; found 1 other value (the first is nan)",
+            ),
+            (
+                [[0.5, np.inf]],
+                [[1, 0]],
+                "probabilities must be numbers in [0, 1]; found 1 other value (the first is inf)",
+            ),
+            (
+                [[-3.0, 4.5]],
+                [[1, 0]],
+                "found 2 other values (the first is -3.0); logits become probabilities by outputs.to_probab",
+            ),
+            (
+                [[0.5, 0.5]],
+                [[1, np.nan]],
+                "targets must be numbers in [0, 1]; found 1 other value (the first is nan); 1 where",
+            ),
+            (
+                [[0.5, 0.5]],
+                csr_array([[2.0, 0]]),
+                "targets must be numbers in [0, 1]; found 1 other value (the first is 2.0)",
+            ),
+        ],
+    )
+    def test_mistakes(self, scores: Any, targets: Any, words: str) -> None:
+        for check in (check_arrays, tune_threshold):
+            with pytest.raises(FlashError) as error:
+                check(scores, targets)
+            assert words in str(error.value)
