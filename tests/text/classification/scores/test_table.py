@@ -3,11 +3,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flash.text.classification.scores.table import format_table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flash.text.classification.scores.metrics import Evaluation, evaluate
+from flash.text.classification.scores.table import format_table
 
 
 def columns(text: str) -> int:
