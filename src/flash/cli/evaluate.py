@@ -19,8 +19,9 @@ from flash.cli import (
 )
 from flash.core.errors import DataError, unknown_name
 from flash.text.classification.predictor import Predictor
+from flash.text.classification.reading.csv import read_csv
 from flash.text.classification.reading.mistakes import some_of
-from flash.text.classification.reading.source import Source, check_columns, read_csv, text_column
+from flash.text.classification.reading.source import Source, check_columns, text_column
 from flash.text.classification.reading.streams import TARGET_FIELDS, find_format, find_texts, other_delimiter
 from flash.text.classification.reading.tables import read_json, read_parquet
 from flash.text.classification.scores.metrics import Evaluation, evaluate

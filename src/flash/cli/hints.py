@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flash.text.classification.reading.source import ending
+from flash.text.classification.reading.files import ending
 from flash.text.classification.reading.streams import ENDINGS
 
 TRY = "try_flash.csv"

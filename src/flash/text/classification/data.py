@@ -18,8 +18,9 @@ from scipy.sparse import csr_array
 from torch.utils.data import DataLoader, Dataset
 
 from flash.core.errors import DataError, FlashError, unknown_name
+from flash.text.classification.reading.csv import read_csv
 from flash.text.classification.reading.labelstudio import read_labelstudio
-from flash.text.classification.reading.source import Source, read_csv, text_column
+from flash.text.classification.reading.source import Source, text_column
 from flash.text.classification.reading.tables import (
     read_data_frame,
     read_hf_dataset,

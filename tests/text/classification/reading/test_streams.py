@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from flash.core.errors import DataError, FlashError
 from flash.text.classification.predictor import Predictor
 from flash.text.classification.reading import blocks, streams, writers
-from flash.text.classification.reading.source import read_csv
+from flash.text.classification.reading.csv import read_csv
 from flash.text.classification.reading.streams import predict_file
 from flash.text.classification.targets.encoding import encode_targets
 from flash.text.classification.targets.formats import infer_format

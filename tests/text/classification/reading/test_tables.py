@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from flash.core.errors import DataError
-from flash.text.classification.reading import source as readers
+from flash.text.classification.reading import files
 from flash.text.classification.reading.source import text_array
 from flash.text.classification.reading.tables import (
     read_data_frame,
@@ -72,7 +72,7 @@ def test_json_texts_that_look_like_dates_stay_text(tmp_path: Path) -> None:
 
 
 def test_json_with_a_text_longer_than_a_block(tmp_path: Path) -> None:
-    long = "x" * (readers.BLOCK + 10)
+    long = "x" * (files.BLOCK + 10)
     path = write(tmp_path / "a.jsonl", json.dumps({"text": "a"}) + "\n" + json.dumps({"text": long}))
     assert read_json(path).table["text"].to_pylist() == ["a", long]
 

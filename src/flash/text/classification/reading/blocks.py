@@ -22,15 +22,10 @@ import pyarrow as pa
 import pyarrow.csv
 
 from flash.core.errors import DataError
+from flash.text.classification.reading.csv import csv_header
+from flash.text.classification.reading.files import PACKED, ending, find_files, open_packed
 from flash.text.classification.reading.mistakes import UTF8_MARK, decoded
-from flash.text.classification.reading.source import (
-    PACKED,
-    check_columns,
-    csv_header,
-    ending,
-    find_files,
-    open_packed,
-)
+from flash.text.classification.reading.source import check_columns
 from flash.text.classification.reading.writers import Block
 
 ROWS = 4096  # a block's largest number of rows

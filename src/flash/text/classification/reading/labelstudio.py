@@ -10,8 +10,9 @@ import numpy as np
 import pyarrow as pa
 
 from flash.core.errors import DataError, unknown_name
+from flash.text.classification.reading.files import Files, find_files, read_bytes
 from flash.text.classification.reading.mistakes import ROWS, SHOWN, count_rows, rows_of
-from flash.text.classification.reading.source import Files, Source, find_files, read_bytes, to_array
+from flash.text.classification.reading.source import Source, to_array
 from flash.text.classification.reading.tables import read_json_array
 
 # What JSON_MIN writes beside the task's data and the choices.

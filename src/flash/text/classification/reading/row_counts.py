@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from flash.core.errors import DataError
 from flash.text.classification.reading.blocks import CHUNK, Dialect
-from flash.text.classification.reading.source import PACKED, find_files
+from flash.text.classification.reading.files import PACKED, find_files
 
 MOST_BYTES = 2**30
 """Of a text file that is read for this: more would take seconds."""

@@ -17,14 +17,8 @@ from flash.core.errors import DataError, FlashError, unknown_name
 from flash.text.classification.predictor import Predictor
 from flash.text.classification.reading import arrow_values
 from flash.text.classification.reading.blocks import READERS, ROWS, Dialect, read_blocks
-from flash.text.classification.reading.source import (
-    PACKED,
-    Source,
-    check_columns,
-    ending,
-    find_files,
-    text_column,
-)
+from flash.text.classification.reading.files import PACKED, ending, find_files
+from flash.text.classification.reading.source import Source, check_columns, text_column
 from flash.text.classification.reading.writers import WRITERS, Block, open_output
 from flash.text.classification.scores.outputs import applies
 from flash.text.classification.scores.thresholds import Thresholds, resolve_thresholds

@@ -16,6 +16,7 @@ import pyarrow.parquet
 
 from flash.core.errors import DataError, unknown_name
 from flash.core.extras import require
+from flash.text.classification.reading.files import BLOCK, LARGEST_BLOCK, Files, read_bytes, read_each
 from flash.text.classification.reading.mistakes import (
     MAGIC,
     ROWS,
@@ -27,17 +28,7 @@ from flash.text.classification.reading.mistakes import (
     read_json_lines,
     rows_of,
 )
-from flash.text.classification.reading.source import (
-    BLOCK,
-    LARGEST_BLOCK,
-    Files,
-    Source,
-    check_columns,
-    read_bytes,
-    read_each,
-    text_array,
-    to_array,
-)
+from flash.text.classification.reading.source import Source, check_columns, text_array, to_array
 
 # -------------------------------------------------------------------------------------------- files
 
