@@ -10,11 +10,11 @@ import pyarrow as pa
 import pyarrow.csv
 import pytest
 from scipy.optimize import minimize
-from scipy.sparse import csr_array
+from scipy.sparse import csc_array, csr_array
 from sklearn.metrics import log_loss, roc_auc_score
 from sklearn.svm import LinearSVC
 
-from flash.core.errors import FlashError
+from flash.core.errors import DataError, FlashError
 from flash.text.classification.backbones import reference
 from flash.text.classification.backbones.features import Texts
 from flash.text.classification.backbones.fitting import LinearSolver
@@ -25,6 +25,7 @@ from flash.text.classification.backbones.held_out import (
     fold_of_each,
 )
 from flash.text.classification.backbones.linear import Linear, LinearConfig
+from flash.text.classification.backbones.lockstep import Lockstep, relative_costs
 from flash.text.classification.scores.calibration import fit_calibration
 from flash.text.classification.scores.outputs import to_probabilities
 
@@ -51,6 +52,14 @@ def clean_sample(count: int, labels: int) -> tuple[pa.Array, csr_array]:
     texts = [" ".join(f"w{word}" for word in row) for row in drawn]
     targets = np.stack([(drawn == label).any(axis=1) for label in range(labels)], axis=1)
     return pa.array(texts, pa.large_string()), csr_array(targets.astype(np.float32))
+
+
+def partly_known(targets: csr_array) -> csr_array:
+    """The same targets, of which each label but the first knows another share."""
+    dense = targets.toarray()
+    unknown = np.linspace(0, 0.7, dense.shape[1])
+    dense[np.random.default_rng(3).random(dense.shape) < unknown] = np.nan
+    return csr_array(dense)
 
 
 def fit(
@@ -199,8 +208,8 @@ def test_the_seed_is_the_order_of_rows_and_the_folds() -> None:
 
 
 def test_resume_at_every_step_equals_uninterrupted() -> None:
-    texts, targets = sample(210, 5)
-    for config in (AUTO, FOLDS, SMALL):
+    texts, whole = sample(210, 5)
+    for config, targets in ((AUTO, whole), (FOLDS, whole), (SMALL, whole), (AUTO, partly_known(whole))):
         first = LinearSolver(Linear(5, config), texts, targets, seed=5)
         states = [first.state()]
         while not first.converged:
@@ -474,3 +483,129 @@ def test_held_out_rows_score_as_new_texts_do() -> None:
     held_out = np.mean(solver.held_out[:, 0] * sign[:350])
     new = np.mean(model.logits(texts.slice(350))[:, 0] * sign[350:])
     assert held_out == pytest.approx(new, rel=0.15)
+
+
+# ---- targets that are not known: each label is fitted as on the rows where its own is
+
+
+@pytest.mark.parametrize("weight", [1.0, "balanced"])
+def test_the_optimum_is_that_of_the_known_rows(weight: Any) -> None:
+    texts, whole = sample(80, 4)
+    targets = partly_known(whole)
+    model, solver = fit(texts, targets, replace(EXACT, positive_weight=weight))
+    rows, truth, margins = dense_rows(solver), targets.toarray().astype(np.float64), model.logits(texts)
+    for label in range(4):
+        known = ~np.isnan(truth[:, label])
+        positives = truth[known, label].sum()
+        having = (known.sum() - positives) / positives if weight == "balanced" else 1.0
+        expected = reference.scores_reference(rows, optimum(rows[known], truth[known, label], 1.0, having))
+        np.testing.assert_allclose(margins[:, label], expected, atol=1e-3)
+
+
+def test_a_pass_is_bit_for_bit_that_of_the_known_rows() -> None:
+    texts, whole = sample(120, 5)
+    targets = csc_array(partly_known(whole))
+    model = Linear(5, FLOATS, threads=2)
+    rows = model.fit_features(texts, csc_array(whole))
+    together, costs = Lockstep(model, rows, targets), relative_costs(FLOATS, targets)
+    orders = [np.random.default_rng(number).permutation(120) for number in range(4)]
+    for order in orders:
+        together.run_pass(order, costs, 0.01)
+    for label in range(5):
+        alone = Linear(1, FLOATS)
+        alone.fit_features(texts, csc_array(whole)[:, [label]])
+        arrays = {**alone.arrays(), **{name: model.arrays()[name] for name in ("buckets", "idf", "scale")}}
+        arrays["weight"] = np.zeros((len(arrays["idf"]), 1), np.float32)
+        alone.load_arrays(arrays)
+        dense = targets[:, [label]].toarray()
+        known = np.flatnonzero(~np.isnan(dense[:, 0]))
+        own = Lockstep(alone, rows, csc_array(np.nan_to_num(dense)))
+        for order in orders:
+            own.run_pass(order[np.isin(order, known)], costs[:, [label]], 0.01)
+        for name in ("duals", "weight", "bias", "violations"):
+            np.testing.assert_array_equal(together.gather(name)[..., [label]], own.gather(name))
+
+
+def test_the_loss_is_the_mean_over_the_known_cells() -> None:
+    texts, whole = sample(60, 4)
+    targets = partly_known(whole)
+    solver = LinearSolver(Linear(4, EXACT, threads=2), texts, targets)
+    run(solver)
+    dense = targets.toarray().astype(np.float64)
+    known = ~np.isnan(dense)
+    margins = solver.model.logits(texts).astype(np.float64)
+    # in the last pass only some labels still move: of those it is the mean
+    last = np.mean(np.maximum(0, 1 - (2 * dense - 1) * margins)[known] ** 2)
+    fresh = LinearSolver(Linear(4, EXACT), texts, targets)
+    first = fresh.step()
+    assert 0 < last < first
+
+
+def test_held_out_scores_are_those_of_a_fit_of_the_known_rows_without_the_fold() -> None:
+    texts, whole = clean_sample(400, 3)
+    targets = partly_known(whole)
+    _, solver = fit(texts, targets, replace(FOLDS, char_ngrams=(0, 0)))
+    folds = fold_of_each(solver.rows, 4, 0)
+    rows, truth = dense_rows(solver), targets.toarray().astype(np.float64)
+    assert folds is not None
+    found = solver.state()["held_out"]
+    for label in range(3):
+        known = ~np.isnan(truth[:, label])
+        exact = np.zeros(400)
+        for fold in range(4):
+            outside = (folds != fold) & known
+            weight = optimum(rows[outside], truth[outside, label], 1.0, 1.0)
+            exact[folds == fold] = reference.scores_reference(rows[folds == fold], weight)
+        assert np.sqrt(np.mean((found[known, label] - exact[known]) ** 2)) < 0.1
+
+
+def test_nothing_of_an_unknown_row_is_learnt() -> None:
+    """Its text is there, for the features; whether its label applies changes nothing."""
+    texts, whole = sample(300, 3)
+    dense = whole.toarray()
+    dense[:, 2] = np.nan  # a label of which nothing is known
+    dense[0, 2] = 0
+    model, solver = fit(texts, csr_array(dense), replace(FOLDS, quantize=False))
+    arrays = model.arrays()
+    assert np.abs(arrays["weight"][:, :2]).max() > 0.1
+    assert np.isfinite(solver.held_out).all()
+    again, _ = fit(texts, csr_array(dense), replace(FOLDS, quantize=False), threads=3)
+    assert same(model.arrays(), again.arrays())
+
+
+@pytest.mark.parametrize("config", [AUTO, FOLDS])
+def test_threads_change_nothing_where_targets_are_unknown(config: LinearConfig) -> None:
+    texts, whole = sample(300, 23)
+    results = [fit(texts, partly_known(whole), config, threads=threads) for threads in (1, 4)]
+    assert same(results[0][0].arrays(), results[1][0].arrays())
+    assert results[0][1].held_out.tobytes() == results[1][1].held_out.tobytes()
+
+
+def test_a_second_fit_with_unknown_targets_ends_where_the_first_does() -> None:
+    texts, whole = sample(100, 3)
+    targets = partly_known(whole)
+    model, first = fit(texts, targets, EXACT)
+    before = model.logits(texts)
+    second = run(LinearSolver(model, texts, targets, seed=1))
+    np.testing.assert_allclose(model.logits(texts), before, atol=2e-3)
+    assert second.passes < first.passes
+    duals = second.state()["duals"]
+    assert (duals[np.isnan(targets.toarray())] == 0).all()
+
+
+def test_the_loss_to_choose_by_is_that_of_the_known_cells() -> None:
+    generator = np.random.default_rng(0)
+    scores = generator.normal(size=(300, 3)).astype(np.float32)
+    targets = partly_known(csr_array((scores + generator.normal(size=scores.shape) > 1).astype(np.float32)))
+    probabilities = to_probabilities(fit_calibration(scores, targets, multi_label=True).apply(scores), True)
+    known = ~np.isnan(targets.toarray())
+    expected = log_loss(targets.toarray()[known], probabilities[known].astype(np.float64))
+    assert calibrated_loss(scores, targets) == pytest.approx(expected, rel=1e-5)
+
+
+def test_targets_out_of_range_are_refused_beside_unknown_ones() -> None:
+    texts, _ = sample(2, 1)
+    with pytest.raises(DataError, match=r"targets lie between -1\.0 and 1\.0; expected 0 to 1"):
+        LinearSolver(
+            Linear(3, SMALL), texts, csr_array(np.array([[1, np.nan, -1], [0, 1, np.nan]], np.float32))
+        )

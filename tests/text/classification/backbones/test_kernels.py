@@ -271,9 +271,9 @@ def test_a_row_gives_words_their_share() -> None:
 
 
 class Problem:
-    """Random sparse rows of length one, some empty, with random targets, hard, soft and stored zeros."""
+    """Random sparse rows of length one, some empty, with random targets, hard, soft, stored zeros and unknown ones."""
 
-    def __init__(self, seed: int, labels: int, bias: float) -> None:
+    def __init__(self, seed: int, labels: int, bias: float, unknown: float) -> None:
         self.generator = generator = np.random.default_rng(seed)
         self.labels, self.bias = labels, bias
         dense = generator.random((12, 7)) * (generator.random((12, 7)) < 0.4)
@@ -284,7 +284,8 @@ class Problem:
         self.rows = (ends, column.astype(np.int32), dense[row, column])
         self.targets = np.round(generator.random((12, labels)) * 4) / 4  # 0.5 too, which says nothing
         self.targets *= generator.random((12, labels)) < 0.7
-        where, label = np.nonzero((self.targets > 0) | (generator.random((12, labels)) < 0.1))
+        self.targets[generator.random((12, labels)) < unknown] = np.nan
+        where, label = np.nonzero(~(self.targets <= 0) | (generator.random((12, labels)) < 0.1))
         starts = np.concatenate([[0], np.cumsum(np.bincount(where, minlength=12))])
         self.csr = (starts, label.astype(np.int32), self.targets[where, label].astype(np.float32))
         self.costs = np.exp(generator.uniform(-2, 2, (2, labels))).astype(np.float32)
@@ -299,7 +300,11 @@ class Problem:
 
 
 PROBLEM = st.builds(
-    Problem, seed=st.integers(0, 1000), labels=st.integers(1, 20), bias=st.sampled_from([0.0, 1.0, 2.0])
+    Problem,
+    seed=st.integers(0, 1000),
+    labels=st.integers(1, 20),
+    bias=st.sampled_from([0.0, 1.0, 2.0]),
+    unknown=st.sampled_from([0.0, 0.3]),
 )
 
 

@@ -164,3 +164,23 @@ def test_labels_that_exclude_each_other_are_left_to_softmax() -> None:
     scores, _ = drawn(200, 3)
     assert fit_stacking(scores, csc_array(np.eye(3)[scores.argmax(axis=1)])) is None
     assert fit_stacking(scores[:, :1], csc_array(csr_array(scores[:, :1] > 0))) is None
+
+
+def test_rows_whose_target_is_unknown_say_nothing_about_the_label(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stacking, "SETTLED", -1.0)  # all rows
+    scores, targets = drawn(500, 5)
+    partial = targets.copy()
+    partial[np.random.default_rng(1).random(targets.shape) < np.linspace(0, 0.8, 5)] = np.nan
+    calibration = fit_calibration(scores, partial, multi_label=True)
+    probability = to_probabilities(calibration.apply(scores), True).astype(np.float64)
+    standard = (scores - scores.mean(axis=0)) / scores.std(axis=0)
+    expected = np.eye(5)
+    for label in range(5):
+        others, known = np.arange(5) != label, ~np.isnan(partial[:, label])
+        # the slope is of the known rows; the curvature, too
+        weight = (probability * (1 - probability))[known, label]
+        slope = standard[known][:, others].T @ (partial - probability)[known, label]
+        bend = (standard[known][:, others] * weight[:, None]).T @ standard[known][:, others]
+        step = np.linalg.solve(bend + stacking.PRECISION * np.eye(4), slope)
+        expected[others, label] = step / scores.std(axis=0)[others] / calibration.scale[label]
+    np.testing.assert_allclose(matrix(fitted(scores, partial)), expected, atol=1e-5)

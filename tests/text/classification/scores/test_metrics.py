@@ -271,6 +271,7 @@ class TestWorkedExample:
         assert result["labels"][2] == {
             "label": "c",
             "support": 0,
+            "known": 4,
             "predicted": 1,
             "threshold": 0.5,
             "precision": None,

@@ -170,15 +170,23 @@ class TestCheckArrays:
     @pytest.mark.parametrize("form", [np.asarray, csr_array, coo_array])
     def test_targets_of_every_form(self, form: Any) -> None:
         targets = np.array([[0.5, 0.0], [0.49, 1.0]], np.float32)
-        scores, truth = check_arrays([[0.0, 1.0], [0.5, 0.25]], form(targets))
+        scores, truth, known = check_arrays([[0.0, 1.0], [0.5, 0.25]], form(targets))
         assert scores.dtype == np.float32
         assert truth.format == "csc"
         assert truth.toarray().tolist() == [[True, False], [False, True]]
         assert truth.nnz == 2
+        assert known is None
 
     def test_stored_zeros_are_no_positives(self) -> None:
         stored = csr_array((np.array([0.0, 1.0]), np.array([0, 1]), np.array([0, 2])), shape=(1, 2))
         assert check_arrays([[0, 1]], stored)[1].toarray().tolist() == [[False, True]]
+
+    @pytest.mark.parametrize("form", [np.asarray, csr_array, coo_array])
+    def test_unknown_targets_are_no_positives(self, form: Any) -> None:
+        _, truth, known = check_arrays([[0.9, 0.8]] * 2, form([[np.nan, 0.0], [1.0, np.nan]]))
+        assert truth.toarray().tolist() == [[False, False], [True, False]]
+        assert known is not None
+        assert known.tolist() == [[False, True], [True, False]]
 
     @pytest.mark.parametrize(
         ("scores", "targets", "words"),
@@ -207,11 +215,6 @@ class TestCheckArrays:
                 [[-3.0, 4.5]],
                 [[1, 0]],
                 "found 2 other values (the first is -3.0); logits become probabilities by outputs.to_probab",
-            ),
-            (
-                [[0.5, 0.5]],
-                [[1, np.nan]],
-                "targets must be numbers in [0, 1]; found 1 other value (the first is nan); 1 where",
             ),
             (
                 [[0.5, 0.5]],

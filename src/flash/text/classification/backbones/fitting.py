@@ -31,6 +31,7 @@ from flash.text.classification.backbones.lockstep import (
 )
 from flash.text.classification.backbones.stacking import fit_stacking
 from flash.text.classification.scores.calibration import fit_calibration
+from flash.text.classification.targets.known import without_unknown
 
 SAMPLE = 8_000
 """Rows outside the held-out fold that are enough to choose by, and the most of it that are scored."""
@@ -59,7 +60,8 @@ class LinearSolver:
         model: What to fit. Its features are chosen anew, its weights change with each `step`, and its
             `config.regularization` becomes the one that was chosen.
         texts: N training texts.
-        targets: (N, L), 1.0 where a label applies, soft targets in [0, 1] as they are.
+        targets: (N, L), 1.0 where a label applies, soft targets in [0, 1] as they are, NaN where one is not known:
+            that row is then no part of the label's fit, of its scores without itself, or of its mixture.
         seed: Of the order of the rows, and of the folds.
 
     Attributes:
@@ -79,10 +81,9 @@ class LinearSolver:
                 f"{len(texts)} texts with targets of shape {targets.shape} for {model.num_labels} labels; "
                 f"expected targets of shape (texts, labels), and at least one of each"
             )
-        if targets.nnz and not (targets.data.min() >= 0 and targets.data.max() <= 1):
-            raise DataError(
-                f"targets lie between {targets.data.min()} and {targets.data.max()}; expected 0 to 1"
-            )
+        known = without_unknown(targets)
+        if known.nnz and not (known.data.min() >= 0 and known.data.max() <= 1):
+            raise DataError(f"targets lie between {known.data.min()} and {known.data.max()}; expected 0 to 1")
         self.model, self.seed, self.passes = model, seed, 0
         columns = csc_array(targets, dtype=np.float32)
         columns.eliminate_zeros()
@@ -93,7 +94,7 @@ class LinearSolver:
             one_a_label("regularization", config.regularization, model.num_labels)
         self._relative = relative_costs(config, columns)
         earlier = model.logits(texts) if len(model.arrays()["idf"]) else None
-        self.rows: Rows = model.fit_features(texts, columns)
+        self.rows: Rows = model.fit_features(texts, without_unknown(columns))
         self._folds = fold_of_each(self.rows, config.folds, seed) if config.folds else None
         chooses = config.regularization == "auto" and self._folds is not None and count >= FEWEST_TO_CHOOSE
         self._chooses = chooses

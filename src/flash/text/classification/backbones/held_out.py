@@ -12,6 +12,7 @@ from flash.text.classification.backbones.kernels import MULTIPLIER, SHIFT, WORD_
 from flash.text.classification.backbones.solver import row_start
 from flash.text.classification.scores.calibration import fit_calibration
 from flash.text.classification.scores.thresholds import column_of_each
+from flash.text.classification.targets.known import known_cells, without_unknown
 
 GRID = (0.125, 0.25, 0.5, 1.0, 2.0)
 """Regularisations that are tried, from the strongest; the last is for clean labels, the first for doubtful ones."""
@@ -125,9 +126,12 @@ def keep_known(
 
 
 def calibrated_loss(scores: Floats, targets: csr_array, threads: int | None = None) -> float:
-    """The mean cross-entropy in nats of (N, L) cells once the scores are calibrated on these rows."""
+    """The mean cross-entropy in nats of (N, L) cells, the known ones, once the scores are calibrated on these rows."""
     truth = csc_array(targets)
     logits = fit_calibration(scores, truth, multi_label=True, threads=threads).apply(scores)
+    known = known_cells(truth)
+    truth = without_unknown(truth)
     hot = (truth.data * logits[truth.indices, column_of_each(truth)]).sum(dtype=np.float64)
-    total = np.logaddexp(np.float32(0), logits).sum(dtype=np.float64)  # softplus(z) - t z
-    return float(total - hot) / logits.size
+    cells = logits if known is None else logits[known]
+    total = np.logaddexp(np.float32(0), cells).sum(dtype=np.float64)  # softplus(z) - t z
+    return float(total - hot) / cells.size

@@ -27,6 +27,7 @@ from flash.text.classification.backbones.solver import (
     solve_pass,
 )
 from flash.text.classification.scores.thresholds import column_of_each
+from flash.text.classification.targets.known import any_unknown, known_rows
 
 COUNTED = 2**24
 """Entries of rows that are counted at a time."""
@@ -48,11 +49,12 @@ def relative_costs(config: LinearConfig, targets: csc_array) -> Floats:
     Raises:
         FlashError: An option has another number of numbers than there are labels.
     """
-    rows, labels = targets.shape
+    labels = targets.shape[1]
     each = one_a_label("label_weight", config.label_weight, labels)
     if config.positive_weight == "balanced":
         certain = column_of_each(targets)[targets.data >= 0.5]
         positives = np.maximum(np.bincount(certain, minlength=labels), 1)
+        rows = np.maximum(known_rows(targets), 1)
         positive = np.maximum((rows - positives) / positives, 1 / rows).astype(np.float32)
     else:
         positive = one_a_label("positive_weight", config.positive_weight, labels)
@@ -87,11 +89,12 @@ class Lockstep:
     Args:
         model: Where the weights are shown; gives the number of threads, and the value of the constant feature.
         rows: The N training rows.
-        targets: (N, L), in [0, 1].
+        targets: (N, L), in [0, 1]; NaN where one is not known. That row is then no part of the label's fit.
     """
 
     def __init__(self, model: Linear, rows: Rows, targets: csc_array) -> None:
         self.model, self.rows, self.targets = model, rows, targets
+        self._partial = any_unknown(targets)
         features, labels, count = len(model.arrays()["idf"]), model.num_labels, len(rows.ends)
         width = min(max(-(-labels // (model.threads or cpu_count() or 1)), 4), 128)
         self.blocks = [
@@ -112,7 +115,7 @@ class Lockstep:
         """One pass over the rows `order`, for the labels that still move, which the model then shows.
 
         Returns:
-            The mean of max(0, 1 - y z)^2 a row and label, each taken just before its row's update.
+            The mean of max(0, 1 - y z)^2 a row and label whose target is known, each taken just before its row's update.
         """
 
         def solve(block: Block) -> tuple[Doubles, int]:
@@ -120,9 +123,8 @@ class Lockstep:
             self._show(block)
             return summed
 
-        losses, counts = zip(*in_threads(self.model.threads, solve, self.blocks), strict=True)
-        mean: float = float(np.concatenate(losses).sum()) / (len(order) * sum(counts))
-        return mean
+        losses, cells = zip(*in_threads(self.model.threads, solve, self.blocks), strict=True)
+        return float(np.concatenate(losses).sum()) / max(sum(cells), 1)
 
     def is_solved(self, tolerance: float) -> bool:
         """Whether no label moves any more."""
@@ -203,19 +205,20 @@ class Lockstep:
             scores: (M, L), changed.
             places: Where in `scores` each row that is taken out stands.
         """
-        inside, outside = np.flatnonzero(taken_out), np.flatnonzero(~taken_out)
+        inside = np.flatnonzero(taken_out)
         known = self._texts_outside(inside)
 
         def score(block: Block) -> None:
-            part = self._without(block, inside, outside)
+            part = self._without(block, taken_out)
             for order in orders:
                 self._solve(part, order, costs, tolerance)
             self._write_scores(inside, known, part, scores, places)
 
         in_threads(self.model.threads, score, self.blocks)
 
-    def _without(self, block: Block, inside: Indices, outside: Indices) -> Block:
-        """A copy of a block less what the rows `inside` have put into it."""
+    def _without(self, block: Block, taken_out: npt.NDArray[np.bool_]) -> Block:
+        """A copy of a block less what the rows that are taken out have put into it."""
+        inside, outside = np.flatnonzero(taken_out), np.flatnonzero(~taken_out)
         part = replace(
             block,
             duals=block.duals.copy(),
@@ -226,9 +229,17 @@ class Lockstep:
         rows, value = self.rows, self.model.config.bias
         matrix, state = (rows.ends, rows.features, rows.values), (part.duals, part.weight, part.bias)
         add_rows(inside, *matrix, *state, value, -1.0)
-        wanted = part.duals.T.copy().sum(axis=1, dtype=np.float64) * (len(outside) / len(rows.ends))
+        wanted = part.duals.T.copy().sum(axis=1, dtype=np.float64) * self._share(block.labels, outside)
         balance_rows(outside, *matrix, *state, value, wanted)
         return part
+
+    def _share(self, labels: slice, rows: Indices) -> float | Doubles:
+        """Which share of the rows where a label's target is known is among `rows`: one number, or one a label."""
+        if not self._partial:
+            return len(rows) / len(self.rows.ends)
+        targets = csr_array(self.targets[:, labels])
+        share: Doubles = known_rows(targets[rows]) / np.maximum(known_rows(targets), 1)
+        return share
 
     def _texts_outside(self, inside: Indices) -> Indices:
         """How many of the other rows have each feature (F,)."""
@@ -261,11 +272,11 @@ class Lockstep:
     # ---- the compiled pass ------------------------------------------------------------------------------------
 
     def _solve(self, block: Block, order: Indices, costs: Floats, tolerance: float) -> tuple[Doubles, int]:
-        """One pass over those labels of a block that still move; losses (K,), 0 of the others, and how many move."""
+        """One pass over those labels of a block that still move; losses (K,), 0 of the others, and of how many cells."""
         moving = np.flatnonzero(block.violations >= tolerance)
         own = costs[:, block.labels]
         if len(moving) > NARROW * len(block.bias):
-            return self._solve_all(block, order, own, tolerance), len(moving)
+            return self._solve_all(block, order, own, tolerance), self._cells(block, order, moving)
         losses = np.zeros(len(block.bias))
         if not len(moving):
             return losses, 0
@@ -280,7 +291,14 @@ class Lockstep:
         losses[moving] = self._solve_all(narrow, order, own[:, moving], tolerance)
         block.duals[:, moving], block.weight[:, moving] = narrow.duals, narrow.weight
         block.bias[moving], block.violations[moving] = narrow.bias, narrow.violations
-        return losses, len(moving)
+        return losses, self._cells(block, order, moving)
+
+    def _cells(self, block: Block, order: Indices, moving: Indices) -> int:
+        """How many targets of some rows and of a block's labels `moving` are known."""
+        if not self._partial:
+            return len(order) * len(moving)
+        columns = np.arange(block.labels.start, block.labels.stop)[moving]
+        return int(known_rows(csr_array(self.targets[:, columns])[order]).sum())
 
     def _solve_all(self, block: Block, order: Indices, costs: Floats, tolerance: float) -> Doubles:
         """One pass over all labels of a block, with costs (2, K) of their own; their losses (K,)."""

@@ -147,10 +147,11 @@ def logits_reference(
 def signs_and_costs_reference(targets: Doubles, costs: Doubles) -> tuple[Doubles, Doubles]:
     """Of each row, y and what its squared hinge is multiplied by, both (N,), for one label.
 
-    `costs` (2,) are those of rows without the label and with it.
+    `costs` (2,) are those of rows without the label and with it. A target that is not known, NaN, counts 0.
     """
     has = targets >= 0.5
     weights = np.where(targets > 0, np.maximum(np.abs(2 * targets - 1), LEAST_WEIGHT), 1.0)
+    weights[np.isnan(targets)] = 0.0
     return np.where(has, 1.0, -1.0), costs[has.astype(int)] * weights
 
 
@@ -171,6 +172,8 @@ def solve_pass_reference(
     signs, row_costs = signs_and_costs_reference(targets, costs)
     violation = loss = 0.0
     for i in order:
+        if np.isnan(targets[i]):
+            continue
         y, softness = signs[i], 1 / (2 * row_costs[i])
         a = duals[i] * y
         margin = y * (rows[i] @ weight + OFFSET)

@@ -57,7 +57,7 @@ def solve_pass(
         features: The rows' features.
         values: Their values; a row has length one, or no features.
         targets: The block's (N, K) targets in [0, 1] as a CSR matrix: where rows begin, labels, values. A row
-            counts for its label with cost * |2 t - 1|.
+            counts for its label with cost * |2 t - 1|, and not at all where t is NaN, as it is not known.
         duals: (N, K), changed: a y, the share of a row in w.
         weight: (F, K), changed: w.
         bias: (K,), changed: b.
@@ -97,6 +97,11 @@ def solve_pass(
             losses[k] += short * short
         for place in range(targets[0][row], targets[0][row + 1]):
             k, t = targets[1][place], targets[2][place]
+            wrong = max(z[k] + one, nothing)
+            if t != t:
+                change[k], gradient[k] = nothing, nothing
+                losses[k] -= wrong * wrong
+                continue
             y = one if t >= 0.5 else -one
             sure = max(abs(t + t - one), np.float32(LEAST_WEIGHT))
             soft = softness[1 if t >= 0.5 else 0, k] / sure
@@ -105,7 +110,7 @@ def solve_pass(
             after = max(before - slope / (square + soft), nothing)
             change[k] = (after - before) * y
             gradient[k] = slope if before > nothing else min(slope, nothing)
-            wrong, right = max(z[k] + one, nothing), max(one - y * z[k], nothing)
+            right = max(one - y * z[k], nothing)
             losses[k] += right * right - wrong * wrong
         count = 0
         for k in range(labels):
@@ -253,7 +258,7 @@ def score_rows(
 
 @compiled
 def optimal_duals(targets: tuple[Int64s, Int32s, Floats], costs: Floats, scores: Floats) -> None:
-    """Turn margins (N, K) into the dual variables a y that an optimum with these margins has."""
+    """Turn margins (N, K) into the dual variables a y that an optimum with these margins has; 0 for unknown targets."""
     one, nothing = np.float32(1), np.float32(0)
     for row in range(len(scores)):
         line = scores[row]
@@ -262,6 +267,9 @@ def optimal_duals(targets: tuple[Int64s, Int32s, Floats], costs: Floats, scores:
             line[k] = -(costs[0, k] + costs[0, k]) * max(margins[k] + one, nothing)
         for place in range(targets[0][row], targets[0][row + 1]):
             k, t = targets[1][place], targets[2][place]
+            if t != t:
+                line[k] = nothing
+                continue
             y = one if t >= 0.5 else -one
             cost = costs[1 if t >= 0.5 else 0, k] * max(abs(t + t - one), np.float32(LEAST_WEIGHT))
             line[k] = y * (cost + cost) * max(one - y * margins[k], nothing)

@@ -19,6 +19,7 @@ from flash.text.classification.backbones.features import in_threads
 from flash.text.classification.backbones.kernels import Floats, Int32s, Int64s, compiled
 from flash.text.classification.scores.calibration import fit_calibration
 from flash.text.classification.scores.outputs import Calibration, to_probabilities
+from flash.text.classification.targets.known import known_cells, without_unknown
 
 MOST_SOURCES = 32
 """How many other labels a label listens to, those that say most about what its own score gets wrong."""
@@ -69,7 +70,7 @@ def fit_stacking(
 
     Args:
         scores: Finite margins of rows that the model was not fitted on.
-        targets: In [0, 1], sorted.
+        targets: In [0, 1], sorted; NaN where one is not known, which then says nothing about its label.
         calibration: What makes probabilities of the scores, if it is known; else it is fitted.
         threads: At most so many; None for one a processor. No result depends on it.
 
@@ -77,12 +78,13 @@ def fit_stacking(
         None where labels exclude each other (no row has two), as softmax says that, or there is a single one.
     """
     labels = scores.shape[1]
-    if labels < 2 or (targets.sum(axis=1) <= 1).all():
+    told, truth = known_cells(targets), without_unknown(targets)
+    if labels < 2 or (truth.sum(axis=1) <= 1).all():
         return None
     known = calibration or fit_calibration(scores, targets, multi_label=True, threads=threads)
     mean: Doubles = scores.mean(axis=0, dtype=np.float64)
     deviation: Doubles = scores.std(axis=0, dtype=np.float64)
-    speaks = (deviation > 1e-6) & (np.asarray(targets.sum(axis=0)) >= FEWEST_TEXTS)
+    speaks = (deviation > 1e-6) & (np.asarray(truth.sum(axis=0)) >= FEWEST_TEXTS)
     unit: Doubles = np.divide(1.0, deviation, out=np.zeros(labels), where=speaks)
     count = min(MOST_SOURCES, labels - 1)
 
@@ -90,9 +92,11 @@ def fit_stacking(
         logits = scores[:, label] * known.scale[label] + known.shift[label]
         probability: Doubles = to_probabilities(logits[:, np.newaxis], True)[:, 0].astype(np.float64)
         wrong = -probability
-        hot = slice(targets.indptr[label], targets.indptr[label + 1])
-        wrong[targets.indices[hot]] += targets.data[hot]
+        hot = slice(truth.indptr[label], truth.indptr[label + 1])
+        wrong[truth.indices[hot]] += truth.data[hot]
         unsettled = np.flatnonzero(np.abs(wrong) > SETTLED)
+        if told is not None:
+            unsettled = unsettled[told[unsettled, label]]
         wrong, probability = wrong[unsettled], probability[unsettled]
         said = slopes(scores, unsettled, wrong, mean, unit)
         rank = np.abs(said)

@@ -13,6 +13,9 @@ deviation 0.5, and its logit at the margin where labels are decided is normal ab
 standard deviation 2. Single-label: vector scaling (Guo, Pleiss, Sun and Weinberger, "On calibration of modern
 neural networks", ICML 2017) with one scale for all classes and a shift for each.
 
+Targets that are not known (NaN) take no part: a label is calibrated on the rows where its target is known, and one
+that has none gets what suits all labels together.
+
 Scales are exponentials, hence positive: in multi-label mode the order of the rows of a label stays as it was,
 and with it ROC AUC and average precision.
 """
@@ -28,6 +31,7 @@ from scipy.sparse import csc_array, csr_array
 from flash.core.errors import FlashError
 from flash.text.classification.backbones.features import in_threads
 from flash.text.classification.scores.outputs import Calibration, to_probabilities
+from flash.text.classification.targets.known import known_cells, without_unknown
 
 Doubles: TypeAlias = NDArray[np.float64]
 
@@ -64,13 +68,14 @@ def fit_calibration(
 
     Args:
         logits: (N, L), finite, taken as float32: of rows that the model was not fitted on.
-        targets: (N, L), sparse or dense, in [0, 1]; soft ones count as the probability of a positive.
+        targets: (N, L), sparse or dense, in [0, 1]; soft ones count as the probability of a positive. NaN where
+            one is not known, which is for multi-label targets only.
         multi_label: sigmoid, or softmax. With softmax all scales are the same, and the shifts may change which
             class of a row is the most probable.
         threads: at most so many; None for one a processor. No result depends on it.
 
     Raises:
-        FlashError: no rows or labels, shapes that differ, or logits that are not finite.
+        FlashError: no rows or labels, no target that is known, shapes that differ, or logits that are not finite.
     """
     values = np.asarray(logits, np.float32)
     if values.ndim != 2 or 0 in values.shape or values.shape != targets.shape:
@@ -84,20 +89,46 @@ def fit_calibration(
         return _fit_softmax(values, csr_array(targets), threads)
     truth = csc_array(targets, dtype=np.float64)
     truth.sum_duplicates()
-    common = _fit_common(values, truth, threads)
+    known = known_cells(truth)
+    if known is not None:
+        if not known.any():
+            raise FlashError(
+                "no target is known; expected at least one row with a known target to calibrate on"
+            )
+        truth = without_unknown(truth)
+    common = _fit_common(values, truth, known, threads)
     step = max(1, CELLS // len(values))
 
     def fit(start: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        return _fit_labels(values[:, start : start + step], truth[:, start : start + step], common)
+        block = slice(start, start + step)
+        if known is None or known[:, block].all():
+            return _fit_labels(values[:, block], truth[:, block], common)
+        labels = range(values.shape[1])[block]
+        fitted = [_fit_labels(*_known_of(label, values, truth, known[:, label]), common) for label in labels]
+        scales, shifts = zip(*fitted, strict=True)
+        return np.concatenate(scales), np.concatenate(shifts)
 
     scales, shifts = zip(*in_threads(threads, fit, range(0, values.shape[1], step)), strict=True)
     return Calibration(np.concatenate(scales), np.concatenate(shifts))
 
 
-def _fit_common(logits: NDArray[np.float32], truth: csc_array, threads: int | None) -> Common:
-    """One scale and one shift for all cells, in margins of mean 0 and variance 1."""
-    chunks = np.array_split(logits.reshape(1, -1), -(-logits.size // CELLS), axis=1)
-    mean, deviation = _centre(logits)
+def _known_of(
+    label: int, logits: NDArray[np.float32], truth: csc_array, known: NDArray[np.bool_]
+) -> tuple[NDArray[np.float32], csc_array]:
+    """(M, 1) logits and targets of one label, of the rows where its target is known."""
+    own = slice(truth.indptr[label], truth.indptr[label + 1])
+    rows = (np.cumsum(known) - 1)[truth.indices[own]]
+    targets = csc_array((truth.data[own], rows, [0, len(rows)]), shape=(np.count_nonzero(known), 1))
+    return logits[known, label : label + 1], targets
+
+
+def _fit_common(
+    logits: NDArray[np.float32], truth: csc_array, known: NDArray[np.bool_] | None, threads: int | None
+) -> Common:
+    """One scale and one shift for all known cells, in margins of mean 0 and variance 1."""
+    cells = (logits if known is None else logits[known]).reshape(1, -1)
+    chunks = np.array_split(cells, -(-cells.size // CELLS), axis=1)
+    mean, deviation = _centre(cells)
 
     def moments(scale: Doubles, shift: Doubles) -> Doubles:
         def of_chunk(chunk: NDArray[np.float32]) -> Doubles:
@@ -109,7 +140,7 @@ def _fit_common(logits: NDArray[np.float32], truth: csc_array, threads: int | No
     columns = np.repeat(np.arange(logits.shape[1]), np.diff(truth.indptr))
     margins = (logits[truth.indices, columns].astype(np.float64) - mean) / deviation
     sums = np.array([[truth.data.sum()], [(truth.data * margins).sum()]])
-    smoothed = _smooth(sums, logits.size, np.zeros(1))
+    smoothed = _smooth(sums, cells.size, np.zeros(1))
     scale, shift, sums = _newton(moments, smoothed, np.zeros(1), *COMMON_DEVIATIONS)
     pivot = sums[4, 0] / max(sums[3, 0], np.finfo(np.float64).tiny)
     return Common(float(scale[0] / deviation), float(shift[0] + scale[0] * pivot), mean + deviation * pivot)

@@ -35,12 +35,14 @@ class Evaluation:
     0/0 counts as 0 in precision, recall and F1. A label without positive rows has NaN as average precision
     and ROC AUC and is left out of all macro averages; a label without negative rows has NaN as ROC AUC and
     is left out of that macro average. A macro average over no label at all is NaN. What is said of
-    probabilities before calibration is None, and its averages NaN, unless those were given.
+    probabilities before calibration is None, and its averages NaN, unless those were given. Cells whose
+    target is not known count nowhere: each label is measured on the rows where its own target is known.
 
     Attributes:
         labels: the L names.
         multi_label: False where each row has one label and the most probable one is predicted.
         rows: N.
+        known: (L,) rows in which the label's target is known; all N of them unless some targets are NaN.
         thresholds: (L,) in force; NaN in single-label mode, which uses none.
         support: (L,) positive rows (target at least 0.5).
         predicted: (L,) rows for which the label was predicted.
@@ -66,13 +68,15 @@ class Evaluation:
         macro_brier: see `macro_expected_calibration_error`.
         macro_uncalibrated_expected_calibration_error: see `macro_expected_calibration_error`.
         macro_uncalibrated_brier: see `macro_expected_calibration_error`.
-        subset_accuracy: share of the rows whose whole label set is right.
-        hamming_loss: share of the N x L cells that are wrong, in single-label mode too.
+        subset_accuracy: share of the rows whose whole label set is right; of a row with unknown targets, whose
+            known ones all are; rows without a known target are not among them.
+        hamming_loss: share of the N x L cells (of the known ones) that are wrong, in single-label mode too.
     """
 
     labels: tuple[str, ...]
     multi_label: bool
     rows: int
+    known: NDArray[np.int64]
     thresholds: NDArray[np.float32]
     support: NDArray[np.int64]
     predicted: NDArray[np.int64]
@@ -106,9 +110,16 @@ class Evaluation:
         return tuple(self.labels[column] for column in np.flatnonzero(self.support == 0))
 
     @property
+    def partly_known(self) -> bool:
+        """Whether some target is not known."""
+        return bool((self.known < self.rows).any())
+
+    @property
     def without_negatives(self) -> tuple[str, ...]:
         """The labels that apply to every row here."""
-        return tuple(self.labels[column] for column in np.flatnonzero(self.support == self.rows))
+        return tuple(
+            self.labels[column] for column in np.flatnonzero((self.support == self.known) & (self.known > 0))
+        )
 
     @property
     def left_out_of_averages(self) -> dict[str, int]:
@@ -141,6 +152,7 @@ class Evaluation:
             {
                 "label": label,
                 "support": int(self.support[row]),
+                "known": int(self.known[row]),
                 "predicted": int(self.predicted[row]),
                 "threshold": _or_none(thresholds[row]),
                 **{name: _or_none(columns[name][row]) for name in names},
@@ -199,7 +211,8 @@ def evaluate(
 
     Args:
         probabilities: (N, L), in [0, 1], taken as float32.
-        targets: (N, L), sparse or dense, in [0, 1]; positive from 0.5.
+        targets: (N, L), sparse or dense, in [0, 1]; positive from 0.5. In multi-label mode NaN where a target is
+            not known: that cell counts in no measure.
         labels: the L names in order.
         thresholds: (L,), a label being predicted where its probability reaches its threshold
             (`thresholds.applies`). In single-label mode they are not used and may be None: the most probable
@@ -210,7 +223,7 @@ def evaluate(
     Raises:
         FlashError: no rows, shapes that do not fit together, or values that are not in [0, 1].
     """
-    scores, truth = check_arrays(probabilities, targets)
+    scores, truth, known = check_arrays(probabilities, targets)
     rows, count = scores.shape
     if rows == 0:
         raise FlashError("no rows to evaluate; expected at least one text with its targets")
@@ -220,17 +233,23 @@ def evaluate(
         )
     in_force = _check_thresholds(thresholds, count) if multi_label else np.full(count, np.nan, np.float32)
     support = np.diff(truth.indptr).astype(np.int64)
-    predicted, hits, exact = _decide(scores, truth, in_force if multi_label else None)
+    known_rows = np.full(count, rows) if known is None else np.count_nonzero(known, axis=0)
+    judged = rows if known is None else np.count_nonzero(known.any(axis=1))
+    predicted, hits, exact = _decide(scores, truth, in_force if multi_label else None, known)
+    exact -= rows - judged  # a row of which nothing is known has nothing wrong, and nothing right
     precision, recall = _ratio(hits, predicted), _ratio(hits, support)
     f1 = _ratio(2 * hits, predicted + support)
-    average_precision, roc_auc, *calibrated = _rank(scores, truth)
-    before = None if uncalibrated is None else _calibration(check_arrays(uncalibrated, targets)[0], truth)
+    average_precision, roc_auc, *calibrated = _rank(scores, truth, known)
+    before = (
+        None if uncalibrated is None else _calibration(check_arrays(uncalibrated, targets)[0], truth, known)
+    )
     total_hits, total_predicted, total_support = int(hits.sum()), int(predicted.sum()), int(support.sum())
     supported = support > 0
     return Evaluation(
         labels=tuple(labels),
         multi_label=multi_label,
         rows=rows,
+        known=known_rows.astype(np.int64),
         thresholds=in_force,
         support=support,
         predicted=predicted,
@@ -257,8 +276,8 @@ def evaluate(
         if before is None
         else _mean(before[0][supported]),
         macro_uncalibrated_brier=math.nan if before is None else _mean(before[1][supported]),
-        subset_accuracy=exact / rows,
-        hamming_loss=(total_predicted + total_support - 2 * total_hits) / (rows * count),
+        subset_accuracy=exact / max(judged, 1),
+        hamming_loss=(total_predicted + total_support - 2 * total_hits) / max(int(known_rows.sum()), 1),
     )
 
 
@@ -274,9 +293,12 @@ def _check_thresholds(thresholds: ArrayLike | None, count: int) -> NDArray[np.fl
 
 
 def _decide(
-    scores: NDArray[np.float32], truth: csc_array, thresholds: NDArray[np.float32] | None
+    scores: NDArray[np.float32],
+    truth: csc_array,
+    thresholds: NDArray[np.float32] | None,
+    known: NDArray[np.bool_] | None,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
-    """Predicted rows (L,), true positives (L,), and the number of rows with exactly the right labels.
+    """Predicted rows (L,), true positives (L,), and the number of rows with exactly the right labels, as far as known.
 
     Without thresholds each row has its most probable label. Right predictions are looked up at the few
     positive cells, so that no second (N, L) array is needed.
@@ -292,6 +314,8 @@ def _decide(
         step = max(1, BLOCK_CELLS // count)
         for start in range(0, count_rows, step):
             block = applies(scores[start : start + step], thresholds)
+            if known is not None:
+                block &= known[start : start + step]
             predicted += np.count_nonzero(block, axis=0)
             row_predicted[start : start + step] = np.count_nonzero(block, axis=1)
         hit = applies(scores[rows, columns], thresholds[columns])
@@ -302,7 +326,7 @@ def _decide(
 
 
 def _rank(
-    scores: NDArray[np.float32], truth: csc_array
+    scores: NDArray[np.float32], truth: csc_array, known: NDArray[np.bool_] | None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Average precision, ROC AUC, expected calibration error and Brier score of each label, (L,) each.
 
@@ -311,12 +335,12 @@ def _rank(
     precision at their score; ROC AUC is the share of (positive, negative) pairs in the right order (the
     Mann-Whitney U statistic), ties being half.
     """
-    rows, count = scores.shape
+    count = scores.shape[1]
     average_precision, roc_auc = np.full(count, np.nan), np.full(count, np.nan)
     calibration = np.empty((2, count))
-    for column, ranked, positive in _sorted_columns(scores, truth):
+    for column, ranked, positive in _sorted_columns(scores, truth, known):
         calibration[:, column] = _reliability(ranked, positive)
-        support = positive.size
+        rows, support = ranked.size, positive.size
         if support == 0:
             continue
         below, up_to = np.searchsorted(ranked, positive), np.searchsorted(ranked, positive, side="right")
@@ -329,18 +353,20 @@ def _rank(
     return average_precision, roc_auc, calibration[0], calibration[1]
 
 
-def _calibration(scores: NDArray[np.float32], truth: csc_array) -> NDArray[np.float64]:
+def _calibration(
+    scores: NDArray[np.float32], truth: csc_array, known: NDArray[np.bool_] | None
+) -> NDArray[np.float64]:
     """(2, L): expected calibration error and Brier score of each label."""
     found = np.empty((2, scores.shape[1]))
-    for column, ranked, positive in _sorted_columns(scores, truth):
+    for column, ranked, positive in _sorted_columns(scores, truth, known):
         found[:, column] = _reliability(ranked, positive)
     return found
 
 
 def _sorted_columns(
-    scores: NDArray[np.float32], truth: csc_array
+    scores: NDArray[np.float32], truth: csc_array, known: NDArray[np.bool_] | None
 ) -> Iterator[tuple[int, NDArray[np.float32], NDArray[np.float32]]]:
-    """Each label's column, its scores and those of its positives, both ascending."""
+    """Each label's column, its scores and those of its positives, both ascending, of rows where it is known."""
     rows, count = scores.shape
     step = max(1, BLOCK_CELLS // rows)
     for start in range(0, count, step):
@@ -348,6 +374,8 @@ def _sorted_columns(
         block = np.sort(scores[:, start : start + step].T, axis=1)
         for column, ranked in enumerate(block, start):
             positive = scores[truth.indices[truth.indptr[column] : truth.indptr[column + 1]], column]
+            if known is not None:
+                ranked = np.sort(scores[known[:, column], column])
             yield column, ranked, np.sort(positive)
 
 
@@ -359,6 +387,8 @@ def _reliability(ranked: NDArray[np.float32], positive: NDArray[np.float32]) -> 
         positive: those of the positive rows, ascending.
     """
     rows, wide = ranked.size, ranked.astype(np.float64)
+    if not rows:
+        return math.nan, math.nan
     # Quantile k of 15 lies at place (N - 1) k / 15 of the sorted scores, between two of them: whole and rest.
     whole, rest = np.divmod((rows - 1) * np.arange(1, BINS), BINS)
     lower, upper = wide[whole], wide[np.minimum(whole + 1, rows - 1)]

@@ -31,7 +31,8 @@ def format_table(
     Args:
         evaluation: what to show; three decimals (the averages of calibration, small as they are, four), "-"
             where a value is undefined. The column "raw" is there if probabilities before calibration were
-            evaluated too.
+            evaluated too; in its place stands "known", the rows where the label's target is known, if that is not so
+            in all of them.
         title: what was evaluated, such as "Validation".
         notes: sentences to end with.
         width: the columns to stay within, 80 unless given. Long names are shortened, but never below 12.
@@ -44,7 +45,9 @@ def format_table(
     shown = np.concatenate([rows for _, rows in sections])
     cells = {int(row): _label_cells(evaluation, int(row)) for row in shown}
     header = ["support", "threshold", "P", "R", "F1", "AP", "AUC", "ECE"]
-    if evaluation.uncalibrated_brier is not None:
+    if evaluation.partly_known:
+        header = ["known", "support", "thresh", *header[2:]]
+    elif evaluation.uncalibrated_brier is not None:
         # One more column, and still 14 for the name of a label within 80.
         header = ["support", "thresh", *header[2:], "raw"]
     columns = zip(header, ["", "", *["0.000"] * (len(header) - 2)], *cells.values(), strict=True)
@@ -119,16 +122,21 @@ def _label_cells(evaluation: Evaluation, row: int) -> list[str]:
     if 0 < threshold < 0.0005:
         shown = "<0.001"  # 0.000 would read as "always"
     names = [*PER_LABEL[:5], "expected_calibration_error"]
-    if evaluation.uncalibrated_brier is not None:
+    if evaluation.uncalibrated_brier is not None and not evaluation.partly_known:
         names.append("uncalibrated_expected_calibration_error")
     values = [_number(float(evaluation.label_values(name)[row])) for name in names]
-    return [f"{evaluation.support[row]:,}", shown, *values]
+    known = [f"{evaluation.known[row]:,}"] if evaluation.partly_known else []
+    return [*known, f"{evaluation.support[row]:,}", shown, *values]
 
 
 def _remarks(evaluation: Evaluation, shown: int) -> list[str]:
     """Sentences about the last columns, and about labels that are not shown, or not fully."""
-    raw = "" if evaluation.uncalibrated_brier is None else "; raw: uncalibrated"
+    raw = "; raw: uncalibrated"
+    if evaluation.uncalibrated_brier is None or evaluation.partly_known:
+        raw = ""
     sentences = [f"ECE: gap between probability and how often it comes true{raw}."]
+    if evaluation.partly_known:
+        sentences.append("known: rows where the label's target is known, the only ones that count for it.")
     hidden = len(evaluation.labels) - shown
     if hidden:
         sentences.append(

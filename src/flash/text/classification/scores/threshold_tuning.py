@@ -137,26 +137,27 @@ def choose_thresholds(
 
     Args:
         probabilities: (N, L), in [0, 1], calibrated, of rows the model was not trained on (out-of-fold or validation).
-        targets: (N, L), sparse or dense, in [0, 1]; positive from 0.5.
+        targets: (N, L), sparse or dense, in [0, 1]; positive from 0.5; where one is NaN it is not known, and
+            the label's threshold does not depend on that row.
         objective: one for all labels or one per label, as `parse_objective` takes and gives them.
         seed: of the folds. The same rows and seed give the same answer.
 
     Raises:
         FlashError: the shapes differ, a value is not finite or outside [0, 1], or an unknown objective.
     """
-    scores, truth = check_arrays(probabilities, targets)
+    scores, truth, known = check_arrays(probabilities, targets)
     texts = _one_per_label(objective, scores.shape[1])
     goals = {text: _read(text) for text in dict.fromkeys(texts)}
-    single = tune_threshold(scores, truth)
+    single = tune_threshold(scores, truth if known is None else targets)
     chosen = np.full(scores.shape[1], single, np.float32)
     unmet: list[int] = []
     counts: Floats | None = None
     for text, goal in goals.items():
         columns = np.flatnonzero([own == text for own in texts])
         if goal.kind in ("precision", "recall"):
-            unmet += _require(chosen, columns, scores, truth, goal)
+            unmet += _require(chosen, columns, scores, truth, known, goal)
         elif truth.nnz and goal != Goal("micro", 1):
-            counts = _count_folds(scores, truth, seed) if counts is None else counts
+            counts = _count_folds(scores, truth, known, seed) if counts is None else counts
             chosen[columns] = _tune(counts, goal, single)[columns]
     return ThresholdChoice(chosen, single, texts, tuple(sorted(unmet)))
 
@@ -195,8 +196,10 @@ def _read(text: Any) -> Goal:
     return goal
 
 
-def _count_folds(scores: NDArray[np.float32], truth: csc_array, seed: int) -> Floats:
-    """(3, folds, L, cuts): rows reaching each cut, the positive ones, and the sum of their probabilities."""
+def _count_folds(
+    scores: NDArray[np.float32], truth: csc_array, known: NDArray[np.bool_] | None, seed: int
+) -> Floats:
+    """(3, folds, L, cuts): known rows reaching each cut, the positive ones, and the sum of their probabilities."""
     rows, labels = scores.shape
     fold = np.random.default_rng(seed).permutation(rows) % FOLDS
     size = labels * CUTS.size
@@ -206,10 +209,15 @@ def _count_folds(scores: NDArray[np.float32], truth: csc_array, seed: int) -> Fl
         members = np.flatnonzero(fold == number)
         step = max(1, BLOCK_CELLS // labels)
         for start in range(0, members.size, step):
-            block = scores[members[start : start + step]]
+            part = members[start : start + step]
+            block = scores[part]
             places = (np.searchsorted(CUTS, block, side="right") - 1 + columns).ravel()
+            block = block.ravel()
+            if known is not None:
+                here = known[part].ravel()
+                places, block = places[here], block[here]
             counts[0, number] += np.bincount(places, minlength=size)
-            counts[2, number] += np.bincount(places, block.ravel(), minlength=size)
+            counts[2, number] += np.bincount(places, block, minlength=size)
     of_each = column_of_each(truth)
     places = np.searchsorted(CUTS, scores[truth.indices, of_each], side="right") - 1 + columns[of_each]
     places += fold[truth.indices] * size
@@ -308,7 +316,12 @@ def _best_setting(
 
 
 def _require(
-    chosen: NDArray[np.float32], columns: Indices, scores: NDArray[np.float32], truth: csc_array, goal: Goal
+    chosen: NDArray[np.float32],
+    columns: Indices,
+    scores: NDArray[np.float32],
+    truth: csc_array,
+    known: NDArray[np.bool_] | None,
+    goal: Goal,
 ) -> list[int]:
     """Set the columns' thresholds for a required precision or recall; answer those that cannot show it."""
     unmet = []
@@ -316,9 +329,8 @@ def _require(
         rows = truth.indices[truth.indptr[column] : truth.indptr[column + 1]]
         met = False
         if rows.size:
-            chosen[column], met = _requirement_cut(
-                np.sort(scores[:, column]), np.sort(scores[rows, column]), goal
-            )
+            own = scores[:, column] if known is None else scores[known[:, column], column]
+            chosen[column], met = _requirement_cut(np.sort(own), np.sort(scores[rows, column]), goal)
         if not met:
             unmet.append(column)
     return unmet

@@ -1,7 +1,7 @@
 """Thresholds: the tuned one, and the user's own ones.
 
 They are made for the one rule, `outputs.applies`: a label applies where its probability reaches its threshold,
-compared as float32. Imports neither torch nor lightning.
+compared as float32. Targets that are not known (NaN) take no part. Imports neither torch nor lightning.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from flash.core.errors import FlashError, unknown_name
+from flash.text.classification.targets.known import known_cells
 
 if TYPE_CHECKING:  # scipy.sparse is slow to import, and prediction needs none of it
     from scipy.sparse import csc_array
@@ -31,12 +32,12 @@ def tune_threshold(probabilities: ArrayLike, targets: Any) -> float:
 
     Args:
         probabilities: (N, L), in [0, 1].
-        targets: (N, L), sparse or dense, in [0, 1]; positive from 0.5.
+        targets: (N, L), sparse or dense, in [0, 1]; positive from 0.5; NaN where it is not known.
 
     Raises:
         FlashError: the shapes differ, or a value is not finite or outside [0, 1].
     """
-    scores, truth = check_arrays(probabilities, targets)
+    scores, truth, known = check_arrays(probabilities, targets)
     # No threshold below 1 separates 1.0 from the float32 before it: they are one score here.
     top = np.nextafter(np.float32(1), np.float32(0))
     positive = np.sort(np.minimum(scores[truth.indices, column_of_each(truth)], top))
@@ -44,7 +45,7 @@ def tune_threshold(probabilities: ArrayLike, targets: Any) -> float:
     cuts = np.unique(positive[positive > 0])
     if not cuts.size:
         return 0.5
-    predicted, below = _count_from(scores, cuts, top)
+    predicted, below = _count_from(scores, cuts, top, known)
     hits = positive.size - np.searchsorted(positive, cuts, side="left")
     f1 = 2 * hits / (predicted + positive.size)
     best = np.flatnonzero(f1 == f1.max())
@@ -56,14 +57,18 @@ def tune_threshold(probabilities: ArrayLike, targets: Any) -> float:
 
 
 def _count_from(
-    scores: NDArray[np.float32], cuts: NDArray[np.float32], top: np.float32
+    scores: NDArray[np.float32],
+    cuts: NDArray[np.float32],
+    top: np.float32,
+    known: NDArray[np.bool_] | None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """For each of the (C,) cuts: how many scores reach it, and the largest score below it (0 where none)."""
+    """For each of the (C,) cuts: how many known scores reach it, and the largest one below it (0 where none)."""
     reaching = np.zeros(cuts.size, np.int64)
     below = np.zeros(cuts.size, np.float32)
     rows = max(1, BLOCK_CELLS // scores.shape[1])
     for start in range(0, scores.shape[0], rows):
-        block = np.minimum(scores[start : start + rows].ravel(), top)
+        part = slice(start, start + rows)
+        block = np.minimum(scores[part].ravel() if known is None else scores[part][known[part]], top)
         block.sort()
         place = np.searchsorted(block, cuts, side="left")
         reaching += block.size - place
@@ -126,8 +131,12 @@ def _check_values(values: Mapping[Any, Any], labels: Sequence[str]) -> None:
         raise FlashError(f"thresholds has {shown}{more}; {EXPECTED}")
 
 
-def check_arrays(probabilities: ArrayLike, targets: Any) -> "tuple[NDArray[np.float32], csc_array]":
-    """Probabilities as (N, L) float32 and targets as an (N, L) boolean csc_array, positive from 0.5.
+def check_arrays(
+    probabilities: ArrayLike, targets: Any
+) -> "tuple[NDArray[np.float32], csc_array, NDArray[np.bool_] | None]":
+    """Probabilities as (N, L) float32, targets as an (N, L) boolean csc_array, and which of these are known.
+
+    Targets are positive from 0.5; where one is NaN it is not known. The third is None where all are known.
 
     Raises:
         FlashError: the shapes differ, or a value is not finite or outside [0, 1].
@@ -142,8 +151,11 @@ def check_arrays(probabilities: ArrayLike, targets: Any) -> "tuple[NDArray[np.fl
             "expected the same (rows, labels) for both"
         )
     _check_range("probabilities", scores, "logits become probabilities by outputs.to_probabilities")
-    _check_range("targets", truth.data if issparse(truth) else truth, "1 where a label applies, else 0")
-    return scores, csc_array(truth >= 0.5)
+    known, values = known_cells(truth), truth.data if issparse(truth) else truth
+    if known is not None:
+        values = values[~np.isnan(values)]
+    _check_range("targets", values, "1 where a label applies, else 0")
+    return scores, csc_array(truth >= 0.5), known
 
 
 def _check_range(name: str, values: NDArray[Any], hint: str) -> None:

@@ -1,0 +1,71 @@
+"""Which targets are known: an unknown one is NaN, stored explicitly where the `(N, L)` targets are sparse.
+
+Every consumer of targets asks here, and pays one look at the stored values where all targets are known. Imports
+nothing of the project; SciPy only where there is something unknown in a sparse matrix.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Bools = NDArray[np.bool_]
+
+
+def any_unknown(targets: Any) -> bool:
+    """Whether some target is NaN."""
+    values = targets.data if hasattr(targets, "tocoo") else np.asarray(targets)
+    return bool(
+        values.size and np.isnan(values.min())
+    )  # the smallest is NaN where any is: no temporary array
+
+
+def known_cells(targets: Any) -> Bools | None:
+    """(N, L), False where a target is NaN; None where all of them are known.
+
+    Args:
+        targets: (N, L), sparse or dense.
+    """
+    if not any_unknown(targets):
+        return None
+    if not hasattr(targets, "tocoo"):
+        return ~np.isnan(np.asarray(targets))
+    known = np.ones(targets.shape, np.bool_)
+    rows, columns = unknown_places(targets)
+    known[rows, columns] = False
+    return known
+
+
+def unknown_places(targets: Any) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The rows and the columns of the NaN cells of a sparse matrix."""
+    cells = targets.tocoo()
+    unknown = np.isnan(cells.data)
+    return cells.row[unknown].astype(np.int64), cells.col[unknown].astype(np.int64)
+
+
+def known_rows(targets: Any) -> NDArray[np.int64]:
+    """(L,): the number of rows in which each label's target is known; `targets` is sparse."""
+    rows, labels = targets.shape
+    counts = np.full(labels, rows, np.int64)
+    if any_unknown(targets):
+        counts -= np.bincount(unknown_places(targets)[1], minlength=labels)
+    return counts
+
+
+def known_per_row(targets: Any) -> NDArray[np.int64]:
+    """(N,): the number of labels whose target is known in each row; `targets` is sparse."""
+    rows, labels = targets.shape
+    counts = np.full(rows, labels, np.int64)
+    if any_unknown(targets):
+        counts -= np.bincount(unknown_places(targets)[0], minlength=rows)
+    return counts
+
+
+def without_unknown(targets: Any) -> Any:
+    """A sparse matrix with 0 for NaN; the matrix itself where it has none."""
+    if not any_unknown(targets):
+        return targets
+    known = targets.copy()
+    known.data[np.isnan(known.data)] = 0
+    known.eliminate_zeros()
+    return known
