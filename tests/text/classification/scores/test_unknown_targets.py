@@ -161,7 +161,7 @@ def test_cross_validation_counts_the_known_cells(block_cells: int, monkeypatch: 
     logits, targets = case(rows=60, labels=3)
     scores = (1 / (1 + np.exp(-logits))).astype(np.float32)
     _, truth, known = thresholds.check_arrays(scores, targets)
-    found = threshold_tuning._count_folds(scores, truth, known, seed=0)
+    found = threshold_tuning._count_folds(scores, truth, 0, known)
     fold = np.random.default_rng(0).permutation(60) % threshold_tuning.FOLDS
     for j in range(3):
         for number in range(threshold_tuning.FOLDS):

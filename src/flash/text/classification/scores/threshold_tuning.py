@@ -157,7 +157,7 @@ def choose_thresholds(
         if goal.kind in ("precision", "recall"):
             unmet += _require(chosen, columns, scores, truth, known, goal)
         elif truth.nnz and goal != Goal("micro", 1):
-            counts = _count_folds(scores, truth, known, seed) if counts is None else counts
+            counts = _count_folds(scores, truth, seed, known) if counts is None else counts
             chosen[columns] = _tune(counts, goal, single)[columns]
     return ThresholdChoice(chosen, single, texts, tuple(sorted(unmet)))
 
@@ -197,7 +197,7 @@ def _read(text: Any) -> Goal:
 
 
 def _count_folds(
-    scores: NDArray[np.float32], truth: csc_array, known: NDArray[np.bool_] | None, seed: int
+    scores: NDArray[np.float32], truth: csc_array, seed: int, known: NDArray[np.bool_] | None = None
 ) -> Floats:
     """(3, folds, L, cuts): known rows reaching each cut, the positive ones, and the sum of their probabilities."""
     rows, labels = scores.shape
