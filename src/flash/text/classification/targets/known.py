@@ -28,9 +28,10 @@ def known_cells(targets: Any) -> Bools | None:
     """
     if not any_unknown(targets):
         return None
+    known: Bools = np.ones(targets.shape, np.bool_)
     if not hasattr(targets, "tocoo"):
-        return ~np.isnan(np.asarray(targets))
-    known = np.ones(targets.shape, np.bool_)
+        known &= ~np.isnan(targets)
+        return known
     rows, columns = unknown_places(targets)
     known[rows, columns] = False
     return known
