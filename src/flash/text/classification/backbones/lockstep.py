@@ -124,7 +124,8 @@ class Lockstep:
             return summed
 
         losses, cells = zip(*in_threads(self.model.threads, solve, self.blocks), strict=True)
-        return float(np.concatenate(losses).sum()) / max(sum(cells), 1)
+        mean: float = float(np.concatenate(losses).sum()) / max(sum(cells), 1)
+        return mean
 
     def is_solved(self, tolerance: float) -> bool:
         """Whether no label moves any more."""
