@@ -20,8 +20,9 @@ from flash.cli import (
 from flash.core.errors import DataError, unknown_name
 from flash.text.classification.predictor import Predictor
 from flash.text.classification.reading.csv import read_csv
+from flash.text.classification.reading.fields import joined_texts, match_fields, missing_fields, named
 from flash.text.classification.reading.mistakes import some_of
-from flash.text.classification.reading.source import Source, check_columns, text_column
+from flash.text.classification.reading.source import Source, check_columns
 from flash.text.classification.reading.streams import TARGET_FIELDS, find_format, find_texts, other_delimiter
 from flash.text.classification.reading.tables import read_json, read_parquet
 from flash.text.classification.scores.metrics import Evaluation, evaluate
@@ -36,6 +37,7 @@ FILE is CSV, TSV, JSON (lines or an array) or Parquet, told by its ending.
 Without --target_fields, targets are the 0/1 columns named as the model's
 labels, otherwise the column `labels` or `label`, otherwise the 0/1 columns of
 some labels, which alone are then evaluated. Without --input_field, texts are
+the columns that the model was trained on; where these were one that is not there,
 the column `text` or `comment_text`, otherwise the only column that is no target.
 
   flash evaluate model.pt test.csv
@@ -53,7 +55,12 @@ def build_parser() -> Parser:
     parser.add_argument(
         "file", metavar="FILE", help="texts and their targets; a glob in quotes takes several files"
     )
-    parser.add_argument("--input_field", metavar="COLUMN", help="the column of texts")
+    parser.add_argument(
+        "--input_field",
+        nargs="+",
+        metavar="COLUMN",
+        help="the column of texts, or as many as the model reads",
+    )
     parser.add_argument(
         "--target_fields", nargs="+", metavar="COLUMN", help="a 0/1 column a label, or one of names"
     )
@@ -136,13 +143,13 @@ class Fields:
     """The columns to compare.
 
     Attributes:
-        texts: the column of texts.
+        texts: the columns of texts.
         targets: a list of 0/1 columns, one a label, or the one column that holds names.
         labels: the labels that have targets, in the model's order.
         left_out: the model's other labels.
     """
 
-    texts: str
+    texts: list[str]
     targets: str | list[str]
     labels: tuple[str, ...]
     left_out: tuple[str, ...]
@@ -151,7 +158,7 @@ class Fields:
 def choose_fields(
     predictor: Predictor,
     source: Source,
-    input_field: str | None = None,
+    input_field: Sequence[str] | None = None,
     target_fields: Sequence[str] | None = None,
     other: str | None = None,
 ) -> Fields:
@@ -160,7 +167,7 @@ def choose_fields(
     Args:
         predictor: whose labels the targets are.
         source: the rows with their targets.
-        input_field: the column of texts.
+        input_field: the columns of texts.
         target_fields: the columns of targets.
         other: a delimiter that the file seems to have, for the hint in an error.
 
@@ -184,7 +191,7 @@ def choose_fields(
             "this model gives each text exactly one of them all; name one column of names, or a column for "
             f"each label (there is none for {some_of(list(left_out))}): --target_fields"
         )
-    return Fields(_find_texts(source, input_field, targets, hint), targets, labels, left_out)
+    return Fields(_find_texts(predictor, source, input_field, targets, hint), targets, labels, left_out)
 
 
 def evaluate_source(
@@ -201,7 +208,7 @@ def evaluate_source(
     Raises:
         DataError: a text or target that is none.
     """
-    texts = text_column(source, fields.texts)
+    texts = joined_texts(source, fields.texts)
     target_format = infer_format(
         source,
         fields.targets,
@@ -236,11 +243,12 @@ def _asked_targets(predictor: Predictor, source: Source, fields: list[str]) -> s
 
 
 def _find_targets(
-    predictor: Predictor, source: Source, input_field: str | None, hint: str
+    predictor: Predictor, source: Source, input_field: Sequence[str] | None, hint: str
 ) -> str | list[str]:
     """The target columns: a list of 0/1 columns, or the name of one that holds names."""
     columns = source.table.column_names
-    present = [label for label in predictor.labels if label in columns and label != input_field]
+    asked = input_field or ()
+    present = [label for label in predictor.labels if label in columns and label not in asked]
     if len(present) == len(predictor.labels):
         return present
     predicted = any(f"{label}_probability" in columns for label in predictor.labels)
@@ -263,11 +271,15 @@ def _find_targets(
     )
 
 
-def _find_texts(source: Source, asked: str | None, targets: str | list[str], hint: str) -> str:
-    columns = source.table.column_names
+def _find_texts(
+    predictor: Predictor, source: Source, asked: Sequence[str] | None, targets: str | list[str], hint: str
+) -> list[str]:
+    columns, remembered = source.table.column_names, predictor.input_fields
     if asked is not None:
-        return check_columns(columns, [asked], source.name, hint)[0]
-    found = find_texts(columns, [targets] if isinstance(targets, str) else targets)
+        return check_columns(columns, match_fields(asked, remembered, source.name), source.name, hint)
+    found = find_texts(columns, [targets] if isinstance(targets, str) else targets, remembered)
+    if found is None and len(remembered or ()) > 1:
+        raise missing_fields(source.name, columns, remembered or (), hint)
     if found is None:
         raise DataError(
             f"{source.name}: which column holds the texts? Its columns are {', '.join(columns)}; "
@@ -280,7 +292,7 @@ def _described(source: Source, fields: Fields) -> dict[str, Any]:
     """What was compared, for machines."""
     return {
         "files": [name for name, _ in source.parts],
-        "input_field": fields.texts,
+        "input_field": fields.texts if len(fields.texts) > 1 else fields.texts[0],
         "target_fields": [fields.targets] if isinstance(fields.targets, str) else fields.targets,
         "labels_left_out": list(fields.left_out),
     }
@@ -295,7 +307,8 @@ def _notes(predictor: Predictor, fields: Fields) -> list[str]:
             fields.targets if len(fields.targets) <= 8 else [*fields.targets[:3], "...", fields.targets[-1]]
         )
         targets = f"{'columns' if len(fields.targets) > 1 else 'column'} {' '.join(shown)}"
-    notes = [f"Texts: column {fields.texts!r}; targets: {targets}."]
+    texts = f"{'columns' if len(fields.texts) > 1 else 'column'} {named(fields.texts)}"
+    notes = [f"Texts: {texts}; targets: {targets}."]
     if fields.left_out:
         notes.append(
             f"Left out, as no target column is theirs: {', '.join(fields.left_out[:10])}"

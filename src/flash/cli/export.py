@@ -9,8 +9,10 @@ import pyarrow as pa
 from flash.cli import Parser, add_csv_options, add_trust_option
 from flash.cli.evaluate import READERS
 from flash.core.errors import DataError, FlashError
+from flash.text.classification import checkpoint
 from flash.text.classification.exporting import FORMATS, QUANTIZE, ExportReport, export
-from flash.text.classification.reading.source import Source, check_columns, text_column
+from flash.text.classification.reading.fields import field_names, joined_texts, missing_fields
+from flash.text.classification.reading.source import Source, check_columns
 from flash.text.classification.reading.streams import find_format, find_texts, other_delimiter
 
 DESCRIPTION = "Write a trained encoder as a folder that stands on its own."
@@ -52,7 +54,11 @@ def build_parser() -> Parser:
     )
     parser.add_argument("--input_format", choices=READERS, help="of the sample, if not told by its ending")
     parser.add_argument(
-        "--text_field", "--input_field", metavar="COLUMN", help="the sample's column of texts"
+        "--text_field",
+        "--input_field",
+        nargs="+",
+        metavar="COLUMN",
+        help="the sample's column of texts, or as many as the model reads",
     )
     parser.add_argument(
         "--encoding", default="utf-8", help="of a CSV or TSV sample, such as cp1252 (default: utf-8)"
@@ -101,19 +107,22 @@ def sample_texts(options: argparse.Namespace) -> pa.Array | None:
         return None
     kind = find_format(options.sample, options.input_format, "input_format")
     source = READERS[kind](argparse.Namespace(**vars(options), file=options.sample))
-    field = _text_field(
-        source, options.text_field, other_delimiter(source.table.column_names, kind, options.delimiter)
+    fields = _text_fields(
+        source, options, other_delimiter(source.table.column_names, kind, options.delimiter)
     )
     first = replace(source, table=source.table.slice(0, MOST_SAMPLED))
-    return text_column(first, field)
+    return joined_texts(first, fields)
 
 
-def _text_field(source: Source, asked: str | None, other: str | None) -> str:
+def _text_fields(source: Source, options: argparse.Namespace, other: str | None) -> list[str]:
     columns = source.table.column_names
     hint = f"; the header holds {other!r}: pass delimiter={other!r}" if other else ""
-    if asked is not None:
-        return check_columns(columns, [asked], source.name, hint)[0]
-    found = find_texts(columns, ())
+    if options.text_field is not None:
+        return check_columns(columns, field_names(options.text_field), source.name, hint)
+    remembered = checkpoint.read(options.model)["flash"].get("input_fields")
+    found = find_texts(columns, (), remembered)
+    if found is None and len(remembered or ()) > 1:
+        raise missing_fields(source.name, columns, remembered, hint)
     if found is None:
         raise DataError(
             f"{source.name}: which column holds the texts? Its columns are {', '.join(columns)}; type --text_field and "

@@ -214,7 +214,7 @@ _FILES = (
     Option("predict_file", "FILE ...", "the same; only the texts are read"),
 )
 _FIELDS = (
-    Option("input_field", "COLUMN", "the column of texts", required=True),
+    Option("input_field", "COLUMN ...", "the column of texts, or several: title body", required=True),
     Option("target_fields", "COLUMN ...", "the 0/1 columns, or the one of names"),
 )
 

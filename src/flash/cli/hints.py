@@ -84,7 +84,8 @@ def _reading(source: str, data: Mapping[str, Any], file: str) -> list[str]:
     """What a file needs to be read as those of the training were."""
     words = []
     if data.get("input_field"):
-        words += ["--input_field", data["input_field"]]
+        fields = data["input_field"]
+        words += ["--input_field", *([fields] if isinstance(fields, str) else fields)]
     if source in FORMATS and ENDINGS.get(ending(file)) not in FORMATS[source]:
         words += ["--input_format", FORMATS[source][0]]
     if data.get("delimiter"):

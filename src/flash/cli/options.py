@@ -37,7 +37,10 @@ QUIET_TRAINER = {
 FROM_DATA = ("num_classes", "labels", "multi_label", "loss_fn", "metrics")
 """Arguments of the model that the data decides, or that no command line can hold; of losses it can hold names."""
 
-LIST_OPTIONS = ("--target_fields", "--labels", "--train_file", "--val_file", "--test_file", "--predict_file")
+LIST_OPTIONS = (
+    *("--input_field", "--target_fields", "--labels"),
+    *("--train_file", "--val_file", "--test_file", "--predict_file"),
+)
 
 KINDS = {
     "NoneType": "null",

@@ -31,9 +31,9 @@ they are a list. A file appears when it is whole; Ctrl-C or an error leaves an
 earlier one as it was. The format is told by the file's ending (.csv .txt .tsv
 .tab .jsonl .ndjson .json .parquet); .gz, .bz2 and .zst inputs are unpacked.
 
-Without --input_field, texts are the column `text` or `comment_text`, otherwise
-the only column that is not named as one of the model's labels, nor `labels` or
-`label`.
+Without --input_field, texts are the columns that the model was trained on; where
+these were one that is not there, the column `text` or `comment_text`, otherwise the
+only column that is not named as one of the model's labels, nor `labels` or `label`.
 
   flash predict model.pt --input comments.csv --output predictions.csv
   flash predict model.pt --input posts.csv --input_field body --output out.csv
@@ -53,7 +53,10 @@ def build_parser() -> Parser:
         "--output", default="-", metavar="FILE", help="the predictions; - (default) for standard output"
     )
     parser.add_argument(
-        "--input_field", metavar="COLUMN", help="the column of texts, if it is not found by itself"
+        "--input_field",
+        nargs="+",
+        metavar="COLUMN",
+        help="the column of texts, or as many as the model reads, if not found by itself",
     )
     parser.add_argument(
         "--thresholds",

@@ -6,7 +6,8 @@ backend, `encode_batch_fast` without offsets, truncation or padding, the ids of 
 and special tokens, cuts and windows added to that by numpy. On comments and a BERT vocabulary it takes about two
 thirds of the processor time of `tokenizer(texts, truncation=True)`, and what remains is the vocabulary search
 itself: reading the ids is a few hundredths of it. Letting the backend truncate costs more than not doing so, since
-it builds the rest of a cut text too. Imports errors; torch only inside the functions that give tensors.
+it builds the rest of a cut text too. Imports errors and
+`fields`; torch only inside the functions that give tensors.
 """
 
 import mmap
@@ -21,8 +22,10 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from flash.core.errors import FlashError, unknown_name
+from flash.text.classification.reading.fields import SEPARATOR
 
 if TYPE_CHECKING:
     import torch
@@ -122,7 +125,9 @@ def tokenize(
     """The token ids of N texts, as `tokenizer` gives them, special tokens included.
 
     A text without any token, where the tokenizer adds none either, is one padding token that counts as a token:
-    a model must have something to look at. A process forked from one that has tokenised uses one thread, since
+    a model must have something to look at. Between the fields of a text (see `fields.SEPARATOR`) stand the ids of
+    `between_ids`; token types are all 0, also behind them. A text of fields that is truncated loses tokens of its
+    longest field first. A process forked from one that has tokenised uses one thread, since
     the backend's threads do not survive a fork and waiting for them would never end. The backend's own truncation
     and padding are switched off, and stay so until the tokenizer is called with other ones.
 
@@ -153,7 +158,8 @@ def tokenize(
         )
     room = max_length - backend.num_special_tokens_to_add(False)
     step = _check_room(max_length, room, long_text, overlap)
-    if len(texts) == 1 and len(text := texts[0].as_py()) <= LIKELY_WHOLE * max_length:
+    text = texts[0].as_py() if len(texts) == 1 else SEPARATOR
+    if SEPARATOR not in text and len(text) <= LIKELY_WHOLE * max_length:
         whole = backend.encode_batch_fast([text])[0].ids
         if 0 < len(whole) <= max_length:  # as most that come alone; a quarter of the time of what follows
             ids = np.array(whole, np.int32)
@@ -166,12 +172,16 @@ def tokenize(
     def parts() -> Iterator[Ids]:
         nonlocal done, cut, total
         for chunk in _chunks(texts):
-            ids, lengths = _raw_ids(backend, chunk, threads)
+            if pc.any(pc.match_substring(chunk, SEPARATOR)).as_py():
+                ids, lengths, lost = _field_ids(tokenizer, chunk, threads, None if step else room)
+            else:
+                (ids, lengths), lost = _raw_ids(backend, chunk, threads), 0
             owner, begin, length = _rows(lengths, room, step, from_end=tokenizer.truncation_side == "left")
             ids, end = _with_special(ids, begin, length, before, after, tokenizer.pad_token_id)
             ends.append(end + total)
             owners.append(owner + done)
-            done, cut, total = done + len(chunk), cut + int((lengths > room).sum()), total + len(ids)
+            lost += int((lengths > room).sum())
+            done, cut, total = done + len(chunk), cut + lost, total + len(ids)
             yield ids
 
     ids = _one_array(parts())
@@ -195,6 +205,26 @@ def special_ids(tokenizer: Any) -> tuple[Ids, Ids]:
             ids = np.array(encoding.ids, np.int32)
             return ids[: inside[0]], ids[inside[-1] + 1 :]
     return np.array(backend.encode("").ids, np.int32), np.zeros(0, np.int32)
+
+
+def between_ids(tokenizer: Any) -> Ids:
+    """What stands between two fields of a text: what the tokenizer puts between the two texts of a pair.
+
+    Of a tokenizer without pairs it is the separator token, else the end token, else a line end.
+    """
+    stored = getattr(tokenizer, "between", None)
+    if stored is not None:
+        return np.array(stored, np.int32)
+    backend = tokenizer.backend_tokenizer
+    for text in tokenizer.all_special_tokens:
+        encoding = backend.encode(text, text)
+        inside = np.flatnonzero(np.array(encoding.special_tokens_mask) == 0)
+        if len(inside) == 2 and inside[1] > inside[0] + 1:  # each is one token of any tokenizer
+            return np.array(encoding.ids[inside[0] + 1 : inside[1]], np.int32)
+    for found in (tokenizer.sep_token_id, tokenizer.eos_token_id):
+        if found is not None:
+            return np.array([found], np.int32)
+    return np.array(backend.encode("\n", add_special_tokens=False).ids, np.int32)
 
 
 def _check_room(max_length: int, room: int, long_text: str, overlap: float) -> int:
@@ -260,6 +290,63 @@ def _raw_ids(backend: Any, chunk: pa.Array, threads: int | None) -> tuple[Ids, I
     lengths = np.fromiter(map(len, encodings), np.int64, len(encodings))
     ids = chain.from_iterable(encoding.ids for encoding in encodings)
     return np.fromiter(ids, np.int32, int(lengths.sum())), lengths
+
+
+def _field_ids(
+    tokenizer: Any, chunk: pa.Array, threads: int | None, room: int | None
+) -> tuple[Ids, Ints, int]:
+    """As `_raw_ids` for texts of several fields, `between_ids` between these.
+
+    Args:
+        tokenizer: whose backend gives the ids.
+        chunk: the texts.
+        threads: as in `tokenize`.
+        room: tokens that a text is cut to, the longest field first; None to cut none.
+
+    Returns:
+        Ids, how many each text has, and how many texts were cut.
+    """
+    fields = pc.split_pattern(chunk, SEPARATOR)
+    ids, lengths = _raw_ids(tokenizer.backend_tokenizer, fields.flatten(), threads)
+    counts = np.diff(
+        np.frombuffer(fields.buffers()[1], _offset_kind(fields))[fields.offset :][: len(chunk) + 1]
+    )
+    owner = np.repeat(np.arange(len(chunk)), counts)
+    between = between_ids(tokenizer)
+    last = np.append(owner[1:] != owner[:-1], True)
+    kept, lost = lengths, 0
+    if room is not None:
+        most = np.maximum(room - (counts - 1) * len(between), 0)
+        kept = _shares(lengths, owner, counts, most)
+        lost = int((np.bincount(owner, kept, len(chunk)) < np.bincount(owner, lengths, len(chunk))).sum())
+    begin = np.cumsum(lengths) - (kept if tokenizer.truncation_side == "left" else lengths)
+    whole = kept + np.where(last, 0, len(between))
+    start = np.cumsum(whole) - whole
+    result = np.empty(int(whole.sum()), np.int32)
+    within = np.arange(kept.sum()) - np.repeat(np.cumsum(kept) - kept, kept)
+    result[np.repeat(start, kept) + within] = ids[np.repeat(begin, kept) + within]
+    result[(start + kept)[~last][:, None] + np.arange(len(between))] = between
+    return result, np.bincount(owner, whole, len(chunk)).astype(np.int64), lost
+
+
+def _offset_kind(lists: pa.Array) -> type[np.signedinteger[Any]]:
+    return np.int64 if pa.types.is_large_list(lists.type) else np.int32
+
+
+def _shares(lengths: Ints, owner: Ints, counts: Ints, most: Ints) -> Ints:
+    """How many tokens of each field are kept, so that text i has at most `most[i]`: the longest fields lose first.
+
+    What transformers calls `longest_first`, for any number of fields.
+    """
+    order = np.lexsort((lengths, owner))  # of each text the shortest field first
+    kept = lengths.copy()
+    left, first = most.astype(np.int64), np.cumsum(counts) - counts
+    for field in range(int(counts.max(initial=0))):
+        texts = np.flatnonzero(counts > field)
+        place = order[first[texts] + field]
+        kept[place] = np.minimum(lengths[place], left[texts] // (counts[texts] - field))
+        left[texts] -= kept[place]
+    return kept
 
 
 def _rows(lengths: Ints, room: int, step: int, *, from_end: bool) -> tuple[Ints, Ints, Ints]:

@@ -19,8 +19,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from flash.core.errors import DataError, FlashError, unknown_name
 from flash.text.classification.reading.csv import read_csv
+from flash.text.classification.reading.fields import field_names, given_texts, joined_texts
 from flash.text.classification.reading.labelstudio import read_labelstudio
-from flash.text.classification.reading.source import Source, text_column
+from flash.text.classification.reading.source import Source
 from flash.text.classification.reading.tables import (
     read_data_frame,
     read_hf_dataset,
@@ -36,6 +37,7 @@ from flash.text.classification.training_rows import check_training_rows, describ
 # The types are simple ones, because the command line makes its options of them.
 Files: TypeAlias = str | Path | list[str] | None
 Fields: TypeAlias = list[str] | str | None
+InputField: TypeAlias = str | list[str]
 Batch: TypeAlias = dict[str, Any]
 Read: TypeAlias = Callable[[Any, str, list[str]], Source]
 
@@ -89,7 +91,7 @@ class TextClassificationData(LightningDataModule):
     Attributes:
         train_dataset, val_dataset, test_dataset, predict_dataset: a `TextDataset`, or None.
         label_set: the labels and whether several may apply; None where there are only texts to predict.
-        input_field: the column of texts.
+        input_field: the column of texts, or a list of several.
     """
 
     def __init__(
@@ -100,7 +102,7 @@ class TextClassificationData(LightningDataModule):
         predict_dataset: TextDataset | None = None,
         *,
         label_set: LabelSet | None = None,
-        input_field: str = "text",
+        input_field: InputField = "text",
         batch_size: int = 32,
         num_workers: int = 0,
         seed: int = 0,
@@ -119,7 +121,7 @@ class TextClassificationData(LightningDataModule):
     @classmethod
     def from_csv(
         cls,
-        input_field: str,
+        input_field: InputField,
         target_fields: Fields = None,
         train_file: Files = None,
         val_file: Files = None,
@@ -134,7 +136,7 @@ class TextClassificationData(LightningDataModule):
         """Comma- or tab-separated files (.csv, .tsv, .tab, .txt).
 
         Args:
-            input_field: the column of texts.
+            input_field: the column of texts, or a list of several such as `["title", "body"]`.
             target_fields: the target column, or the list of 0/1 columns.
             train_file: a file, a list of files, or a glob.
             val_file: the same, for validation.
@@ -162,7 +164,7 @@ class TextClassificationData(LightningDataModule):
     @classmethod
     def from_json(
         cls,
-        input_field: str,
+        input_field: InputField,
         target_fields: Fields = None,
         train_file: Files = None,
         val_file: Files = None,
@@ -175,7 +177,7 @@ class TextClassificationData(LightningDataModule):
         """JSON lines, or an array of objects, or an object that holds one under a field.
 
         Args:
-            input_field: the key of the text.
+            input_field: the key of the text, or a list of several such as `["title", "body"]`.
             target_fields: the key of the target, or the list of 0/1 keys.
             train_file: a file, a list of files, or a glob.
             val_file: the same, for validation.
@@ -199,7 +201,7 @@ class TextClassificationData(LightningDataModule):
     @classmethod
     def from_parquet(
         cls,
-        input_field: str,
+        input_field: InputField,
         target_fields: Fields = None,
         train_file: Files = None,
         val_file: Files = None,
@@ -210,7 +212,7 @@ class TextClassificationData(LightningDataModule):
         """Parquet files.
 
         Args:
-            input_field: the column of texts.
+            input_field: the column of texts, or a list of several such as `["title", "body"]`.
             target_fields: the target column, or the list of 0/1 columns.
             train_file: a file, a list of files, or a glob.
             val_file: the same, for validation.
@@ -233,7 +235,7 @@ class TextClassificationData(LightningDataModule):
     @classmethod
     def from_data_frame(
         cls,
-        input_field: str,
+        input_field: InputField,
         target_fields: Fields = None,
         train_data_frame: Any = None,
         val_data_frame: Any = None,
@@ -244,7 +246,7 @@ class TextClassificationData(LightningDataModule):
         """Pandas data frames.
 
         Args:
-            input_field: the column of texts.
+            input_field: the column of texts, or a list of several such as `["title", "body"]`.
             target_fields: the target column, or the list of 0/1 columns.
             train_data_frame: a `pandas.DataFrame`.
             val_data_frame: the same, for validation.
@@ -267,7 +269,7 @@ class TextClassificationData(LightningDataModule):
     @classmethod
     def from_hf_datasets(
         cls,
-        input_field: str,
+        input_field: InputField,
         target_fields: Fields = None,
         train_hf_dataset: Any = None,
         val_hf_dataset: Any = None,
@@ -278,7 +280,7 @@ class TextClassificationData(LightningDataModule):
         """Hugging Face data sets; the names of a `ClassLabel` column are the labels.
 
         Args:
-            input_field: the column of texts.
+            input_field: the column of texts, or a list of several such as `["title", "body"]`.
             target_fields: the target column, or the list of 0/1 columns.
             train_hf_dataset: a `datasets.Dataset`, the folder of a saved one, or a name on the hub
                 (split train).
@@ -312,6 +314,8 @@ class TextClassificationData(LightningDataModule):
         test_data: Any = None,
         test_targets: Any = None,
         predict_data: Any = None,
+        *,
+        input_field: InputField = "text",
         **options: Any,
     ) -> "TextClassificationData":
         """Lists of texts and of targets: names, lists of names, class indices, or vectors.
@@ -324,6 +328,8 @@ class TextClassificationData(LightningDataModule):
             test_data: texts for testing.
             test_targets: their targets.
             predict_data: texts to predict.
+            input_field: the fields of a text, such as `["title", "body"]`, where each text is a dict with these, or a
+                list of their texts in this order.
             **options: see `from_sources`.
 
         Raises:
@@ -338,14 +344,19 @@ class TextClassificationData(LightningDataModule):
                     "alone"
                 )
         pairs.append((predict_data, None))
-        return cls.from_sources(
-            lambda pair, name, _: read_lists(pair[0], pair[1], name),
+        names = field_names(input_field)
+        datamodule = cls.from_sources(
+            lambda pair, name, _: read_lists(
+                given_texts(pair[0], name, names) if len(names) > 1 else pair[0], pair[1], name
+            ),
             "data",
             [None if pair[0] is None else pair for pair in pairs],
             "text",
             "targets",
             **options,
         )
+        datamodule.input_field = input_field
+        return datamodule
 
     @classmethod
     def from_labelstudio(
@@ -401,7 +412,7 @@ class TextClassificationData(LightningDataModule):
         read: Read,
         kind: str,
         given: Sequence[Any],
-        input_field: str,
+        input_field: InputField,
         target_fields: Fields = None,
         *,
         label_delimiter: str | None = None,
@@ -421,7 +432,7 @@ class TextClassificationData(LightningDataModule):
             read: reads one input: (value, name of the input, columns needed) -> Source.
             kind: the rest of the arguments' names, such as `file` of `train_file`.
             given: what was given for train, val, test and predict; None for nothing.
-            input_field: the column of texts.
+            input_field: the column of texts, or a list of several such as `["title", "body"]`.
             target_fields: the target column, or the list of 0/1 columns.
             label_delimiter: between the names in one cell; a comma unless given.
             labels: the names in order; unless given, those of the training rows (label2 before label10).
@@ -443,12 +454,13 @@ class TextClassificationData(LightningDataModule):
         """
         _check_options(unknown, unknown_labels, batch_size, num_workers, seed)
         inputs = {f"{split}_{kind}": value for split, value in zip(SPLITS, given, strict=True)}
-        fields = _check_fields(inputs, input_field, target_fields)
+        names = field_names(input_field)
+        fields = _check_fields(inputs, names, target_fields)
         sources = {}
         for name, value in inputs.items():  # no comprehension here: a warning counts the frames to the user
             if value is not None:
                 targets = [] if name.startswith("predict") else fields
-                sources[name] = read(value, name, [input_field, *targets])
+                sources[name] = read(value, name, [*names, *targets])
         decisive = [source for name, source in sources.items() if not name.startswith("predict")]
         target_format = None
         if decisive:
@@ -462,7 +474,7 @@ class TextClassificationData(LightningDataModule):
             )
         datasets = {}
         for name, source in sources.items():
-            dataset = _dataset(source, input_field, fields, target_format, name, unknown_labels)
+            dataset = _dataset(source, names, fields, target_format, name, unknown_labels)
             datasets[name.split("_")[0]] = dataset
         if val_split is not None:
             rows, held_out = hold_out(datasets, val_split, seed)
@@ -576,11 +588,12 @@ def _check_options(
         raise FlashError(f"seed={seed!r} is not a seed; pass a whole number of at least 0 and below 2**64")
 
 
-def _check_fields(inputs: dict[str, Any], input_field: str, target_fields: Fields) -> list[str]:
+def _check_fields(inputs: dict[str, Any], input_fields: list[str], target_fields: Fields) -> list[str]:
     """The target columns as a list."""
     given = [name for name, value in inputs.items() if value is not None]
     if not given:
         raise DataError(f"there is nothing to read; pass at least one of {', '.join(inputs)}")
+    input_field = input_fields[0]
     if Path(input_field).suffix and Path(input_field).is_file():
         raise DataError(
             f"input_field={input_field!r} is a file; name the column of texts first, then the target columns, "
@@ -591,9 +604,9 @@ def _check_fields(inputs: dict[str, Any], input_field: str, target_fields: Field
         raise DataError(
             f"{given[0]} needs targets; pass target_fields= with the target column, or a list of 0/1 columns"
         )
-    if input_field in fields:
+    if both := [name for name in input_fields if name in fields]:
         raise DataError(
-            f"{input_field!r} is both input_field and one of target_fields; take it out of one of them"
+            f"{both[0]!r} is both input_field and one of target_fields; take it out of one of them"
         )
     twice = [name for name in dict.fromkeys(fields) if fields.count(name) > 1]
     if twice:
@@ -605,13 +618,13 @@ def _check_fields(inputs: dict[str, Any], input_field: str, target_fields: Field
 
 def _dataset(
     source: Source,
-    input_field: str,
+    input_fields: list[str],
     fields: list[str],
     target_format: TargetFormat | None,
     name: str,
     unknown_labels: Any,
 ) -> TextDataset:
-    texts = text_column(source, input_field)
+    texts = joined_texts(source, input_fields)
     if target_format is None or name.startswith("predict"):
         return TextDataset(texts)
     return TextDataset(texts, encode_targets(target_format, source, fields, unknown_labels=unknown_labels))

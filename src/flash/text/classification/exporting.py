@@ -26,9 +26,9 @@ from flash.text.classification.backbones.onnx import (
     TOKENIZER,
     first_words,
 )
-from flash.text.classification.batching import tokenize
+from flash.text.classification.batching import between_ids, tokenize
 from flash.text.classification.predictor import Predictor
-from flash.text.classification.reading.source import text_array
+from flash.text.classification.reading.fields import SEPARATOR, given_texts
 from flash.text.classification.sample import sample_table
 from flash.text.classification.scores.outputs import Calibration
 
@@ -118,11 +118,11 @@ def export(
         )
     folder = Path(folder)
     _check_free(folder, overwrite)
-    own = None if sample is None else text_array(sample, "sample")
-    if own is not None and len(own) == 0:
+    if sample is not None and len(sample) == 0:
         raise FlashError("the sample has no texts to compare on; give one with rows, or none at all")
     predictor, module = _load(model_path, trust_remote_code)
-    texts = _check_texts() if own is None else own
+    own = None if sample is None else given_texts(sample, "sample", predictor.input_fields)
+    texts = _check_texts(predictor) if own is None else own
     try:
         with whole_folder(folder) as work:
             FORMATS[format](predictor, module, work)
@@ -169,7 +169,7 @@ def _write_onnx(predictor: Predictor, module: "EncoderModule", folder: Path) -> 
     tokenizer = module.encoder.tokenizer
     (folder / TOKENIZER).write_text(tokenizer_content(tokenizer)["file"], "utf-8")
     _write_settings(predictor, module, folder, "onnx", predictor.calibration)
-    example = _example(module)
+    example = _example(predictor, module)
     problems = []
     for way in WAYS:
         try:
@@ -189,9 +189,9 @@ def _write_onnx(predictor: Predictor, module: "EncoderModule", folder: Path) -> 
     )
 
 
-def _example(module: "EncoderModule") -> "tuple[torch.Tensor, torch.Tensor]":
+def _example(predictor: Predictor, module: "EncoderModule") -> "tuple[torch.Tensor, torch.Tensor]":
     """A batch to write a graph by, padded, of sizes that are none of an encoder's own and not taken for these."""
-    texts = pa.array([*_check_texts()[:4].to_pylist(), "a"], pa.large_string())
+    texts = pa.array([*_check_texts(predictor)[:4].to_pylist(), "a"], pa.large_string())
     rows = tokenize(texts, module.encoder.tokenizer, max_length=min(7, module.max_length))
     return rows.batch(np.arange(len(rows)))
 
@@ -205,6 +205,8 @@ def _write_transformers(predictor: Predictor, module: "EncoderModule", folder: P
     whole = whole_classifier(encoder, predictor.calibration, multi_label=predictor.multi_label)
     tokenizer = files.tokenizer_from(files.tokenizer_content(encoder.tokenizer))
     tokenizer.model_max_length = module.max_length  # where pipeline(..., truncation=True) cuts
+    if len(predictor.input_fields or []) > 1:  # whose token types are all 0 here
+        tokenizer.model_input_names = ["input_ids", "attention_mask"]
     with files.quiet():
         whole.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
@@ -251,6 +253,7 @@ def _write_settings(
         "kind": kind,
         "labels": list(predictor.labels),
         "multi_label": predictor.multi_label,
+        "input_fields": None if predictor.input_fields is None else list(predictor.input_fields),
         "thresholds": predictor.thresholds.tolist(),
         "calibration_scale": calibration.scale.tolist(),
         "calibration_shift": calibration.shift.tolist(),
@@ -262,6 +265,7 @@ def _write_settings(
             "pad_id": tokenizer.pad_token_id,
             "truncation_side": tokenizer.truncation_side,
             "special_tokens": list(tokenizer.all_special_tokens),
+            "between": between_ids(tokenizer).tolist(),
         },
     }
     (folder / SETTINGS).write_text(json.dumps(settings, ensure_ascii=False, indent=2) + "\n", "utf-8")
@@ -270,10 +274,16 @@ def _write_settings(
 # ---- the same answers ---------------------------------------------------------------------------------------------
 
 
-def _check_texts() -> pa.Array:
-    """Comments of all lengths, an empty text, and one that is longer than most encoders read."""
+def _check_texts(predictor: Predictor) -> pa.Array:
+    """Comments of all lengths, an empty text, and one that is longer than most encoders read; of several fields each."""
     comments = sample_table(SAMPLE_ROWS)["comment_text"].to_pylist()
-    return pa.array([*comments, "", " ".join(comments)], pa.large_string())
+    texts = [*comments, "", " ".join(comments)]
+    more = [comments[:count] for count in range(1, len(predictor.input_fields or [""]))]
+    joined = [
+        SEPARATOR.join([text, *(others[row % len(others)] for others in more)])
+        for row, text in enumerate(texts)
+    ]
+    return pa.array(joined, pa.large_string())
 
 
 def _difference(predictor: Predictor, folder: Path, texts: pa.Array) -> np.ndarray:
@@ -286,7 +296,7 @@ def _difference(predictor: Predictor, folder: Path, texts: pa.Array) -> np.ndarr
 
 def _check_close(predictor: Predictor, folder: Path) -> None:
     """Refuse an export that answers differently, for many texts at once or for one alone."""
-    texts = _check_texts()
+    texts = _check_texts(predictor)
     largest = max(
         float(_difference(predictor, folder, some).max()) for some in (texts, texts[:1], texts[-2:-1])
     )

@@ -31,7 +31,7 @@ from flash.text.classification.data import TextDataset
 from flash.text.classification.kept_choices import choices_of, kept_choices, kept_loss, not_kept_sentence
 from flash.text.classification.losses import LOSSES
 from flash.text.classification.measuring import SAME_ROWS, Batch, MeasuringModule, Metrics
-from flash.text.classification.reading.source import text_array
+from flash.text.classification.reading.fields import field_names, given_texts, match_fields, named
 from flash.text.classification.scores.outputs import OUTPUTS, Calibration, Output, convert
 from flash.text.classification.scores.threshold_tuning import DEFAULT_OBJECTIVE, Objective, parse_objective
 from flash.text.classification.scores.thresholds import Thresholds, resolve_thresholds
@@ -112,6 +112,7 @@ class TextClassifier(MeasuringModule):
         self.thresholds.copy_(torch.from_numpy(in_force))
         self.learning_rate = None if learning_rate is None else float(learning_rate)
         self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
+        self.input_fields: list[str] | None = None  # of the rows of the last fit
         self.automatic_optimization = self.backbone.automatic_optimization
         self._held_out: tuple[np.ndarray, Any] | None = None
         self._in_half = self._told_not_kept = False
@@ -131,7 +132,11 @@ class TextClassifier(MeasuringModule):
 
     def forward(self, texts: Any) -> torch.Tensor:
         """(N, L) float32 logits of N strings, calibrated where the model is."""
-        array = texts if isinstance(texts, pa.Array | pa.ChunkedArray) else text_array(texts, "texts")
+        array = (
+            texts
+            if isinstance(texts, pa.Array | pa.ChunkedArray)
+            else given_texts(texts, "texts", self.input_fields)
+        )
         return torch.from_numpy(self.calibration.apply(self.backbone.margins(array)))
 
     # ---- training -------------------------------------------------------------------------------------------
@@ -143,6 +148,7 @@ class TextClassifier(MeasuringModule):
                 f"the {self.backbone.name} backbone works on one device, and the trainer has "
                 f"{self.trainer.world_size}; pass devices=1 to the trainer"
             )
+        self._check_fields(getattr(getattr(self.trainer, "datamodule", None), "input_field", None), stage)
         label_set = getattr(getattr(self.trainer, "datamodule", None), "label_set", None)
         found = self.labels if label_set is None else list(label_set.names)
         if found != self.labels:
@@ -156,6 +162,18 @@ class TextClassifier(MeasuringModule):
                 f"the datamodule is {_kind(label_set.multi_label)} and the model {_kind(self.multi_label)}; "
                 "pass multi_label=datamodule.multi_label to the model"
             )
+
+    def _check_fields(self, given: str | list[str] | None, stage: str) -> None:
+        """Remember the columns of texts of a fit; refuse rows of more or fewer of them in what follows it."""
+        fields = None if given is None else field_names(given)
+        if stage == "fit":
+            self.input_fields = fields
+        elif fields and self.input_fields and match_fields(fields, self.input_fields, "the datamodule") != fields:
+            if match_fields(fields, self.input_fields, "the datamodule") != fields:
+                raise DataError(
+                    f"the datamodule joins the columns {named(fields)}, and the model was trained on "
+                    f"{named(self.input_fields)} in this order; pass input_field={self.input_fields!r}"
+                )
 
     def configure_optimizers(self) -> Any:
         """As the backbone wants it."""
@@ -330,6 +348,7 @@ class TextClassifier(MeasuringModule):
             "task": "text_classification",
             "labels": self.labels,
             "multi_label": self.multi_label,
+            "input_fields": self.input_fields,
             "thresholds": self.thresholds_option,
             "threshold_objective": list(self.threshold_objective),
             "cross_validated": self._cross_validated,
@@ -439,6 +458,7 @@ class TextClassifier(MeasuringModule):
             resolve_thresholds(overrides.get("thresholds"), model.labels, saved.numpy())
         )
         load_weights(model, state, checkpoint_path)
+        model.input_fields = settings.get("input_fields")
         if "loss_fn" not in overrides:
             model.backbone.loss = kept_loss(settings)
         return model

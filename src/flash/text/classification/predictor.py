@@ -3,9 +3,9 @@
 Imports neither torch nor lightning; an encoder's checkpoint needs torch when it is loaded, an ONNX export does not.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -16,12 +16,14 @@ from flash.text.classification import checkpoint
 from flash.text.classification.backbones import load_backbone
 from flash.text.classification.backbones.linear import Linear
 from flash.text.classification.backbones.onnx import OnnxBackbone, damaged, read_settings
-from flash.text.classification.reading.source import text_array
+from flash.text.classification.reading.fields import given_texts
 from flash.text.classification.scores.outputs import Calibration, Output, convert, to_probabilities
 from flash.text.classification.scores.thresholds import Thresholds, resolve_thresholds
 
 if TYPE_CHECKING:
     from flash.text.classification.backbones.encoder_module import EncoderModule
+
+Texts: TypeAlias = Sequence[str | Mapping[str, str | None] | Sequence[str | None]] | pa.Array
 
 SHOWN_LABELS = 6
 
@@ -35,6 +37,7 @@ class Predictor:
         thresholds: (L,) float32 in [0, 1], chosen at the end of training; a label applies where its
             probability is at least its threshold.
         calibration: what makes probabilities of the backbone's numbers.
+        input_fields: the columns of texts that it was trained on, in order; None where its file says of none.
     """
 
     def __init__(
@@ -45,12 +48,14 @@ class Predictor:
         multi_label: bool,
         thresholds: np.ndarray,
         calibration: Calibration | None = None,
+        input_fields: Sequence[str] | None = None,
     ) -> None:
         self.backbone = backbone
         self.labels = tuple(labels)
         self.multi_label = multi_label
         self.thresholds = thresholds
         self.calibration = calibration or Calibration.identity(len(labels))
+        self.input_fields = None if input_fields is None else tuple(input_fields)
 
     @classmethod
     def load(
@@ -106,6 +111,7 @@ class Predictor:
                 np.array(arrays["calibration_scale"], np.float32),
                 np.array(arrays["calibration_shift"], np.float32),
             ),
+            input_fields=settings.get("input_fields"),
         )
 
     @classmethod
@@ -123,6 +129,7 @@ class Predictor:
             multi_label=settings["multi_label"],
             thresholds=arrays["thresholds"],
             calibration=Calibration(scale, shift),
+            input_fields=settings.get("input_fields"),
         )
 
     def __repr__(self) -> str:
@@ -134,25 +141,26 @@ class Predictor:
         count = "1 label" if len(self.labels) == 1 else f"{len(self.labels)} labels"
         return f"Predictor({count}: {names}{more}; {kind}; thresholds {span})"
 
-    def logits(self, texts: Sequence[str] | pa.Array) -> np.ndarray:
+    def logits(self, texts: Texts) -> np.ndarray:
         """(N, L) float32 scores before sigmoid or softmax, calibrated.
 
-        Raises:
-            DataError: an element is not a string, or holds lone surrogates.
-        """
-        return self.calibration.apply(self.backbone.logits(text_array(texts, "texts")))
+        Args:
+            texts: N strings; for a model of several `input_fields`, dicts with these or lists of their texts.
 
-    def probabilities(self, texts: Sequence[str] | pa.Array) -> np.ndarray:
+        Raises:
+            DataError: an element is not a text or lacks a field, or holds lone surrogates.
+        """
+        return self.calibration.apply(self.backbone.logits(given_texts(texts, "texts", self.input_fields)))
+
+    def probabilities(self, texts: Texts) -> np.ndarray:
         """(N, L) float32 probabilities; N may be 0."""
         return to_probabilities(self.logits(texts), self.multi_label)
 
-    def predict(
-        self, texts: Sequence[str] | pa.Array, output: Output = "labels", thresholds: Thresholds = None
-    ) -> Any:
+    def predict(self, texts: Texts, output: Output = "labels", thresholds: Thresholds = None) -> Any:
         """What `output` makes of the texts, one entry or row a text.
 
         Args:
-            texts: N strings.
+            texts: N strings; for a model of several `input_fields`, dicts with these or lists of their texts.
             output: `"labels"`, `"classes"`, `"probabilities"`, `"logits"`, `"preds"`, or a callable that takes
                 the `(N, L)` probabilities.
             thresholds: in place of the model's own: one number, L numbers, or a dict by label.

@@ -22,6 +22,10 @@ def wrong_setting(settings: dict[str, Any]) -> str | None:
     for key, kind in {"multi_label": bool, "backbone": str, "backbone_options": dict}.items():
         if type(settings.get(key)) is not kind:
             return f"its {key} is {short(settings.get(key))}, expected a {kind.__name__}"
+    fields = settings.get("input_fields")  # absent from older files
+    named = type(fields) is list and fields and all(type(field) is str for field in fields)
+    if fields is not None and not (named and len(set(fields)) == len(fields)):
+        return f"its input_fields are {short(fields)}, expected a list of one or more different names"
     return None
 
 

@@ -51,12 +51,18 @@ class ExportedTokenizer:
         pad_token_id: the number of the token that batches are padded with.
         truncation_side: which end of a long text is cut.
         all_special_tokens: tokens that are one token of any tokenizer.
+        between: the ids between two fields of a text; None in an older export, whose texts have one.
+        sep_token_id: none that is known here.
+        eos_token_id: the same.
     """
 
     backend_tokenizer: Any
     pad_token_id: int
     truncation_side: str
     all_special_tokens: list[str]
+    between: list[int] | None = None
+    sep_token_id: int | None = None
+    eos_token_id: int | None = None
 
 
 class OnnxBackbone:
@@ -118,6 +124,7 @@ class OnnxBackbone:
             stored["pad_id"],
             stored["truncation_side"],
             stored["special_tokens"],
+            stored.get("between"),
         )
         weighs = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
         another = (
@@ -249,6 +256,11 @@ def _wrong_option(settings: dict[str, Any]) -> str | None:
         "special_tokens": (
             special,
             type(special) is list and all(type(token) is str for token in special),
+        ),
+        "between": (
+            between := tokenizer.get("between"),
+            between is None
+            or (type(between) is list and all(type(token) is int and token >= 0 for token in between)),
         ),
         "truncation_side": (
             tokenizer.get("truncation_side"),

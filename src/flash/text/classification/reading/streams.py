@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import closing
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,8 +18,15 @@ from flash.core.errors import DataError, FlashError, unknown_name
 from flash.text.classification.predictor import Predictor
 from flash.text.classification.reading import arrow_values
 from flash.text.classification.reading.blocks import READERS, ROWS, Dialect, read_blocks
+from flash.text.classification.reading.fields import (
+    field_names,
+    joined_text,
+    joined_texts,
+    match_fields,
+    missing_fields,
+)
 from flash.text.classification.reading.files import PACKED, ending, find_files
-from flash.text.classification.reading.source import Source, check_columns, text_column
+from flash.text.classification.reading.source import Source, check_columns
 from flash.text.classification.reading.writers import WRITERS, Block, open_output
 from flash.text.classification.scores.outputs import applies
 from flash.text.classification.scores.thresholds import Thresholds, resolve_thresholds
@@ -47,7 +55,7 @@ def predict_file(
     source: str | Path,
     target: str | Path = "-",
     *,
-    input_field: str | None = None,
+    input_field: str | Sequence[str] | None = None,
     thresholds: Thresholds = None,
     input_format: str | None = None,
     output_format: str | None = None,
@@ -70,7 +78,8 @@ def predict_file(
         predictor: the model.
         source: a file, or `-` for standard input.
         target: a file, or `-` for standard output.
-        input_field: the column of texts; None for what `find_texts` finds beside columns named as labels.
+        input_field: the column of texts, or a list of as many as the model reads; None for what `find_texts` finds
+            beside columns named as labels.
         thresholds: as in `Predictor.predict`.
         input_format: `csv`, `tsv`, `jsonl` or `parquet`; None for what the file's ending says, and CSV on
             standard input.
@@ -103,11 +112,11 @@ def predict_file(
     )
     first = next(blocks)
     other = other_delimiter(first.names, input_format, delimiter)
-    field = _choose_field(first.names, input_field, name, other, predictor.labels)
+    fields = _choose_fields(first.names, input_field, name, other, predictor)
     done = 0
     with open_output(target) as file, closing(WRITERS[output_format](file)) as writer:
         for block in chain([first], blocks):
-            added = _predict(predictor, _texts(block, field, name), in_force, prefix)
+            added = _predict(predictor, _texts(block, fields, name), in_force, prefix)
             _check_names(block, added.column_names, name)
             writer.write(block, added)
             file.flush()
@@ -145,11 +154,21 @@ def other_delimiter(names: Sequence[str], kind: str, delimiter: str | None = Non
     )
 
 
-def find_texts(columns: Sequence[str], targets: Collection[str]) -> str | None:
-    """The column of texts where none was named: one of `TEXT_FIELDS`, else the only one that is no target."""
+def find_texts(
+    columns: Sequence[str], targets: Collection[str], remembered: Sequence[str] | None = None
+) -> list[str] | None:
+    """The columns of texts where none was named: those that the model remembers, where they are there.
+
+    Without one remembered column it is one of `TEXT_FIELDS`, else the only one that is no target; several remembered
+    ones have nothing in their place: None.
+    """
+    if remembered and all(name in columns for name in remembered):
+        return list(remembered)
+    if remembered and len(remembered) > 1:
+        return None
     others = [name for name in columns if name not in targets]
     found = [name for name in TEXT_FIELDS if name in others] or (others if len(others) == 1 else [])
-    return found[0] if found else None
+    return found[:1] or None
 
 
 def _refuse_overwriting(source: str | Path, target: str | Path, kind: str) -> None:
@@ -163,49 +182,71 @@ def _refuse_overwriting(source: str | Path, target: str | Path, kind: str) -> No
         )
 
 
-def _choose_field(
-    names: list[str], asked: str | None, name: str, other: str | None, labels: Sequence[str]
-) -> str:
+def _choose_fields(
+    names: list[str], asked: str | Sequence[str] | None, name: str, other: str | None, predictor: Predictor
+) -> list[str]:
+    remembered = predictor.input_fields
+    hint = f"; the header holds {other!r}: pass delimiter={other!r}" if other else ""
     if asked is not None:
-        hint = f"; the header holds {other!r}: pass delimiter={other!r}" if other else ""
-        return check_columns(names, [asked], name, hint)[0]
-    if other is not None:
+        return check_columns(names, match_fields(field_names(asked), remembered, name), name, hint)
+    if other is not None and names[0] not in (remembered or ()):
         raise DataError(
             f"{name} has one column, {names[0]!r}: the header holds {other!r}: pass delimiter={other!r}, or "
             "name the column by --input_field if it is the one of texts"
         )
-    found = names[0] if len(names) == 1 else find_texts(names, {*labels, *TARGET_FIELDS})
-    if found is None:
+    found = find_texts(names, {*predictor.labels, *TARGET_FIELDS}, remembered)
+    if len(remembered or ()) > 1:
+        if found is None:
+            raise missing_fields(name, names, remembered or (), hint)
+        return found
+    if found is None and len(names) > 1:
         raise DataError(
             f"{name} has {len(names)} columns ({', '.join(names)}); type --input_field and the one of texts"
         )
-    return found
+    return found or names
 
 
-def _texts(block: Block, field: str, name: str) -> pa.LargeStringArray:
+def _texts(block: Block, fields: Sequence[str], name: str) -> pa.LargeStringArray:
     """The texts of a block, or a sentence that counts the rows without one."""
     if isinstance(block.rows, pa.Table):
         numbers = np.arange(block.first, block.first + len(block.rows))
-        return text_column(Source(block.rows, ((name, len(block.rows)),), numbers=numbers), field)
-    texts = [row.get(field) for row in block.rows]
-    wrong = [row for row, text in enumerate(texts) if not isinstance(text, str)]
-    if wrong:
-        more = (
-            f" ({len(wrong):,} such rows from there to row {block.first + len(texts) - 1:,})"
-            if len(wrong) > 1
-            else ""
-        )
-        raise DataError(
-            f"{name}, row {block.first + wrong[0]}: {field!r} is {json.dumps(texts[wrong[0]])[:40]}, not a "
-            f"text{more}; give such a row a text or remove it"
-        )
+        return joined_texts(Source(block.rows, ((name, len(block.rows)),), numbers=numbers), fields)
+    columns = [[row.get(field) for row in block.rows] for field in fields]
+    for field, column in zip(fields, columns, strict=True):
+        absent = [
+            len(fields) > 1 and any(other[row] is not None for other in columns) for row in range(len(column))
+        ]
+        wrong = [
+            row
+            for row, text in enumerate(column)
+            if not (isinstance(text, str) or (text is None and absent[row]))
+        ]
+        if wrong:
+            raise DataError(_no_text(block, field, [column[row] for row in wrong], wrong[0], name))
+    texts = columns[0]
+    if len(fields) > 1:
+        texts = [joined_text(row, name, fields) for row in zip(*columns, strict=True)]
     try:
         return pa.array(texts, pa.large_string())
     except UnicodeEncodeError as error:
         row = block.first + texts.index(error.object)
         raise DataError(
-            f"{name}, row {row}: {field!r} holds half of a surrogate pair, which is no text; repair it"
+            f"{name}, row {row}: {' or '.join(map(repr, fields))} holds half of a surrogate pair, which is no text; "
+            "repair it"
         ) from error
+
+
+def _no_text(block: Block, field: str, values: list[Any], first: int, name: str) -> str:
+    """What is wrong with rows, the first of which is row `first` (counted from 0) of a block of JSON objects."""
+    more = (
+        f" ({len(values):,} such rows from there to row {block.first + len(block.rows) - 1:,})"
+        if len(values) > 1
+        else ""
+    )
+    return (
+        f"{name}, row {block.first + first}: {field!r} is {json.dumps(values[0])[:40]}, not a text{more}; give such a "
+        "row a text or remove it"
+    )
 
 
 def _predict(

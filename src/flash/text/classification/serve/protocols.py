@@ -15,13 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flash import __version__
-from flash.core.errors import FlashError, unknown_name
+from flash.core.errors import DataError, FlashError, unknown_name
+from flash.text.classification.reading.fields import joined_text
 from flash.text.classification.scores.outputs import to_probabilities
 from flash.text.classification.scores.thresholds import resolve_thresholds
 from flash.text.classification.serve import schemas
 from flash.text.classification.serve.problems import ProblemError
 from flash.text.classification.serve.served_model import Floats, Scores, ServedModel
-from flash.text.classification.serve.service import Service
+from flash.text.classification.serve.service import Service, place_of
 
 Gone = Callable[[], Awaitable[None]]
 VALUE = itemgetter(1)
@@ -50,17 +51,40 @@ class Call:
     long: bool = False
     shown: Sequence[str] | None = None
 
-    async def scores(self, texts: Sequence[str], param: str, *, whole: bool = False) -> Scores:
+    async def scores(self, given: Sequence[Any], param: str, *, whole: bool = False) -> Scores:
         """What the model says of the texts; `whole`: none may be cut.
 
         The body calls them `param`, which ends with `[]` where it is a list.
         """
-        self.texts = len(texts)
+        self.texts = len(given)
+        texts = joined_texts(given, self.service.model.predictor.input_fields, param)
         if self.service.options.log_texts:
             self.shown = texts
         scores = await self.service.scores(texts, param, self.gone, whole=whole)
         self.long = scores.probabilities.size > MANY_CELLS
         return scores
+
+
+def joined_texts(
+    given: Sequence[schemas.TextValue], fields: Sequence[str] | None, param: str
+) -> Sequence[str]:
+    """Each text as one string, those of several fields joined.
+
+    Raises:
+        ProblemError: a text that has not the fields that the model reads.
+    """
+    if fields is None or len(fields) < 2:
+        if all(type(text) is str for text in given):
+            return given  # type: ignore[return-value]
+        fields = fields or ("text",)
+    texts = []
+    for index, text in enumerate(given):
+        place = place_of(param, index)
+        try:
+            texts.append(joined_text(text, place, fields))
+        except DataError as error:
+            raise ProblemError(422, "wrong_fields", str(error), param=place) from None
+    return texts
 
 
 # ---- Lightning Flash, Text Embeddings Inference, Hugging Face ----------------------------------------------------
@@ -83,22 +107,26 @@ async def infer(call: Call) -> Any:
 async def _flash(call: Call, body: schemas.FlashRequest) -> Any:
     data = body.payload.inputs.data
     name = "payload.inputs.data"
-    scores = await (call.scores([data], name) if isinstance(data, str) else call.scores(data, f"{name}[]"))
+    alone = not isinstance(data, list)
+    scores = await (call.scores([data], name) if alone else call.scores(data, f"{name}[]"))
     call.long |= callable(call.service.options.output)  # the user's own function
 
     def made() -> Any:
         outputs = scores.model.outputs(scores, call.service.options.output)
         return {
             "session": str(uuid4()) if body.session is None else body.session,
-            "result": {"outputs": outputs[0] if isinstance(data, str) else outputs},
+            "result": {"outputs": outputs[0] if alone else outputs},
         }
 
     return made
 
 
 async def _inference(call: Call, body: schemas.InferenceRequest, *, nested: bool) -> Any:
-    texts = [body.inputs] if isinstance(body.inputs, str) else [_single(item) for item in body.inputs]
-    name = "inputs" if isinstance(body.inputs, str) else "inputs[]"
+    alone, fields = not isinstance(body.inputs, list), call.service.model.predictor.input_fields
+    texts = body.inputs if isinstance(body.inputs, list) else [body.inputs]
+    if fields is None or len(fields) < 2:
+        texts = [_single(item) for item in texts]
+    name = "inputs" if alone else "inputs[]"
     scores = await call.scores(texts, name, whole=body.truncate is False)
     parameters = body.parameters or schemas.InferenceParameters()
     labels = scores.model.labels
@@ -113,14 +141,14 @@ async def _inference(call: Call, body: schemas.InferenceRequest, *, nested: bool
             [{"label": labels[column], "score": score} for column, score in row]
             for row in sorted_rows(values, parameters.top_k)
         ]
-        return answers[0] if isinstance(body.inputs, str) and not nested else answers
+        return answers[0] if alone and not nested else answers
 
     return made
 
 
-def _single(item: str | list[str]) -> str:
+def _single(item: schemas.TextValue) -> schemas.TextValue | None:
     """The one text of an entry of a batch."""
-    if isinstance(item, str):
+    if not isinstance(item, list):
         return item
     if len(item) != 1:
         raise ProblemError(
@@ -199,7 +227,7 @@ def _thresholds(model: ServedModel, asked: float | dict[str, float] | None) -> N
 async def moderate(call: Call) -> Any:
     """Which labels apply, in the shape of OpenAI's moderation."""
     body: schemas.ModerationRequest = call.body
-    texts = _inputs(body.input)
+    texts = _inputs(body.input, call.service.model.predictor.input_fields)
     scores = await call.scores(texts, "input[]" if texts == body.input else "input")
     model = scores.model
 
@@ -220,8 +248,8 @@ async def moderate(call: Call) -> Any:
     return made
 
 
-def _inputs(value: str | Sequence[Any]) -> list[str]:
-    """The texts of `input`; its parts are one text."""
+def _inputs(value: str | Sequence[Any], fields: Sequence[str] | None) -> list[Any]:
+    """The texts of `input`; its parts are one text, or the fields of one."""
     if isinstance(value, str):
         return [value]
     if not value or isinstance(value[0], str):
@@ -237,7 +265,7 @@ def _inputs(value: str | Sequence[Any]) -> list[str]:
                 param=f"input[{index}]",
             )
         parts.append(part.text)
-    return ["\n".join(parts)]
+    return [parts] if len(fields or ()) > 1 else ["\n".join(parts)]
 
 
 async def models(call: Call) -> Any:
@@ -281,6 +309,7 @@ async def info(call: Call) -> Any:
             {"label": label, "threshold": threshold}
             for label, threshold in zip(model.labels, thresholds, strict=True)
         ],
+        "input_fields": model.predictor.input_fields,
         "max_length": model.max_length,
         "limits": {
             "max_texts": service.options.max_texts,

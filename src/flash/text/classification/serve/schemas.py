@@ -5,6 +5,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 Probability = Annotated[float, Field(ge=0, le=1)]
+TextValue = str | dict[str, str | None] | list[str | None]
+"""A text; of a model that reads several fields, an object with these, or a list of their texts in order."""
 
 
 class Model(BaseModel):
@@ -24,7 +26,10 @@ class ClassifyRequest(Model):
         json_schema_extra={"examples": [{"texts": ["You are wonderful", "You absolute turnip"], "top_k": 3}]},
     )
 
-    texts: list[str] = Field(description="The texts; their order is that of the results.")
+    texts: list[TextValue] = Field(
+        description="The texts; their order is that of the results. Of a model that reads several fields (see "
+        "input_fields of /info) each is an object with these, or a list of their texts in order."
+    )
     threshold: Probability | dict[str, Probability] | None = Field(
         default=None,
         description="From which probability on a label applies, in place of the model's own thresholds: one number, or "
@@ -54,7 +59,7 @@ class ClassifyResponse(Model):
 class FlashInputs(Model):
     """Where Flash's clients put a text."""
 
-    data: str | list[str]
+    data: str | dict[str, str | None] | list[TextValue]
 
 
 class FlashPayload(Model):
@@ -115,8 +120,9 @@ class InferenceRequest(Model):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"inputs": "You absolute turnip"}]})
 
-    inputs: str | list[str] | list[list[str]] = Field(
-        description="A text, or texts; [[text], [text]] is one a text."
+    inputs: str | dict[str, str | None] | list[TextValue] = Field(
+        description="A text, or texts; [[text], [text]] is one a text. Of a model that reads several fields a text is an "
+        "object with these, or in a list of texts a list of theirs in order."
     )
     raw_scores: bool = Field(default=False, description="Logits in place of probabilities.")
     truncate: bool | None = Field(
@@ -162,7 +168,8 @@ class ModerationRequest(Model):
     model_config = ConfigDict(json_schema_extra={"examples": [{"input": ["You absolute turnip"]}]})
 
     input: str | list[str] | list[ModerationPart] = Field(
-        description="A text, or texts, or the parts of one text, which are joined by line ends."
+        description="A text, or texts, or the parts of one text, which are joined by line ends; a model that reads "
+        "several fields takes one part for each, in order."
     )
     model: str | None = Field(
         default=None, description="Any name: there is one model, and the answer names it."
@@ -235,6 +242,9 @@ class Info(Model):
     backbone: str = Field(description='"linear", "encoder" or "onnx".')
     multi_label: bool = Field(description="Whether any number of labels applies to a text, or exactly one.")
     labels: list[InfoLabel]
+    input_fields: list[str] | None = Field(
+        description="The columns of texts that it was trained on; with several, each text has these fields."
+    )
     max_length: int | None = Field(description="Tokens of a text that are read; null for all.")
     limits: Limits
     workers: int

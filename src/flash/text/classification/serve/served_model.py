@@ -13,6 +13,7 @@ from pydantic_core import PydanticSerializationError, to_json
 from flash.core.errors import FlashError
 from flash.text.classification.backbones.linear import Linear
 from flash.text.classification.predictor import Predictor
+from flash.text.classification.reading.fields import SEPARATOR
 from flash.text.classification.reading.source import text_array
 from flash.text.classification.scores.outputs import applies, convert, to_probabilities
 from flash.text.classification.scores.thresholds import resolve_thresholds
@@ -119,7 +120,9 @@ class ServedModel:
     ) -> "ServedModel":
         thresholds = resolve_thresholds(options.thresholds, predictor.labels, predictor.thresholds)
         model = cls(predictor, name, path, thresholds)
-        outputs = model.outputs(model.scores(WARM_UP), options.output)  # what cannot answer fails here
+        several = len(predictor.input_fields or ("",))
+        texts = [SEPARATOR.join([text] * several) for text in WARM_UP]
+        outputs = model.outputs(model.scores(texts), options.output)  # what cannot answer fails here
         try:
             to_json(outputs)
         except PydanticSerializationError as error:
