@@ -146,7 +146,7 @@ def test_val_follows_train_though_its_rows_look_otherwise(dataset_rows: Any, tmp
 
 
 def test_unknown_labels_name_the_user_s_line(dataset_rows: Any, tmp_path: Path) -> None:
-    lists = {
+    lists: dict[str, Any] = {
         "train_data": ["a", "b"],
         "train_targets": [["x"], ["y"]],
         "val_data": ["c"],

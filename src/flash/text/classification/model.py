@@ -168,12 +168,13 @@ class TextClassifier(MeasuringModule):
         fields = None if given is None else field_names(given)
         if stage == "fit":
             self.input_fields = fields
-        elif fields and self.input_fields and match_fields(fields, self.input_fields, "the datamodule") != fields:
-            if match_fields(fields, self.input_fields, "the datamodule") != fields:
-                raise DataError(
-                    f"the datamodule joins the columns {named(fields)}, and the model was trained on "
-                    f"{named(self.input_fields)} in this order; pass input_field={self.input_fields!r}"
-                )
+        elif fields == self.input_fields or not (fields and self.input_fields):
+            return
+        elif match_fields(fields, self.input_fields, "the datamodule") != fields:
+            raise DataError(
+                f"the datamodule joins the columns {named(fields)}, and the model was trained on "
+                f"{named(self.input_fields)} in this order; pass input_field={self.input_fields!r}"
+            )
 
     def configure_optimizers(self) -> Any:
         """As the backbone wants it."""

@@ -17,6 +17,7 @@ from flash.text.classification.backbones import load_backbone
 from flash.text.classification.backbones.linear import Linear
 from flash.text.classification.backbones.onnx import OnnxBackbone, damaged, read_settings
 from flash.text.classification.reading.fields import given_texts
+from flash.text.classification.reading.source import text_array
 from flash.text.classification.scores.outputs import Calibration, Output, convert, to_probabilities
 from flash.text.classification.scores.thresholds import Thresholds, resolve_thresholds
 
@@ -150,7 +151,13 @@ class Predictor:
         Raises:
             DataError: an element is not a text or lacks a field, or holds lone surrogates.
         """
-        return self.calibration.apply(self.backbone.logits(given_texts(texts, "texts", self.input_fields)))
+        return self.calibration.apply(self.backbone.logits(self._array(texts)))
+
+    def _array(self, texts: Any) -> pa.LargeStringArray:
+        several = len(self.input_fields or ()) > 1
+        if several or (isinstance(texts, list) and texts and isinstance(texts[0], Mapping)):
+            return given_texts(texts, "texts", self.input_fields)
+        return text_array(texts, "texts")
 
     def probabilities(self, texts: Texts) -> np.ndarray:
         """(N, L) float32 probabilities; N may be 0."""

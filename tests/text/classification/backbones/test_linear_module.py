@@ -37,7 +37,7 @@ def test_settings_without_use_for_the_linear_backbone_are_said_once(
 
 
 def test_too_few_texts_for_folds(make_trainer: Any, flat_output: Callable[[], str]) -> None:
-    rows = {"train_data": ["a b", "b c"], "train_targets": [["x"], ["y"]]}
+    rows: dict[str, Any] = {"train_data": ["a b", "b c"], "train_targets": [["x"], ["y"]]}
     data = TextClassificationData.from_lists(**rows)
     make_trainer().fit(TextClassifier(labels=data.labels, multi_label=True), datamodule=data)
     assert flat_output() == (

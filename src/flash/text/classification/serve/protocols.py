@@ -108,7 +108,7 @@ async def _flash(call: Call, body: schemas.FlashRequest) -> Any:
     data = body.payload.inputs.data
     name = "payload.inputs.data"
     alone = not isinstance(data, list)
-    scores = await (call.scores([data], name) if alone else call.scores(data, f"{name}[]"))
+    scores = await (call.scores(data, f"{name}[]") if isinstance(data, list) else call.scores([data], name))
     call.long |= callable(call.service.options.output)  # the user's own function
 
     def made() -> Any:
@@ -123,7 +123,7 @@ async def _flash(call: Call, body: schemas.FlashRequest) -> Any:
 
 async def _inference(call: Call, body: schemas.InferenceRequest, *, nested: bool) -> Any:
     alone, fields = not isinstance(body.inputs, list), call.service.model.predictor.input_fields
-    texts = body.inputs if isinstance(body.inputs, list) else [body.inputs]
+    texts: Sequence[Any] = body.inputs if isinstance(body.inputs, list) else [body.inputs]
     if fields is None or len(fields) < 2:
         texts = [_single(item) for item in texts]
     name = "inputs" if alone else "inputs[]"
