@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from flash.core.errors import DataError, FlashError, unknown_name
 from flash.text.classification.reading.csv import read_csv
 from flash.text.classification.reading.fields import field_names, given_texts, joined_texts
-from flash.text.classification.reading.labelstudio import read_labelstudio
+from flash.text.classification.reading.labelstudio import Annotators, read_labelstudio
 from flash.text.classification.reading.source import Source
 from flash.text.classification.reading.tables import (
     read_data_frame,
@@ -370,9 +370,13 @@ class TextClassificationData(LightningDataModule):
         *,
         input_field: str | None = None,
         target_field: str | None = None,
+        annotators: Annotators = "error",
         **options: Any,
     ) -> "TextClassificationData":
         """Label Studio's JSON or JSON-MIN exports; multi-label unless multi_label=False.
+
+        Tasks without an annotation, or with cancelled ones alone, are left out and counted; a task in which nothing was
+        chosen is a row without labels; an annotation marked as ground truth is taken before others.
 
         Args:
             export_json: another name of train_export_json.
@@ -383,6 +387,8 @@ class TextClassificationData(LightningDataModule):
             data_folder: taken for the sake of Flash's scripts and not needed, as the export holds the texts.
             input_field: the key of the text in a task's data; unless given, `text` or the only text there.
             target_field: the name of the choices in the labeling interface, where there are several.
+            annotators: where several annotations of a task differ: error; first, the one created first; majority, the
+                labels that more than half of them have; union, all labels.
             **options: see `from_sources`.
 
         Raises:
@@ -392,7 +398,11 @@ class TextClassificationData(LightningDataModule):
             raise DataError("export_json and train_export_json are the same thing; pass one of them")
         return cls.from_sources(
             lambda files, _, columns: read_labelstudio(
-                files, input_field=input_field, target_field=target_field, annotated="labels" in columns
+                files,
+                input_field=input_field,
+                target_field=target_field,
+                annotators=annotators,
+                annotated="labels" in columns,
             ),
             "export_json",
             (

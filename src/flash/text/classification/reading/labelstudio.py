@@ -1,10 +1,16 @@
-"""Label Studio's exports, JSON and JSON_MIN, as a table of the columns `text` and `labels` (lists of names).
+"""Label Studio's exports, JSON and JSON-MIN, as a table of the columns `text` and `labels` (lists of names).
 
-Imports the readers, and neither torch nor lightning.
+A JSON export holds tasks, each with its annotations; a JSON-MIN export holds one object per annotation, in which the
+results stand beside the task's data. Both become `Task`s, so that one project gives the same rows from either.
+The shapes are those that Label Studio's own converter reads and writes (label-studio-sdk, `converter.py` and
+`prettify_result`). Imports the readers, and neither torch nor lightning.
 """
 
 import warnings
-from typing import Any
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -13,71 +19,178 @@ from flash.core.errors import DataError, unknown_name
 from flash.text.classification.reading.files import Files, find_files, read_bytes
 from flash.text.classification.reading.mistakes import ROWS, SHOWN, count_rows, rows_of
 from flash.text.classification.reading.source import Source, to_array
-from flash.text.classification.reading.tables import read_json_array
+from flash.text.classification.reading.tables import parse_json
 
-# What JSON_MIN writes beside the task's data and the choices.
+Annotators: TypeAlias = Literal["error", "first", "majority", "union"]
+
+ANNOTATORS = ("error", "first", "majority", "union")
+LEVELS = " / "  # between the levels of a taxonomy's path, which is one label
+# What JSON-MIN writes beside the task's data and the results.
 NOT_DATA = {
     *("id", "annotator", "annotation_id", "created_at", "updated_at", "lead_time", "inner_id", "project"),
-    *("file_upload", "total_annotations", "cancelled_annotations", "total_predictions"),
-    *("comment_count", "unresolved_comment_count"),
+    *("file_upload", "total_annotations", "cancelled_annotations", "total_predictions", "agreement"),
+    *("comment_count", "unresolved_comment_count", "history"),
 }
+TAGS = {
+    "labels": "Labels (spans of a text)",
+    "hypertextlabels": "HyperTextLabels (spans of a text)",
+    "paragraphlabels": "ParagraphLabels (spans of a text)",
+    "textarea": "TextArea (free text)",
+    "text": "TextArea (free text)",
+    "rating": "Rating",
+    "number": "Number",
+    "pairwise": "Pairwise",
+    "ranker": "Ranker",
+}
+"""Results that are no label of a whole text: their type or key, and the tag of the labeling interface."""
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """What one annotator said of a task.
+
+    Attributes:
+        choices: (name of the choices in the labeling interface, label), in order.
+        created: when, as the export writes it; empty where it does not.
+        ground_truth: whether it is marked as the right one.
+    """
+
+    choices: tuple[tuple[str, str], ...]
+    created: str = ""
+    ground_truth: bool = False
+
+
+@dataclass
+class Task:
+    """One text with its annotations that were not cancelled.
+
+    Attributes:
+        place: the file.
+        number: of its row there, from 1.
+        text: as the export has it, not checked yet.
+        annotations: in the order of the file.
+        cancelled: whether there was an annotation that was cancelled.
+    """
+
+    place: str
+    number: int
+    text: Any
+    annotations: list[Annotation] = field(default_factory=list)
+    cancelled: bool = False
+
+
+@dataclass
+class Found:
+    """What the results of an export are, for messages: names of choices, of taxonomies, and tags by name of others."""
+
+    choices: set[str] = field(default_factory=set)
+    taxonomies: set[str] = field(default_factory=set)
+    others: dict[str, str] = field(default_factory=dict)
 
 
 def read_labelstudio(
-    files: Files, *, input_field: str | None = None, target_field: str | None = None, annotated: bool = True
+    files: Files,
+    *,
+    input_field: str | None = None,
+    target_field: str | None = None,
+    annotators: Annotators = "error",
+    annotated: bool = True,
 ) -> Source:
-    """The tasks of one or more exports, one row a task.
+    """The tasks of one or more exports, one row per task.
 
-    A task's labels are the choices of its first annotation that was not cancelled; an annotation without
-    choices is an empty label set. Tasks without an annotation are left out with a counted warning.
+    A task's labels are the choices of its annotation. An annotation in which nothing was chosen is an empty label set;
+    tasks without an annotation, and those whose annotations were all cancelled, are left out with a warning
+    that counts them apart. Of several annotations, those marked as ground truth are taken where there are any. A
+    path in a taxonomy is one label, its levels joined by ` / `.
 
     Args:
         files: as in `source.read_csv`.
         input_field: the key of the text in a task's data; None for `text`, or the only text there.
         target_field: the name of the choices in the labeling interface; None where there is one.
+        annotators: what to do where several annotations of a task differ: refuse (`"error"`), take the one created
+            first (`"first"`), the labels that more than half of them have (`"majority"`), or all labels (`"union"`).
         annotated: False to read every task's text and no labels.
 
     Raises:
-        DataError: no such file, not an export, no text under the key, choices of several names.
+        DataError: no such file, not an export, no text under the key, choices of several names, no choices but
+            spans or other results, annotations that differ.
     """
-    texts: list[Any] = []
-    labels: list[list[str]] = []
-    numbers: list[int] = []
-    parts = []
-    for path in find_files(files, "json"):
-        tasks = read_json_array(path, read_bytes(path), None)
-        wrong = [number for number, task in enumerate(tasks, 1) if not isinstance(task, dict)]
-        if wrong or not tasks:
-            found = (
-                f"{count_rows(len(wrong))} not a task ({rows_of(wrong[:SHOWN], len(wrong))}; {ROWS})"
-                if wrong
-                else "no tasks"
-            )
-            raise DataError(f"{path}: {found}; export the project from Label Studio as JSON or JSON-MIN")
-        key = _text_key(tasks, input_field, str(path))
-        chosen = [_choices(task, key, target_field) for task in tasks] if annotated else [[] for _ in tasks]
-        kept = [row for row, choice in enumerate(chosen) if choice is not None]
-        _report_left_out(str(path), [row for row, choice in enumerate(chosen) if choice is None], len(kept))
-        _check_names([chosen[row] for row in kept], target_field, str(path))
-        texts.extend(tasks[row].get("data", tasks[row]).get(key) for row in kept)
-        labels.extend([label for _, label in chosen[row] or []] for row in kept)
-        numbers.extend(row + 1 for row in kept)
-        parts.append((str(path), len(kept)))
+    if annotators not in ANNOTATORS:
+        raise DataError(unknown_name("annotators", str(annotators), ANNOTATORS))
+    found = Found()
+    tasks = list(_tasks(files, input_field, target_field, found).values())
+    place = tasks[0].place
+    kept = tasks
+    if annotated:
+        _check_results(found, target_field, place)
+        kept = [task for task in tasks if task.annotations]
+        _report_left_out(place, [task for task in tasks if not task.annotations], len(kept))
+    labels = [_labels_of(task, annotators) if annotated else [] for task in kept]
+    if annotated:
+        _report_conflicts(place, [task for task in kept if _differ(task)], annotators)
+    parts = Counter(task.place for task in kept)  # in the order of the files
     table = pa.table(
         {
-            "text": to_array(texts, "text", parts[0][0]),
+            "text": to_array([task.text for task in kept], "text", place),
             "labels": pa.array(labels, pa.list_(pa.large_string())),
         }
     )
-    return Source(table, tuple(parts), numbers=np.array(numbers, np.int64))
+    return Source(table, tuple(parts.items()), numbers=np.array([task.number for task in kept], np.int64))
 
 
-def _text_key(tasks: list[dict[str, Any]], input_field: str | None, place: str) -> str:
+# ------------------------------------------------------------------------------------- from file to tasks
+
+
+def _tasks(
+    files: Files, input_field: str | None, target_field: str | None, found: Found
+) -> dict[tuple[str, str], Task]:
+    """The tasks by number and text: JSON-MIN has an object per annotation, and storage exports a file per one."""
+    tasks: dict[tuple[str, str], Task] = {}
+    for path in find_files(files, "json"):
+        objects = _objects(parse_json(path, read_bytes(path)), str(path))
+        key = _text_key(objects, input_field, target_field, str(path))
+        for number, task in enumerate(objects, 1):
+            text = task.get("data", task).get(key)
+            same = (repr(task.get("id", f"{path}:{number}")), repr(text))
+            known = tasks.setdefault(same, Task(str(path), number, text))
+            if "data" in task:
+                _add_annotations(known, task, target_field, found)
+            else:
+                _add_minimal(known, task, key, target_field, found)
+    return tasks
+
+
+def _objects(value: Any, place: str) -> list[dict[str, Any]]:
+    """The tasks of a file: an array of them, or one alone, as exports to a storage write them."""
+    tasks = [value] if isinstance(value, dict) else value if isinstance(value, list) else []
+    wrong = [number for number, task in enumerate(tasks, 1) if not isinstance(task, dict)]
+    if wrong or not tasks:
+        problem = (
+            f"{count_rows(len(wrong))} not a task ({rows_of(wrong[:SHOWN], len(wrong))}; {ROWS})"
+            if wrong
+            else "no tasks"
+        )
+        raise DataError(f"{place}: {problem}; export the project from Label Studio as JSON or JSON-MIN")
+    return [_task_of(task) for task in tasks]
+
+
+def _task_of(task: dict[str, Any]) -> dict[str, Any]:
+    """A task as JSON exports have it, also of an annotation that holds its task."""
+    inner = task.get("task")
+    if isinstance(inner, dict) and isinstance(inner.get("data"), dict) and "result" in task:
+        return {"id": inner.get("id"), "data": inner["data"], "annotations": [task]}
+    if "data" in task and not isinstance(task["data"], dict):
+        return {name: value for name, value in task.items() if name != "data"} | {"data": {}}
+    return task
+
+
+def _text_key(
+    tasks: list[dict[str, Any]], input_field: str | None, target_field: str | None, place: str
+) -> str:
     minimal = "data" not in tasks[0]
     data = tasks[0] if minimal else tasks[0]["data"]
-    keys = [
-        key for key, value in data.items() if isinstance(value, str) and not (minimal and key in NOT_DATA)
-    ]
+    hidden = {*NOT_DATA, target_field} if minimal else set()
+    keys = [key for key, value in data.items() if isinstance(value, str) and key not in hidden]
     if input_field is not None:
         if not any(input_field in task.get("data", task) for task in tasks):
             raise DataError(f"{place}: {unknown_name('input_field', input_field, keys)}")
@@ -92,51 +205,187 @@ def _text_key(tasks: list[dict[str, Any]], input_field: str | None, place: str) 
     return keys[0]
 
 
-def _choices(task: dict[str, Any], key: str, target_field: str | None) -> list[tuple[str, str]] | None:
-    """(name in the interface, choice) of a task's annotation; None where it has none."""
-    if "annotations" in task or "completions" in task or "data" in task:
-        annotations = task.get("annotations", task.get("completions")) or []
-        done = next((a for a in annotations if isinstance(a, dict) and not a.get("was_cancelled")), None)
-        if done is None:
-            return None
-        found = [
-            (str(result.get("from_name", "")), str(choice))
-            for result in done.get("result", [])
-            if "choices" in result.get("value", {})
-            for choice in result["value"]["choices"]
+def _add_annotations(known: Task, task: dict[str, Any], target_field: str | None, found: Found) -> None:
+    """Add the annotations of a task of a JSON export."""
+    for annotation in task.get("annotations", task.get("completions")) or []:
+        if not isinstance(annotation, dict):
+            raise DataError(
+                f"{known.place}, row {known.number}: an annotation is {annotation!r}, not an object with its "
+                "results; export the project from Label Studio as JSON with its annotations"
+            )
+        if annotation.get("was_cancelled") or annotation.get("skipped"):
+            known.cancelled = True
+            continue
+        pairs = [
+            (str(result.get("from_name") or ""), label)
+            for result in annotation.get("result") or []
+            if isinstance(result, dict)
+            for label in _result(result, found)
         ]
-        return [pair for pair in found if target_field in (None, pair[0])]
-    values = {name: value for name, value in task.items() if name not in NOT_DATA and name != key}
-    if target_field is not None:
-        values = {name: value for name, value in values.items() if name == target_field}
-    choices: list[tuple[str, str]] = []
-    for name, value in values.items():
-        listed = (
-            value.get("choices", []) if isinstance(value, dict) else [value] if isinstance(value, str) else []
+        known.annotations.append(
+            Annotation(
+                tuple(pair for pair in pairs if target_field in (None, pair[0])),
+                str(annotation.get("created_at") or ""),
+                annotation.get("ground_truth") is True,
+            )
         )
-        choices.extend((name, str(choice)) for choice in ([listed] if isinstance(listed, str) else listed))
-    return choices or ([] if any(isinstance(value, dict) for value in values.values()) else None)
 
 
-def _check_names(chosen: list[list[tuple[str, str]] | None], target_field: str | None, place: str) -> None:
-    names = sorted({name for choices in chosen for name, _ in choices or []})
-    if target_field is None and len(names) > 1:
+def _result(result: dict[str, Any], found: Found) -> list[str]:
+    """The labels of one result of an annotation."""
+    value = result.get("value")
+    name, kind = str(result.get("from_name") or ""), str(result.get("type") or "").lower()
+    if isinstance(value, dict) and ("choices" in value or "taxonomy" in value):
+        return _value(name, value, found)
+    if name:
+        found.others.setdefault(name, TAGS.get(kind, kind.capitalize() or "results of another kind"))
+    return []
+
+
+def _add_minimal(
+    known: Task, record: dict[str, Any], key: str, target_field: str | None, found: Found
+) -> None:
+    """Add the annotation that an object of a JSON-MIN export is, if it is one."""
+    values = {name: value for name, value in record.items() if name not in NOT_DATA and name != key}
+    pairs = [
+        (name, label)
+        for name, value in values.items()
+        if target_field in (None, name)
+        for item in (value if isinstance(value, list) else [value])
+        for label in _value(name, item, found)
+    ]
+    marks = [record[mark] for mark in ("annotation_id", "annotator") if mark in record]
+    if any(mark is not None for mark in marks) or pairs or (not marks and values):
+        known.annotations.append(Annotation(tuple(pairs), str(record.get("created_at") or "")))
+
+
+def _value(name: str, value: Any, found: Found) -> list[str]:
+    """The labels of a value: a choice, `{"choices": [...]}`, or `{"taxonomy": [[level, ...], ...]}`."""
+    if isinstance(value, str):
+        found.choices.add(name)
+        return [value] if value else []
+    if not isinstance(value, dict):
+        return []
+    if "taxonomy" in value:
+        found.choices.add(name)
+        found.taxonomies.add(name)
+        return list(map(_label, _listed(value["taxonomy"])))
+    if "choices" in value:
+        found.choices.add(name)
+        return list(map(_label, _listed(value["choices"])))
+    kind = next((kind for kind in TAGS if kind in value), None)
+    if kind is not None:
+        found.others.setdefault(name, TAGS["labels"] if "start" in value else TAGS[kind])
+    return []
+
+
+def _listed(value: Any) -> list[Any]:
+    """Choices as a list: a string is one choice, not its letters."""
+    return value if isinstance(value, list) else [value] if value not in (None, "") else []
+
+
+def _label(choice: Any) -> str:
+    """A choice's name; of a path, its levels."""
+    return LEVELS.join(map(str, choice)) if isinstance(choice, list) else str(choice)
+
+
+# -------------------------------------------------------------------------------------- several annotators
+
+
+def _labels_of(task: Task, annotators: Annotators) -> list[str]:
+    """The labels of a task, each once, in the order in which they were chosen."""
+    sets = _label_sets(task)
+    counts = Counter(label for labels in sets for label in labels)
+    if annotators == "majority":
+        return [label for label, count in counts.items() if 2 * count > len(sets)]
+    return list(counts) if annotators == "union" else sets[0]
+
+
+def _label_sets(task: Task) -> list[list[str]]:
+    """What each annotator chose, the first one first; of those marked as ground truth alone, where there are any."""
+    marked = [annotation for annotation in task.annotations if annotation.ground_truth]
+    ordered = sorted(marked or task.annotations, key=lambda annotation: annotation.created)
+    return [list(dict.fromkeys(label for _, label in annotation.choices)) for annotation in ordered]
+
+
+def _differ(task: Task) -> bool:
+    return len({frozenset(labels) for labels in _label_sets(task)}) > 1
+
+
+# --------------------------------------------------------------------------------------------- messages
+
+
+def _check_results(found: Found, target_field: str | None, place: str) -> None:
+    """Refuse results that are no labels of whole texts, and choices that cannot be told apart."""
+    others = [f"{tag} named {name!r}" for name, tag in sorted(found.others.items())]
+    if target_field is not None and target_field not in found.choices:
+        if target_field in found.others:
+            raise _no_choices(place, [f"{found.others[target_field]} named {target_field!r}"])
+        if found.choices or found.others:
+            known = sorted(found.choices | set(found.others))
+            raise DataError(f"{place}: {unknown_name('target_field', target_field, known)}")
+    if not found.choices and others:
+        raise _no_choices(place, others)
+    if target_field is None and len(found.choices) > 1:
         raise DataError(
-            f"{place}: the choices belong to several names: {', '.join(names)}; pass target_field= with one"
+            f"{place}: the choices belong to several names: {', '.join(sorted(found.choices))}; pass "
+            "target_field= with one"
+        )
+    names = found.taxonomies if target_field is None else found.taxonomies & {target_field}
+    if names:
+        warnings.warn(
+            f"{place}: {', '.join(map(repr, sorted(names)))} is a Taxonomy: each path in it is read as one label, its "
+            f"levels joined by {LEVELS!r}",
+            UserWarning,
+            stacklevel=6,
         )
 
 
-def _report_left_out(place: str, left_out: list[int], kept: int) -> None:
+def _no_choices(place: str, others: Iterator[str] | list[str]) -> DataError:
+    return DataError(
+        f"{place}: the annotations are {', '.join(others)}, not Choices, so there is no label of a whole text; add "
+        "Choices to the labeling interface, annotate, and export again"
+    )
+
+
+def _report_left_out(place: str, left_out: list[Task], kept: int) -> None:
+    """Warn of tasks without labels to learn from; refuse an export of nothing else."""
     if not left_out:
         return
-    rows = rows_of([row + 1 for row in left_out[:SHOWN]], len(left_out))
     if not kept:
+        only = " that was not cancelled" if all(task.cancelled for task in left_out) else ""
         raise DataError(
-            f"{place}: none of the {len(left_out):,} tasks has an annotation; annotate some and export again"
+            f"{place}: none of the {len(left_out):,} tasks has an annotation{only}; annotate some and export again"
         )
-    tasks = "1 task has" if len(left_out) == 1 else f"{len(left_out):,} tasks have"
-    warnings.warn(
-        f"{place}: {tasks} no annotation and {'is' if len(left_out) == 1 else 'are'} left out ({rows}; {ROWS})",
-        UserWarning,
-        stacklevel=6,
-    )
+    reasons = []
+    for cancelled, reason in ((False, "no annotation"), (True, "only cancelled annotations")):
+        numbers = [task.number for task in left_out if task.cancelled is cancelled]
+        if numbers:
+            verb = "1 task has" if len(numbers) == 1 else f"{len(numbers):,} tasks have"
+            rows = rows_of(numbers[:SHOWN], len(numbers))
+            reasons.append(
+                f"{verb} {reason} and {'is' if len(numbers) == 1 else 'are'} left out ({rows}; {ROWS})"
+            )
+    warnings.warn(f"{place}: {', and '.join(reasons)}", UserWarning, stacklevel=6)
+
+
+def _report_conflicts(place: str, conflicts: list[Task], annotators: Annotators) -> None:
+    """Refuse, or count, tasks whose annotations differ."""
+    if not conflicts:
+        return
+    numbers = [task.number for task in conflicts]
+    rows = rows_of(numbers[:SHOWN], len(numbers))
+    tasks = "1 task has" if len(numbers) == 1 else f"{len(numbers):,} tasks have"
+    first = " against ".join(f"[{', '.join(labels)}]" for labels in _label_sets(conflicts[0])[:SHOWN])
+    problem = f"{place}: {tasks} several annotations that differ ({rows}; {ROWS}; the first: {first})"
+    if annotators == "error":
+        raise DataError(
+            f"{problem}; pass annotators='first', 'majority' (labels of more than half of them) or 'union' (all labels), "
+            "or mark the right annotation as ground truth in Label Studio"
+        )
+    taken = {
+        "first": "the annotation created first was taken",
+        "majority": "labels that more than half of the annotations have were taken",
+        "union": "all their labels were taken",
+    }
+    warnings.warn(f"{problem}: {taken[annotators]}", UserWarning, stacklevel=6)

@@ -97,16 +97,21 @@ def _as_text(kind: pa.DataType) -> pa.DataType:
     return pa.list_(pa.large_string()) if pa.types.is_list(kind) else pa.large_string()
 
 
-def read_json_array(path: Path, buffer: pa.Buffer, field: str | None) -> list[Any]:
-    """The array in a JSON file, or under `field` of the object in it."""
+def parse_json(path: Path, buffer: pa.Buffer) -> Any:
+    """The value that a JSON file holds."""
     try:
-        value = json.loads(bytes(buffer).removeprefix(UTF8_MARK))
+        return json.loads(bytes(buffer).removeprefix(UTF8_MARK))
     except UnicodeDecodeError as error:
         raise DataError(not_utf8(path, buffer)) from error
     except json.JSONDecodeError as error:
         raise DataError(
             f"{path} is not JSON: {error.msg} at line {error.lineno}, column {error.colno}"
         ) from error
+
+
+def read_json_array(path: Path, buffer: pa.Buffer, field: str | None) -> list[Any]:
+    """The array in a JSON file, or under `field` of the object in it."""
+    value = parse_json(path, buffer)
     if field is not None:
         if not isinstance(value, dict):
             raise DataError(
