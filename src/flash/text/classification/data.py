@@ -368,7 +368,7 @@ class TextClassificationData(LightningDataModule):
         predict_export_json: Files = None,
         data_folder: str | None = None,
         *,
-        input_field: str | None = None,
+        input_field: InputField | None = None,
         target_field: str | None = None,
         annotators: Annotators = "error",
         **options: Any,
@@ -385,7 +385,8 @@ class TextClassificationData(LightningDataModule):
             test_export_json: the same, for testing.
             predict_export_json: the same; only the texts are read.
             data_folder: taken for the sake of Flash's scripts and not needed, as the export holds the texts.
-            input_field: the key of the text in a task's data; unless given, `text` or the only text there.
+            input_field: the key of the text in a task's data, or a list of several; unless given, `text` or the only
+                text there.
             target_field: the name of the choices in the labeling interface, where there are several.
             annotators: where several annotations of a task differ: error; first, the one created first; majority, the
                 labels that more than half of them have; union, all labels.
@@ -411,7 +412,7 @@ class TextClassificationData(LightningDataModule):
                 test_export_json,
                 predict_export_json,
             ),
-            "text",
+            "text" if input_field is None else input_field,
             "labels",
             **options,
         )

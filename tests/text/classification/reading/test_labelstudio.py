@@ -298,3 +298,16 @@ def test_annotations_without_their_results_are_refused(tmp_path: Path) -> None:
     assert f"{path}, row 1: an annotation is 17, not an object with its results" in refused(
         read_labelstudio, path
     )
+
+
+def test_several_fields_of_text(tmp_path: Path) -> None:
+    task = {"id": 1, "data": {"title": "a", "body": "b"}, "annotations": [annotation(choices("x"))]}
+    other = {"id": 2, "data": {"title": "c", "body": "d"}, "annotations": [annotation()]}
+    (tmp_path / "a.json").write_text(json.dumps([task, other]))
+    data = TextClassificationData.from_labelstudio(str(tmp_path / "a.json"), input_field=["title", "body"])
+    assert data.input_field == ["title", "body"]
+    assert data.train_dataset is not None
+    assert data.train_dataset.texts.to_pylist() == ["a\x1fb", "c\x1fd"]
+    assert "unknown input_field 'bodi'; did you mean 'body'" in refused(
+        read_labelstudio, tmp_path / "a.json", input_field=["title", "bodi"]
+    )

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from flash.core.errors import DataError, unknown_name
+from flash.text.classification.reading.fields import InputField, field_names
 from flash.text.classification.reading.files import Files, find_files, read_bytes
 from flash.text.classification.reading.mistakes import ROWS, SHOWN, count_rows, rows_of
 from flash.text.classification.reading.source import Source, to_array
@@ -67,14 +68,14 @@ class Task:
     Attributes:
         place: the file.
         number: of its row there, from 1.
-        text: as the export has it, not checked yet.
+        texts: of its fields, as the export has them, not checked yet.
         annotations: in the order of the file.
         cancelled: whether there was an annotation that was cancelled.
     """
 
     place: str
     number: int
-    text: Any
+    texts: list[Any]
     annotations: list[Annotation] = field(default_factory=list)
     cancelled: bool = False
 
@@ -91,7 +92,7 @@ class Found:
 def read_labelstudio(
     files: Files,
     *,
-    input_field: str | None = None,
+    input_field: InputField | None = None,
     target_field: str | None = None,
     annotators: Annotators = "error",
     annotated: bool = True,
@@ -105,7 +106,8 @@ def read_labelstudio(
 
     Args:
         files: as in `source.read_csv`.
-        input_field: the key of the text in a task's data; None for `text`, or the only text there.
+        input_field: the key of the text in a task's data, or a list of several, which become the columns in place of
+            `text`; None for `text`, or the only text there.
         target_field: the name of the choices in the labeling interface; None where there is one.
         annotators: what to do where several annotations of a task differ: refuse (`"error"`), take the one created
             first (`"first"`), the labels that more than half of them have (`"majority"`), or all labels (`"union"`).
@@ -118,6 +120,7 @@ def read_labelstudio(
     if annotators not in ANNOTATORS:
         raise DataError(unknown_name("annotators", str(annotators), ANNOTATORS))
     found = Found()
+    fields = ["text"] if input_field is None else field_names(input_field)
     tasks = list(_tasks(files, input_field, target_field, found).values())
     place = tasks[0].place
     kept = tasks
@@ -130,10 +133,8 @@ def read_labelstudio(
         _report_conflicts(place, [task for task in kept if _differ(task)], annotators)
     parts = Counter(task.place for task in kept)  # in the order of the files
     table = pa.table(
-        {
-            "text": to_array([task.text for task in kept], "text", place),
-            "labels": pa.array(labels, pa.list_(pa.large_string())),
-        }
+        {name: to_array([task.texts[i] for task in kept], name, place) for i, name in enumerate(fields)}
+        | {"labels": pa.array(labels, pa.list_(pa.large_string()))}
     )
     return Source(table, tuple(parts.items()), numbers=np.array([task.number for task in kept], np.int64))
 
@@ -142,21 +143,21 @@ def read_labelstudio(
 
 
 def _tasks(
-    files: Files, input_field: str | None, target_field: str | None, found: Found
+    files: Files, input_field: InputField | None, target_field: str | None, found: Found
 ) -> dict[tuple[str, str], Task]:
     """The tasks by number and text: JSON-MIN has an object per annotation, and storage exports a file per one."""
     tasks: dict[tuple[str, str], Task] = {}
     for path in find_files(files, "json"):
         objects = _objects(parse_json(path, read_bytes(path)), str(path))
-        key = _text_key(objects, input_field, target_field, str(path))
+        keys = _text_keys(objects, input_field, target_field, str(path))
         for number, task in enumerate(objects, 1):
-            text = task.get("data", task).get(key)
-            same = (repr(task.get("id", f"{path}:{number}")), repr(text))
-            known = tasks.setdefault(same, Task(str(path), number, text))
+            texts = [task.get("data", task).get(key) for key in keys]
+            same = (repr(task.get("id", f"{path}:{number}")), repr(texts))
+            known = tasks.setdefault(same, Task(str(path), number, texts))
             if "data" in task:
                 _add_annotations(known, task, target_field, found)
             else:
-                _add_minimal(known, task, key, target_field, found)
+                _add_minimal(known, task, keys, target_field, found)
     return tasks
 
 
@@ -184,25 +185,26 @@ def _task_of(task: dict[str, Any]) -> dict[str, Any]:
     return task
 
 
-def _text_key(
-    tasks: list[dict[str, Any]], input_field: str | None, target_field: str | None, place: str
-) -> str:
+def _text_keys(
+    tasks: list[dict[str, Any]], input_field: InputField | None, target_field: str | None, place: str
+) -> list[str]:
     minimal = "data" not in tasks[0]
     data = tasks[0] if minimal else tasks[0]["data"]
     hidden = {*NOT_DATA, target_field} if minimal else set()
     keys = [key for key, value in data.items() if isinstance(value, str) and key not in hidden]
     if input_field is not None:
-        if not any(input_field in task.get("data", task) for task in tasks):
-            raise DataError(f"{place}: {unknown_name('input_field', input_field, keys)}")
-        return input_field
+        for name in (wanted := field_names(input_field)):
+            if not any(name in task.get("data", task) for task in tasks):
+                raise DataError(f"{place}: {unknown_name('input_field', name, keys)}")
+        return wanted
     if "text" in keys or not keys:
-        return "text"
+        return ["text"]
     if len(keys) > 1:
         raise DataError(
             f"{place}: several keys of a task hold text: {', '.join(keys)}; pass input_field= with one of "
             "them"
         )
-    return keys[0]
+    return keys
 
 
 def _add_annotations(known: Task, task: dict[str, Any], target_field: str | None, found: Found) -> None:
@@ -243,10 +245,10 @@ def _result(result: dict[str, Any], found: Found) -> list[str]:
 
 
 def _add_minimal(
-    known: Task, record: dict[str, Any], key: str, target_field: str | None, found: Found
+    known: Task, record: dict[str, Any], keys: list[str], target_field: str | None, found: Found
 ) -> None:
     """Add the annotation that an object of a JSON-MIN export is, if it is one."""
-    values = {name: value for name, value in record.items() if name not in NOT_DATA and name != key}
+    values = {name: value for name, value in record.items() if name not in NOT_DATA and name not in keys}
     pairs = [
         (name, label)
         for name, value in values.items()
