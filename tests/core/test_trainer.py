@@ -4,12 +4,12 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+import torch
 
 from flash import Trainer
 from flash.core.errors import FlashError
-from flash.core.trainer import _translate_gpus
+from flash.core.flash_trainer import translate_gpus
 from flash.text import TextClassificationData, TextClassifier
 
 
@@ -46,12 +46,12 @@ def test_gpus_is_translated_with_one_deprecation_warning(tmp_path: Path) -> None
     ],
 )
 def test_translations(gpus: Any, expected: dict[str, Any]) -> None:
-    assert _translate_gpus(gpus) == expected
+    assert translate_gpus(gpus) == expected
 
 
 def test_gpus_that_are_no_number(tmp_path: Path) -> None:
     with pytest.raises(FlashError, match="gpus='two' is not understood; expected a number of GPUs"):
-        _translate_gpus("two")
+        translate_gpus("two")
 
 
 def test_unknown_strategy(tmp_path: Path) -> None:
@@ -78,10 +78,12 @@ def test_every_output_has_one_entry_a_text_in_batches_as_asked(tmp_path: Path, n
     assert predict("labels", thresholds=0.6) == [[[]] * size for size in sizes]
     assert predict("labels", thresholds={"b": 0.6}) == [[["a"]] * size for size in sizes]
     assert predict("classes", thresholds=[0.6, 0.4]) == [[[1]] * size for size in sizes]
-    for output, value in [("probabilities", 0.5), ("logits", 0.0), ("preds", 0.0), (None, 0.0)]:
+    for output, value in [("probabilities", 0.5), ("logits", 0.0)]:
+        assert predict(output) == [[[value] * 2] * size for size in sizes]
+    for output in ("preds", None):
         batches = predict(output)
-        assert [batch.shape for batch in batches] == [(size, 2) for size in sizes]
-        assert all(batch.dtype == np.float32 and (batch == value).all() for batch in batches)
+        assert [tuple(batch.shape) for batch in batches] == [(size, 2) for size in sizes]
+        assert all(batch.dtype == torch.float32 and not batch.any() for batch in batches)
     assert predict(lambda probabilities: float(probabilities.sum())) == [float(size) for size in sizes]
     with pytest.raises(FlashError, match="unknown output 'lables'; did you mean 'labels'"):
         predict("lables")

@@ -31,6 +31,10 @@ class RemoteCodeError(FlashError):
     """Python code that comes with an encoder, and that may not run or cannot be had."""
 
 
+class MovedNameError(FlashError, ImportError):
+    """A name of Lightning Flash's that is not here; the message says what to write instead."""
+
+
 class MissingExtraError(FlashError, ImportError):
     """An optional dependency that is not installed; the message holds the pip command."""
 

@@ -6,9 +6,10 @@ says.
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from inspect import signature
 from typing import TYPE_CHECKING, Any, overload
 
-from flash.core.errors import FlashError, unknown_name
+from flash.core.errors import FlashError, MovedNameError, unknown_name
 
 if TYPE_CHECKING:
     from lightning.pytorch.callbacks import BaseFinetuning
@@ -24,6 +25,19 @@ STRATEGIES = {
 }
 
 ALL_LINEAR = "all-linear"
+
+
+MOVED = ("FlashBaseFinetuning", "Freeze", "FreezeUnfreeze", "NoFreeze", "UnfreezeMilestones")
+"""Lightning Flash's classes of strategies."""
+
+
+def __getattr__(name: str) -> Any:
+    if name in MOVED:
+        raise MovedNameError(
+            f"flash.core.finetuning has no {name}; pass a strategy by name, such as strategy='freeze', or derive your own "
+            "from lightning.pytorch.callbacks.BaseFinetuning"
+        )
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def _is_number(value: Any, *kinds: type) -> bool:
@@ -150,6 +164,11 @@ def _callback(strategy: Any) -> "BaseFinetuning":
     from lightning.pytorch.callbacks import BaseFinetuning  # takes a second: only where it is not a name
 
     if isinstance(strategy, BaseFinetuning):
+        if len(signature(strategy.finetune_function).parameters) > 3:
+            raise FlashError(
+                f"finetune_function of {type(strategy).__name__} takes opt_idx, which Lightning no longer gives; define "
+                "it as: def finetune_function(self, pl_module, epoch, optimizer)"
+            )
         return strategy
     hint = "; pass an object of it" if isinstance(strategy, type) else ""
     raise FlashError(

@@ -1,5 +1,6 @@
 """`flash.Trainer`: Lightning's trainer with `finetune`, `predict(output=...)` and checkpoints written atomically."""
 
+import argparse
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -7,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
+import pyarrow as pa
 from lightning.pytorch.callbacks import BaseFinetuning, ProgressBar
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins.io import CheckpointIO as AnyCheckpointIO
@@ -15,13 +18,21 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from flash.core.errors import CheckpointError, FlashError
 from flash.core.finetuning import FinetuningStrategy, parse_strategy
+from flash.core.flash_trainer import (
+    add_trainer_options,
+    check_arguments,
+    refuse_other_lightning,
+    trainer_of_options,
+    with_gpus,
+)
 from flash.core.last_good import KeptFile, keeping_last_good
 from flash.core.precision import fastest_precision
 from flash.core.progress import RowsProgressBar
 from flash.text.classification import checkpoint
 from flash.text.classification.backbones.kernels import announced_compilation
 from flash.text.classification.backbones.memory import memory_explained
-from flash.text.classification.data import TextDataset
+from flash.text.classification.data import TextClassificationData, TextDataset
+from flash.text.classification.from_flash.monitors import check_monitors
 from flash.text.classification.model import TextClassifier
 from flash.text.classification.scores.outputs import Output
 from flash.text.classification.scores.thresholds import Thresholds
@@ -81,14 +92,13 @@ class Trainer(pl.Trainer):
 
     def __init__(self, *args: Any, gpus: int | str | list[int] | None = None, **kwargs: Any) -> None:
         if gpus is not None:
-            translated = _translate_gpus(gpus)
-            spelled = ", ".join(f"{key}={value!r}" for key, value in translated.items())
+            kwargs, spelled = with_gpus(gpus, kwargs)
             warnings.warn(
                 f"Trainer(gpus={gpus!r}) is deprecated; write Trainer({spelled})",
                 DeprecationWarning,
                 stacklevel=2,
             )
-            kwargs = {**translated, **kwargs}
+        kwargs = check_arguments(kwargs)
         plugins = kwargs.pop("plugins", None) or []
         plugins = list(plugins) if isinstance(plugins, (list, tuple)) else [plugins]
         if not any(isinstance(plugin, AnyCheckpointIO) for plugin in plugins):
@@ -114,13 +124,14 @@ class Trainer(pl.Trainer):
         datamodule: pl.LightningDataModule | None = None,
         strategy: str | tuple[Any, ...] | BaseFinetuning = "no_freeze",
         ckpt_path: str | Path | None = None,
+        train_bn: bool = True,
     ) -> None:
         """Fit a model that starts from trained layers, some of them frozen.
 
         Args:
             model: a `TextClassifier`.
-            train_dataloader: a loader of a datamodule, where there is no `datamodule`.
-            val_dataloaders: the same, for validation.
+            train_dataloader: a datamodule, or a loader of one, where there is no `datamodule`.
+            val_dataloaders: a loader of a datamodule, for validation.
             datamodule: a `TextClassificationData`.
             strategy: `"no_freeze"`, `"freeze"`, `("freeze_unfreeze", epoch)`,
                 `("unfreeze_milestones", ((first, second), layers))`, or for low-rank adapters `"lora"`,
@@ -129,10 +140,14 @@ class Trainer(pl.Trainer):
                 Lightning's, a `BaseFinetuning`, which holds for this fit, as do the others. The linear backbone has no
                 layers to freeze.
             ckpt_path: a checkpoint to resume from.
+            train_bn: Flash's; it changes nothing, as encoders have no batch normalisation.
 
         Raises:
             FlashError: the strategy, or a part of it, is unknown.
         """
+        refuse_other_lightning({"strategy": strategy})
+        if not train_bn:
+            rank_zero_info("train_bn=False changes nothing: encoders have no batch normalisation.")
         self.finetuning = parse_strategy(strategy)
         try:
             self.fit(model, train_dataloader, val_dataloaders, datamodule, ckpt_path)
@@ -152,19 +167,25 @@ class Trainer(pl.Trainer):
 
         Args:
             model: a `TextClassifier`; the one last fitted by default.
-            dataloaders: batches to predict on, where there is no `datamodule`.
+            dataloaders: a list of texts, a datamodule, or batches to predict on.
             datamodule: a `TextClassificationData` with predict data.
             output: `"labels"` (a list of names a text; the one name with `multi_label=False`), `"classes"` (the
-                same by index), `"probabilities"` or `"logits"` (float32 arrays of shape (batch, L)), `"preds"`
-                (Flash's name of the logits, and the default), or a callable that takes the (batch, L)
-                probabilities.
+                same by index), `"probabilities"` or `"logits"` (a list of L numbers a text), `"preds"` (the logits as
+                a float32 tensor of shape (batch, L)), one of `flash.core.classification`'s objects, or a callable that
+                takes the (batch, L) probabilities as a NumPy array. `model.output` by default, else `"preds"`.
             thresholds: in place of the model's own: one number, L numbers, a dict by label, or `"auto"`.
             kwargs: as for Lightning's `predict`: `return_predictions`, `ckpt_path`.
         """
         model = model or self.lightning_module
         if model is None:
             raise FlashError("there is no model to predict with; pass one: trainer.predict(model, ...)")
-        with model.predicting(output or "preds", thresholds), _without_wrong_advice():  # type: ignore[operator]
+        if datamodule is not None and not isinstance(datamodule, pl.LightningDataModule):
+            datamodule, output = None, output or datamodule  # the third argument of Flash's own
+        if _are_texts(dataloaders):
+            dataloaders = TextClassificationData.from_lists(predict_data=dataloaders)
+        refuse_other_lightning({"datamodule": datamodule, "dataloaders": dataloaders})
+        output = output or getattr(model, "output", None) or "preds"
+        with model.predicting(output, thresholds), _without_wrong_advice():  # type: ignore[operator]
             return super().predict(model, dataloaders, datamodule, **kwargs)
 
     def fit(  # type: ignore[override]
@@ -180,12 +201,24 @@ class Trainer(pl.Trainer):
 
         Args:
             model: a `TextClassifier`.
-            train_dataloaders: a loader of a datamodule, where there is no `datamodule`.
-            val_dataloaders: the same, for validation.
+            train_dataloaders: a datamodule, or a loader of one, where there is no `datamodule`.
+            val_dataloaders: a loader of a datamodule, for validation.
             datamodule: a `TextClassificationData`.
             ckpt_path: a checkpoint to resume from.
-            kwargs: as for Lightning's `fit`.
+            kwargs: as for Lightning's `fit`; and `train_dataloader`, Flash's name of `train_dataloaders`.
+
+        Raises:
+            FlashError: what a callback monitors is not measured, or the data are of another kind.
         """
+        train_dataloaders = kwargs.pop("train_dataloader", train_dataloaders)
+        refuse_other_lightning({"datamodule": datamodule, "train_dataloaders": train_dataloaders})
+        if isinstance(train_dataloaders, pl.LightningDataModule) and datamodule is None:
+            train_dataloaders, datamodule = None, train_dataloaders
+        if isinstance(model, TextClassifier):
+            model.meet(datamodule)
+            validation = val_dataloaders is not None or getattr(datamodule, "val_dataset", True) is not None
+            listed: Any = self  # whose list of callbacks is no part of its type
+            check_monitors(model, listed.callbacks, validation=validation and self.limit_val_batches != 0)
         with _prepared(model, self), _without_wrong_advice(), announced_compilation(rank_zero_info):
             if isinstance(model, TextClassifier) and train_dataloaders is not None:
                 train_dataloaders = model.train_batches(_dataset_of(train_dataloaders), seed=0)
@@ -193,13 +226,34 @@ class Trainer(pl.Trainer):
 
     def validate(self, *args: Any, **kwargs: Any) -> list[Mapping[str, float]]:
         """Measure on the validation rows and print the table; `verbose=True` adds Lightning's own."""
+        if "val_dataloaders" in kwargs:  # its name in Lightning Flash's time
+            kwargs["dataloaders"] = kwargs.pop("val_dataloaders")
         with _without_wrong_advice():
             return super().validate(*args, **{"verbose": False, **kwargs})
 
     def test(self, *args: Any, **kwargs: Any) -> list[Mapping[str, float]]:
         """Measure on the test rows and print the table; `verbose=True` adds Lightning's own."""
+        if "test_dataloaders" in kwargs:  # its name in Lightning Flash's time
+            kwargs["dataloaders"] = kwargs.pop("test_dataloaders")
         with _without_wrong_advice():
             return super().test(*args, **{"verbose": False, **kwargs})
+
+    @classmethod
+    def add_argparse_args(cls, parent_parser: argparse.ArgumentParser, **_: Any) -> argparse.ArgumentParser:
+        """Add an option for each argument of the trainer, as Lightning 1 did; returns the parser."""
+        return add_trainer_options(parent_parser)
+
+    @classmethod
+    def from_argparse_args(
+        cls, args: argparse.Namespace | argparse.ArgumentParser, **kwargs: Any
+    ) -> "Trainer":
+        """A trainer of parsed options, of which those that are not its arguments are left alone.
+
+        Args:
+            args: what the parser of `add_argparse_args` found, or the parser.
+            kwargs: arguments in place of the parsed ones.
+        """
+        return trainer_of_options(cls, args, **kwargs)
 
     def save_checkpoint(
         self,
@@ -258,6 +312,17 @@ def _without_wrong_advice() -> Iterator[None]:
         yield
 
 
+def _are_texts(given: Any) -> bool:
+    """Whether this is meant as texts to predict, and not as loaders of batches."""
+    if isinstance(given, Mapping):
+        return any(isinstance(value, str | list) for value in given.values())
+    if isinstance(given, list | tuple):
+        return not given or isinstance(given[0], str) or not hasattr(given[0], "__iter__")
+    return isinstance(given, str | set | frozenset | np.ndarray | pa.Array | pa.ChunkedArray) or (
+        type(given).__module__.partition(".")[0] == "pandas"
+    )
+
+
 def _dataset_of(loader: Any) -> TextDataset:
     """The rows of a loader that a datamodule made: the model makes its own batches of them.
 
@@ -271,17 +336,3 @@ def _dataset_of(loader: Any) -> TextDataset:
             "pass datamodule=, or a datamodule's train_dataloader()"
         )
     return dataset
-
-
-def _translate_gpus(gpus: int | str | list[int]) -> dict[str, Any]:
-    """Lightning's words for Flash's `gpus`."""
-    if gpus in (0, "0", []):
-        return {"accelerator": "cpu"}
-    if isinstance(gpus, str):
-        try:
-            gpus = [int(index) for index in gpus.split(",")] if "," in gpus else int(gpus)
-        except ValueError as error:
-            raise FlashError(
-                f"gpus={gpus!r} is not understood; expected a number of GPUs, or their indices"
-            ) from error
-    return {"accelerator": "gpu", "devices": gpus}

@@ -6,6 +6,7 @@ Imports of the project only the errors.
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from numbers import Real
+from pathlib import Path
 from typing import Any
 
 from flash.core.errors import FlashError, unknown_name
@@ -28,6 +29,13 @@ def label_names(labels: Sequence[str] | None, num_classes: int | None) -> list[s
     """L distinct names, whichever way they were given."""
     if labels is None and num_classes is None:
         raise FlashError("a classifier needs its labels; pass labels=datamodule.labels, or num_classes=")
+    if (
+        isinstance(labels, str | Path) and num_classes is not None
+    ):  # Lightning Flash 0.6 had the backbone second
+        raise FlashError(
+            f"labels={str(labels)!r} is one text; pass backbone={str(labels)!r} by name: "
+            f"TextClassifier(num_classes={num_classes}, backbone={str(labels)!r})"
+        )
     names = [str(index) for index in range(num_classes or 0)] if labels is None else plain_value(list(labels))
     if isinstance(labels, str) or not names or not all(isinstance(name, str) and name for name in names):
         raise FlashError(

@@ -18,6 +18,8 @@ from scipy.sparse import csr_array
 from torch.utils.data import DataLoader, Dataset
 
 from flash.core.errors import DataError, FlashError, unknown_name
+from flash.text.classification.from_flash.options import take_data_options
+from flash.text.classification.from_flash.shown_rows import ShowsRows
 from flash.text.classification.reading.csv import read_csv
 from flash.text.classification.reading.fields import field_names, given_texts, joined_texts
 from flash.text.classification.reading.labelstudio import Annotators, read_labelstudio
@@ -81,7 +83,7 @@ class TextDataset(Dataset[Batch]):
         )
 
 
-class TextClassificationData(LightningDataModule):
+class TextClassificationData(ShowsRows, LightningDataModule):
     """Texts and targets for `flash.Trainer`, made by one of the `from_*` methods.
 
     Each of these takes the options `label_delimiter`, `labels`, `num_classes`, `multi_label`,
@@ -463,6 +465,10 @@ class TextClassificationData(LightningDataModule):
         Warns:
             UserWarning: labels that every training row has, or none; label names that look like mistakes.
         """
+        told = take_data_options(unknown)  # Lightning Flash's keywords
+        labels, num_classes = told.get("labels", labels), told.get("num_classes", num_classes)
+        multi_label = told.get("multi_label", multi_label)
+        label_delimiter = told.get("label_delimiter", label_delimiter)
         _check_options(unknown, unknown_labels, batch_size, num_workers, seed)
         inputs = {f"{split}_{kind}": value for split, value in zip(SPLITS, given, strict=True)}
         names = field_names(input_field)

@@ -8,7 +8,7 @@ no Lightning.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
@@ -194,13 +194,24 @@ class ModuleLoss:
         return loss
 
 
+@dataclass(frozen=True, eq=False)
+class LossSum:
+    """Several losses, of which the sum is minimised, as in Lightning Flash."""
+
+    parts: Mapping[str, LossFunction]
+
+    def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """The sum, of (N, L) logits and targets."""
+        return torch.stack([one_number(part(logits, targets)) for part in self.parts.values()]).sum()
+
+
 def no_module(loss: Any) -> Any:
     """A loss that is a torch module as a `ModuleLoss`, any other as it is."""
     return ModuleLoss(loss) if isinstance(loss, nn.Module) else loss
 
 
 def make_loss(
-    loss: str | LossFunction | None,
+    loss: str | LossFunction | Mapping[str, Any] | Sequence[Any] | None,
     *,
     multi_label: bool,
     labels: Sequence[str],
@@ -212,7 +223,8 @@ def make_loss(
 
     Args:
         loss: one of `LOSSES`, a callable, or None for `"binary_cross_entropy"` (multi-label) or `"cross_entropy"`.
-            For other constants, pass a callable: `functools.partial(focal, gamma=1)`.
+            For other constants, pass a callable: `functools.partial(focal, gamma=1)`. Of a dict or list of them the
+            sum is minimised.
         multi_label: whether any number of labels applies to a row.
         labels: the L names, in order.
         pos_weight: how much more the rows count to which a label applies: one number for all labels, L numbers, a
@@ -226,8 +238,21 @@ def make_loss(
     """
     if loss is None:
         loss = "binary_cross_entropy" if multi_label else "cross_entropy"
+    if isinstance(loss, Mapping | list | tuple):
+        parts = {
+            name: make_loss(
+                part,
+                multi_label=multi_label,
+                labels=labels,
+                pos_weight=pos_weight,
+                positives=positives,
+                rows=rows,
+            )
+            for name, part in _named_losses(loss).items()
+        }
+        return LossSum(parts)
     if not isinstance(loss, str):
-        return _users_loss(loss, pos_weight)
+        return _users_loss(cast(LossFunction, loss), pos_weight)
     fitting = [name for name in LOSSES if (name == "cross_entropy") != multi_label]
     if loss not in fitting:
         if loss not in LOSSES:
@@ -305,6 +330,20 @@ def one_number(loss: Any) -> Tensor:
 def _mixed(positive: Tensor, negative: Tensor, targets: Tensor, pos_weight: Tensor | None) -> Tensor:
     """The losses (N, L) if a label applies and if it does not, weighted by the targets."""
     return targets * (positive if pos_weight is None else pos_weight * positive) + (1 - targets) * negative
+
+
+def _named_losses(losses: Any) -> dict[str, Any]:
+    named = (
+        dict(losses)
+        if isinstance(losses, Mapping)
+        else {str(place): loss for place, loss in enumerate(losses)}
+    )
+    if not named or None in named.values():
+        raise FlashError(
+            f"loss_fn={_short(losses)} holds no loss to minimise; pass a dict of functions of (N, L) logits and targets: "
+            "loss_fn={'name': function}"
+        )
+    return named
 
 
 def _users_loss(loss: LossFunction, pos_weight: PosWeight) -> LossFunction:

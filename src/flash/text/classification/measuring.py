@@ -12,22 +12,22 @@ import numpy as np
 import pyarrow as pa
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
-from torchmetrics import Metric, MetricCollection
 
 from flash.core.errors import DataError
 from flash.core.processes import in_turn, of_all
 from flash.text.classification.backbones.module import BackboneModule
+from flash.text.classification.from_flash.monitors import flash_names
 from flash.text.classification.losses import make_loss, no_module, one_number
 from flash.text.classification.scores.calibration import fit_calibration
 from flash.text.classification.scores.metrics import Evaluation, evaluate
 from flash.text.classification.scores.outputs import Calibration, to_probabilities
+from flash.text.classification.scores.own_metrics import Metrics, OwnMetrics
 from flash.text.classification.scores.table import format_table
 from flash.text.classification.scores.threshold_tuning import choose_thresholds
 from flash.text.classification.scores.thresholds import Thresholds
 from flash.text.classification.windows import KeptRows
 
 Batch = dict[str, Any]
-Metrics = Metric | Mapping[str, Metric] | Sequence[Metric] | None
 
 SAME_ROWS = "chosen on these rows: only rows of a test file give unbiased numbers."
 
@@ -64,9 +64,7 @@ class MeasuringModule(pl.LightningModule):
         self.register_buffer("thresholds", torch.full((len(labels),), 0.5))
         # No buffers: a trainer's precision would round them.
         self.calibration = Calibration.identity(len(labels))
-        self.metrics = torch.nn.ModuleDict(
-            {stage: _as_collection(metrics, stage) for stage in ("val", "test") if metrics is not None}
-        )
+        self.metrics = torch.nn.ModuleDict({stage: OwnMetrics(metrics, stage) for stage in ("val", "test")})
         self.evaluation: Evaluation | None = None
         self._scores = KeptRows()
         self._cross_validated = False
@@ -97,14 +95,13 @@ class MeasuringModule(pl.LightningModule):
             self._scores.take(self.score)
             return
         fitting = self.trainer.state.fn == TrainerFn.FITTING
-        scores = self._measure("val", tune=fitting)
-        self.log_dict(scores, batch_size=1)
+        self._log(self._measure("val", tune=fitting), "val")
         if not fitting:
             self._print_table("Validation")
 
     def on_test_epoch_end(self) -> None:
         """Measure at the thresholds in force, log, print the table."""
-        self.log_dict(self._measure("test", tune=False), batch_size=1)
+        self._log(self._measure("test", tune=False), "test")
         self._print_table("Test")
 
     def _keep(self, batch: Batch, stage: str, dataloader_idx: int) -> None:
@@ -177,20 +174,17 @@ class MeasuringModule(pl.LightningModule):
         self, stage: str, logits: torch.Tensor, targets: torch.Tensor
     ) -> dict[str, torch.Tensor]:
         """What the user's metrics found, a number a label where they give L of them."""
-        if stage not in self.metrics:
+        metrics = cast(OwnMetrics, self.metrics[stage])
+        if not metrics.names:
             return {}
-        collection = cast(MetricCollection, self.metrics[stage])
         expected = (targets >= 0.5).int() if self.multi_label else targets.argmax(dim=1)
         probabilities = torch.from_numpy(to_probabilities(logits.numpy(), self.multi_label))
-        collection.update(probabilities.to(self.device), expected.to(self.device))
-        scores = {}
-        for name, value in collection.compute().items():
-            if value.ndim == 0:
-                scores[name] = value
-            else:
-                scores |= {f"{name}/{label}": score for label, score in zip(self.labels, value, strict=True)}
-        collection.reset()
-        return scores
+        return metrics.scores(probabilities.to(self.device), expected.to(self.device), self.labels)
+
+    def _log(self, scores: Mapping[str, Any], stage: str) -> None:
+        """Log what was measured; under Lightning Flash's names, too, for callbacks but not for loggers."""
+        self.log_dict(scores, batch_size=1)
+        self.log_dict(flash_names(scores, stage, self), batch_size=1, logger=False)
 
     def _print_table(self, title: str, notes: Sequence[str] = ()) -> None:
         if self.evaluation is not None and self.trainer.is_global_zero:
@@ -200,10 +194,3 @@ class MeasuringModule(pl.LightningModule):
 def _first(loaders: Any) -> Any:
     """The loader, where Lightning has a list of one."""
     return loaders[0] if isinstance(loaders, list) else loaders
-
-
-def _as_collection(metrics: Metrics, stage: str) -> MetricCollection:
-    """The user's metrics under the logger names `val_...` and `test_...`, with states of their own."""
-    given: Any = dict(metrics) if isinstance(metrics, Mapping) else metrics
-    collection = MetricCollection(given if isinstance(given, Metric | dict) else list(given or ()))
-    return collection.clone(prefix=f"{stage}_")

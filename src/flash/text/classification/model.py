@@ -28,21 +28,26 @@ from flash.text.classification.backbones.same_model import difference, load_weig
 from flash.text.classification.checkpoint import FORMAT_VERSION
 from flash.text.classification.checkpoint import load as load_checkpoint
 from flash.text.classification.data import TextDataset
+from flash.text.classification.from_flash.options import take_model_options
+from flash.text.classification.from_flash.task import FlashTask
 from flash.text.classification.kept_choices import choices_of, kept_choices, kept_loss, not_kept_sentence
 from flash.text.classification.losses import LOSSES
-from flash.text.classification.measuring import SAME_ROWS, Batch, MeasuringModule, Metrics
+from flash.text.classification.measuring import SAME_ROWS, Batch, MeasuringModule
 from flash.text.classification.reading.fields import field_names, given_texts, match_fields, named
-from flash.text.classification.scores.outputs import OUTPUTS, Calibration, Output, convert
+from flash.text.classification.scores.outputs import Calibration, Output, check_output
+from flash.text.classification.scores.own_metrics import Metrics
 from flash.text.classification.scores.threshold_tuning import DEFAULT_OBJECTIVE, Objective, parse_objective
 from flash.text.classification.scores.thresholds import Thresholds, resolve_thresholds
+from flash.text.classification.scores.trainer_outputs import as_flash
 from flash.text.classification.windows import RowsAhead
 
 
-class TextClassifier(MeasuringModule):
+class TextClassifier(FlashTask, MeasuringModule):
     """Texts to any number of labels each (`multi_label=True`), or to exactly one.
 
     Args:
-        num_classes: L; not needed with `labels`. Without names, the labels are called "0" to "L-1".
+        num_classes: L; not needed with `labels`. Without names, the labels are called "0" to "L-1" until a trainer brings
+            the model and a datamodule with L labels together: their names are the model's from then on.
         labels: L names, in the order of the columns of every `(N, L)` array. Usually `datamodule.labels`.
         backbone: `"linear"`, a Hugging Face id, or a folder of such an encoder. `"linear"`, the default, downloads nothing: TF-IDF
             of word and character n-grams, and the exact optimum of one linear support vector machine a label. Fitted
@@ -51,15 +56,18 @@ class TextClassifier(MeasuringModule):
             order, its thresholds, which hold until a fit chooses others; `max_length` and options it does not bring.
         max_length: tokens a text for encoders; the linear backbone reads every text whole.
         loss_fn: a function of `(N, L)` logits and float targets, or the name of one in `losses.LOSSES`; binary
-            cross-entropy by default, softmax cross-entropy with `multi_label=False`. The linear backbone only reports it.
+            cross-entropy by default, softmax cross-entropy with `multi_label=False`. Of a dict of several the sum is
+            minimised. The linear backbone only reports it.
         optimizer: for encoders, one of torch's by name, class or callable, AdamW by default; the linear backbone is
             solved exactly.
         lr_scheduler: for encoders: a name, `(name, {arguments})` or a callable of the optimiser; by default a linear
             warm-up, then linear decay.
-        metrics: torchmetrics metrics to log beside the built-in ones. They are given the `(N, L)` probabilities and
-            int targets: `(N, L)` 0/1, or `(N,)` class indices with `multi_label=False`.
+        metrics: metrics of torchmetrics or functions, or a list or dict of them, to log beside the built-in ones. They are
+            given tensors: the `(N, L)` probabilities and int targets, which are `(N, L)` 0/1, or `(N,)` class indices
+            with `multi_label=False`. A function gives one number, or L.
         learning_rate: for encoders; None for one that suits the finetuning strategy.
-        multi_label: whether any number of labels applies to a text.
+        multi_label: whether any number of labels applies to a text; unless given, the datamodule decides where the model
+            takes its names, and else it is False.
         thresholds: probabilities in [0, 1] from which on a label applies: one number, L numbers, a dict by label, or
             `"auto"`: chosen at the end of a fit by cross-validation on the training rows, or on the validation rows
             where the backbone has no such scores; 0.5 until then.
@@ -78,17 +86,22 @@ class TextClassifier(MeasuringModule):
         labels: Sequence[str] | None = None,
         backbone: str = "linear",
         max_length: int = 128,
-        loss_fn: str | Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
+        loss_fn: str
+        | Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+        | Mapping[str, Any]
+        | Sequence[Any]
+        | None = None,
         optimizer: str | type[torch.optim.Optimizer] | None = None,
         lr_scheduler: Any = None,
         metrics: Metrics = None,
         learning_rate: float | None = None,
-        multi_label: bool = False,
+        multi_label: bool | None = None,
         *,
         thresholds: Thresholds = "auto",
         threshold_objective: Objective = DEFAULT_OBJECTIVE,
         **backbone_kwargs: Any,
     ) -> None:
+        output = take_model_options(backbone_kwargs)
         names = label_names(labels, num_classes)
         if isinstance(loss_fn, str) and loss_fn not in LOSSES:
             raise FlashError(unknown_name("loss", loss_fn, LOSSES))
@@ -102,14 +115,9 @@ class TextClassifier(MeasuringModule):
             loss_fn=loss_fn,
             metrics=metrics,
         )
-        self.max_length = int(max_length)
-        found: dict[str, np.ndarray] = {}
-        if isinstance(backbone, str | Path):
-            found = numbers_of(backbone, self.backbone, names, multi_label=self.multi_label)
-        if found:
-            self.calibration = Calibration(found["calibration_scale"], found["calibration_shift"])
-        in_force = resolve_thresholds(thresholds, names, found.get("thresholds", self.thresholds.numpy()))
-        self.thresholds.copy_(torch.from_numpy(in_force))
+        self.max_length, self.output = int(max_length), output
+        self._unnamed, self._kind_unknown = labels is None, labels is None and multi_label is None
+        self._take_numbers_of(backbone, thresholds)
         self.learning_rate = None if learning_rate is None else float(learning_rate)
         self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
         self.input_fields: list[str] | None = None  # of the rows of the last fit
@@ -120,15 +128,32 @@ class TextClassifier(MeasuringModule):
         self._thresholds: Thresholds = None
         self._ahead: RowsAhead | None = None  # while rows are predicted whose lengths matter
 
+    def _take_numbers_of(self, backbone: Any, thresholds: Thresholds) -> None:
+        """The user's thresholds, else those of a backbone that brings some, and its calibration."""
+        found: dict[str, np.ndarray] = {}
+        if isinstance(backbone, str | Path):
+            found = numbers_of(backbone, self.backbone, self.labels, multi_label=self.multi_label)
+        if found:
+            self.calibration = Calibration(found["calibration_scale"], found["calibration_shift"])
+        tuned = found.get("thresholds", self.thresholds.numpy())
+        in_force = resolve_thresholds(thresholds, self.labels, tuned)
+        self.thresholds.copy_(torch.from_numpy(in_force))
+
+    def meet(self, datamodule: Any) -> None:
+        """Take the names of a datamodule's labels, where the model was made by `num_classes=` alone and has as many."""
+        label_set = getattr(datamodule, "label_set", None)
+        if label_set is None or not self._unnamed or len(label_set) != len(self.labels):
+            return
+        self.labels, self._unnamed = list(label_set.names), False
+        if self._kind_unknown:
+            self.multi_label = label_set.multi_label
+        if self.backbone.take_labels(self.labels):
+            self._take_numbers_of(self.backbone.name, self.thresholds_option)
+
     @property
     def num_classes(self) -> int:
         """L, the number of labels."""
         return len(self.labels)
-
-    @classmethod
-    def available_backbones(cls) -> list[str]:
-        """The names that `backbone=` takes."""
-        return available_backbones()
 
     def forward(self, texts: Any) -> torch.Tensor:
         """(N, L) float32 logits of N strings, calibrated where the model is."""
@@ -149,6 +174,7 @@ class TextClassifier(MeasuringModule):
                 f"{self.trainer.world_size}; pass devices=1 to the trainer"
             )
         self._check_fields(getattr(getattr(self.trainer, "datamodule", None), "input_field", None), stage)
+        self.meet(getattr(self.trainer, "datamodule", None))
         label_set = getattr(getattr(self.trainer, "datamodule", None), "label_set", None)
         found = self.labels if label_set is None else list(label_set.names)
         if found != self.labels:
@@ -285,8 +311,7 @@ class TextClassifier(MeasuringModule):
     @contextmanager
     def predicting(self, output: Output, thresholds: Thresholds) -> Iterator[None]:
         """What `predict_step` answers inside this block; both are checked before any text is read."""
-        if isinstance(output, str) and output not in OUTPUTS:
-            raise FlashError(unknown_name("output", output, OUTPUTS))
+        check_output(output)
         if thresholds is not None:
             resolve_thresholds(thresholds, self.labels, self.thresholds.float().cpu().numpy())
         earlier = self._output, self._thresholds
@@ -306,7 +331,7 @@ class TextClassifier(MeasuringModule):
         in_force = self.thresholds.float().cpu().numpy()
         if self._thresholds is not None:  # only now: `ckpt_path=` may have brought other thresholds
             in_force = resolve_thresholds(self._thresholds, self.labels, in_force)
-        return convert(
+        return as_flash(
             self.calibration.apply(margins),
             self._output,
             labels=self.labels,
@@ -495,7 +520,7 @@ class TextClassifier(MeasuringModule):
         from flash.text.classification.serve.in_memory import serve_model
 
         flashs = {"input_cls": input_cls, "transform": transform, "transform_kwargs": transform_kwargs}
-        serve_model(self, flashs, {"host": host, "port": port, "output": output, **options})
+        serve_model(self, flashs, {"host": host, "port": port, "output": output or self.output, **options})
 
 
 def _make_backbone(

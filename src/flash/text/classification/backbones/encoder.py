@@ -90,6 +90,7 @@ class Encoder(nn.Module):
         new_layers: names of its layers, the head aside, that are random numbers as long as they are not trained.
         most_tokens: how many positions the model has, special tokens included; None if it sets no bound.
         note: one sentence on the head, for the user.
+        own_labels: the names that the checkpoint gives the labels of its own head, in any order; empty where unknown.
         source: where its own Python code is; None where it is one of transformers' architectures.
     """
 
@@ -117,6 +118,7 @@ class Encoder(nn.Module):
         self.dropout = nn.Dropout(0.0 if self.whole else config.dropout)
         self.most_tokens = parts.count_positions(model)
         self.source = source  # of code that is not transformers'
+        self.own_labels: tuple[str, ...] = ()
         self._may_be_empty = tokenizer.num_special_tokens_to_add() == 0
 
     @classmethod
@@ -136,6 +138,7 @@ class Encoder(nn.Module):
         folder = find_files(name, config.revision, trust)
         part = files.encoder_folder(folder, name)
         model_config = files.load_config(part, name, trust)
+        own_labels = tuple(model_config.id2label.values())
         tokenizer = files.load_tokenizer(part, name, trust)
         model_config.pad_token_id = tokenizer.pad_token_id
         kept = parts.load_with_head(part, name, model_config, labels, trust)
@@ -163,13 +166,19 @@ class Encoder(nn.Module):
                 pooling = found or ("last" if parts.is_causal(probe) else "mean")
             head = parts.new_head(probe.shape[-1], len(labels))
             note = f"{str(name)!r} gets a new head, with {pooling} pooling: {parts.why_new(model_config, labels)}"
-        model.config.id2label = dict(enumerate(labels))
-        model.config.label2id = {label: index for index, label in enumerate(labels)}
         source = None if type(model).__module__.startswith("transformers.") else str(name)
         made = cls(
             model, head, tokenizer, labels, config, pooling=pooling, note=note, source=source, new_layers=new
         )
+        made.own_labels = own_labels
+        made.name_labels(labels)
         return made.eval()
+
+    def name_labels(self, labels: Sequence[str]) -> None:
+        """Give the columns of the logits other names."""
+        self.labels = tuple(labels)
+        self.model.config.id2label = dict(enumerate(labels))
+        self.model.config.label2id = {label: index for index, label in enumerate(labels)}
 
     def content(self) -> dict[str, Any]:
         """All that makes the same encoder but for the weights (`state_dict`) and the options: plain values."""

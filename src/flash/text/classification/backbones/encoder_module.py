@@ -93,6 +93,7 @@ class EncoderModule(BackboneModule):
         self._accumulated = {0: 1}  # how many batches a step takes, from which epoch on
         self._broken = steps.Broken()
         self._trained = False  # for good
+        self._read = False  # weights that are not the checkpoint's that it was made of
         self._cache: TokenCache | None = None  # while a fit lasts, for validation's texts
         self.frozen: KeptFeatures | None = None  # while the head alone trains, for the same
 
@@ -127,6 +128,16 @@ class EncoderModule(BackboneModule):
     def options(self) -> dict[str, Any]:
         """The fields of `EncoderConfig` and `TrainingOptions`."""
         return {**asdict(self.encoder.config), **asdict(self.training_options)}
+
+    def take_labels(self, labels: list[str]) -> bool:
+        """Name the labels; a checkpoint whose own head has these names is read again, with that head."""
+        encoder = self.encoder
+        if not self._read and not encoder.kept_head and sorted(encoder.own_labels) == sorted(labels):
+            self.encoder = Encoder.from_pretrained(self.name, labels, encoder.config)
+            self.starts_at_base_rates = not self.encoder.kept_head
+            return True
+        encoder.name_labels(labels)
+        return False
 
     def content(self) -> dict[str, Any]:
         """The network's shape and its tokenizer, and what adapters it has for now."""
@@ -272,6 +283,7 @@ class EncoderModule(BackboneModule):
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
     ) -> None:
         """Take a state with adapters as the weights that they make, unless this module has adapters."""
+        self._read = True
         if self.adapters is None:
             lora.merge_state(self, state_dict, prefix)
         state_dict.pop(f"{prefix}{lora.SCALING}", None)

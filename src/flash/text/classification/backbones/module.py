@@ -47,6 +47,10 @@ class BackboneModule(nn.Module, ABC):
         """`margins` of the texts of several batches, which had `batch_size` texts each."""
         return self.margins(texts)
 
+    def take_labels(self, labels: list[str]) -> bool:
+        """Learn the names of the labels after it was made for their number; returns whether its weights changed."""
+        return False
+
     def content(self) -> dict[str, Any]:
         """What else a model file needs to hold, as plain values."""
         return {}

@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from flash.core.errors import FlashError, unknown_name
+from flash.text.classification.scores.output_objects import ClassificationOutput, names_in_force
+from flash.text.classification.scores.output_objects import Output as OwnOutput
 
 Logits: TypeAlias = NDArray[np.float32]
 Output: TypeAlias = str | Callable[[NDArray[np.float32]], Any]
@@ -131,6 +133,20 @@ OUTPUTS: dict[str, Callable[[Logits, Sequence[Any], bool, ArrayLike | None], Any
 }
 
 
+def check_output(output: Any) -> None:
+    """Refuse what no prediction can be given as.
+
+    Raises:
+        FlashError: neither a name in `OUTPUTS` nor a callable; or a class in place of an object of it.
+    """
+    if isinstance(output, type):
+        raise FlashError(
+            f"the output {output.__name__} is a class; pass an object of it: {output.__name__}()"
+        )
+    if not callable(output) and (not isinstance(output, str) or output not in OUTPUTS):
+        raise FlashError(unknown_name("output", str(output), OUTPUTS))
+
+
 def convert(
     logits: ArrayLike,
     output: Output,
@@ -144,12 +160,15 @@ def convert(
     Args:
         logits: (N, L).
         output: "labels" (a list of names per row; in single-label mode one name per row), "classes" (the
-            same with column indices), "probabilities" or "logits" ((N, L) float32), "preds" (as "logits"), or
-            a function that gets the (N, L) probabilities and whose result is returned.
+            same with column indices), "probabilities" or "logits" ((N, L) float32), "preds" (as "logits"),
+            a function that gets the (N, L) probabilities and whose result is returned, or one of `output_objects`.
         labels: the L names in order.
         multi_label: sigmoid and thresholds, or softmax and the most probable label.
         thresholds: (L,); a label applies where its probability reaches its threshold. Unused (may be None)
             in single-label mode, which takes the first among equals.
+
+    An `output` that is an object of `output_objects` is the name that it stands for, with its own labels and
+    threshold; one whose `transform` is the user's gets the logits row by row.
 
     Raises:
         FlashError: an unknown output, another number of columns than labels, or logits that are NaN.
@@ -163,8 +182,13 @@ def convert(
         raise FlashError(
             f"logits have shape {values.shape}; expected (rows, {len(labels)}), a column per label"
         )
-    if callable(output):
-        return output(to_probabilities(values, multi_label))
-    if not isinstance(output, str) or output not in OUTPUTS:
-        raise FlashError(unknown_name("output", str(output), OUTPUTS))
-    return OUTPUTS[output](values, labels, multi_label, thresholds)
+    if isinstance(output, ClassificationOutput):
+        labels = names_in_force(output, labels)
+        thresholds = thresholds if output.thresholds is None else output.thresholds
+        output = output.name
+    check_output(output)
+    if isinstance(output, str):
+        return OUTPUTS[output](values, labels, multi_label, thresholds)
+    if isinstance(output, OwnOutput):
+        return [output.transform(row) for row in values]
+    return output(to_probabilities(values, multi_label))

@@ -1,0 +1,1 @@
+"""Lightning Flash's import paths."""

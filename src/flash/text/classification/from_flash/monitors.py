@@ -1,0 +1,116 @@
+"""Names of what is measured: those of Lightning Flash beside ours, and what a callback may monitor.
+
+Imports the names of scores and errors; no Lightning.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+from flash.core.errors import FlashError, unknown_name
+from flash.text.classification.scores.metrics import CALIBRATION, PER_LABEL
+
+if TYPE_CHECKING:
+    from flash.text.classification.measuring import MeasuringModule
+    from flash.text.classification.scores.own_metrics import OwnMetrics
+
+OURS = ("flash", "lightning", "torch")
+"""Packages whose callbacks log nothing that a callback could monitor."""
+ALWAYS = ("train_loss", "epoch", "step")
+
+
+def flash_names(scores: Mapping[str, Any], stage: str, model: "MeasuringModule") -> dict[str, Any]:
+    """What was measured, under the names that Lightning Flash logged it by, where these are others.
+
+    `val_f1score` and `val_f1` are the micro-averaged F1; `val_accuracy` is the share of right cells (multi-label) or rows;
+    the loss is called as its function, and a metric of torchmetrics as its class in lower case.
+
+    Args:
+        scores: by our names.
+        stage: what names begin with: "val" or "test".
+        model: whose loss it is.
+    """
+    cells = scores.get(f"{stage}_{'hamming_loss' if model.multi_label else 'subset_accuracy'}")
+    accuracy = 1 - cells if model.multi_label and cells is not None else cells
+    f1 = scores.get(f"{stage}_micro_f1")
+    named = {"f1score": f1, "f1": f1, "accuracy": accuracy, loss_name(model): scores.get(f"{stage}_loss")}
+    found = {f"{stage}_{name}": value for name, value in named.items() if value is not None}
+    found |= {name.lower(): value for name, value in scores.items() if "/" not in name}
+    return {name: value for name, value in found.items() if name not in scores}
+
+
+def loss_name(model: "MeasuringModule") -> str:
+    """The name of the loss function, as Lightning Flash logged it."""
+    loss = model.loss_fn
+    if loss is None or loss in ("binary_cross_entropy", "cross_entropy"):
+        return "binary_cross_entropy_with_logits" if model.multi_label else "cross_entropy"
+    if isinstance(loss, Mapping | list | tuple):
+        return str(next(iter(loss))) if isinstance(loss, Mapping) and len(loss) == 1 else "total_loss"
+    if isinstance(loss, str):
+        return loss
+    module = getattr(loss, "module", loss)
+    while hasattr(module, "func"):  # functools.partial
+        module = module.func
+    return str(getattr(module, "__name__", type(module).__name__)).lower()
+
+
+def known_names(model: "MeasuringModule", *, validation: bool) -> list[str]:
+    """What a callback may monitor in a fit of this model, without the names for each label.
+
+    Args:
+        model: that is fitted.
+        validation: whether there are validation rows.
+    """
+    if not validation:
+        return list(ALWAYS)
+    overall = [f"micro_{name}" for name in PER_LABEL[:3]] + [f"macro_{name}" for name in PER_LABEL[:5]]
+    calibration = [*CALIBRATION, *(f"uncalibrated_{name}" for name in CALIBRATION)]
+    names = [f"val_{name}" for name in ("loss", *overall, "subset_accuracy", "hamming_loss", *calibration)]
+    names += _own_names(model)
+    return [*names, *flash_names(dict.fromkeys(names, 0.0), "val", model), *ALWAYS]
+
+
+def check_monitors(model: "MeasuringModule", callbacks: Iterable[Any], *, validation: bool) -> None:
+    """Refuse a callback or a schedule that waits for a number which will never come.
+
+    Where a callback of the user's own may log numbers too, nothing is refused.
+
+    Raises:
+        FlashError: the name that is monitored is not known, or it needs validation rows.
+    """
+    callbacks = list(callbacks)
+    if any(type(one).__module__.partition(".")[0] not in OURS for one in callbacks):
+        return
+    asked = [(type(one).__name__, getattr(one, "monitor", None)) for one in callbacks]
+    asked.append(("lr_scheduler", _monitored(getattr(model, "lr_scheduler", None))))
+    for who, name in asked:
+        if isinstance(name, str) and not _is_known(name, model, validation=validation):
+            _refuse(who, name, model, validation=validation)
+
+
+def _monitored(lr_scheduler: Any) -> Any:
+    words = lr_scheduler[2] if isinstance(lr_scheduler, tuple | list) and len(lr_scheduler) == 3 else {}
+    return words.get("monitor") if isinstance(words, dict) else None
+
+
+def _is_known(name: str, model: "MeasuringModule", *, validation: bool) -> bool:
+    measure, slash, label = name.partition("/")
+    if not slash:
+        return name in known_names(model, validation=validation)
+    return (
+        validation
+        and measure in [f"val_{each}" for each in PER_LABEL] + _own_names(model)
+        and label in model.labels
+    )
+
+
+def _own_names(model: "MeasuringModule") -> list[str]:
+    return cast("OwnMetrics", model.metrics["val"]).names
+
+
+def _refuse(who: str, name: str, model: "MeasuringModule", *, validation: bool) -> None:
+    if not validation and _is_known(name, model, validation=True):
+        raise FlashError(
+            f"{who} monitors {name!r}, and there are no validation rows; pass val_split=0.1 or val_file= to the datamodule"
+        )
+    known = known_names(model, validation=validation)
+    raise FlashError(f"{unknown_name(f'monitor of {who}', name, known)}; and val_f1/LABEL for each label")

@@ -1,0 +1,62 @@
+"""`datamodule.show_train_batch()` and its kin: some rows as they were read. Imports the readers' layer alone."""
+
+import numpy as np
+
+from flash.core.errors import FlashError
+
+WIDTH = 100  # characters of a text that are shown
+
+
+class ShowsRows:
+    """The part of a datamodule that prints rows."""
+
+    def show_train_batch(
+        self, *hooks: object, limit_nb_samples: int | None = None, **options: object
+    ) -> None:
+        """Print the first training rows: each text, cut to one line, and its labels.
+
+        Args:
+            hooks: Flash's names of steps, which are not here.
+            limit_nb_samples: how many rows; `batch_size` unless given.
+            options: Flash's, such as `reset` and `figsize`.
+
+        Raises:
+            FlashError: there are none.
+        """
+        self._show("train", limit_nb_samples)
+
+    def show_val_batch(self, *hooks: object, limit_nb_samples: int | None = None, **options: object) -> None:
+        """The same of the validation rows."""
+        self._show("val", limit_nb_samples)
+
+    def show_test_batch(self, *hooks: object, limit_nb_samples: int | None = None, **options: object) -> None:
+        """The same of the test rows."""
+        self._show("test", limit_nb_samples)
+
+    def show_predict_batch(
+        self, *hooks: object, limit_nb_samples: int | None = None, **options: object
+    ) -> None:
+        """The same of the rows to predict, which have no labels."""
+        self._show("predict", limit_nb_samples)
+
+    def _show(self, split: str, limit: int | None) -> None:
+        dataset = getattr(self, f"{split}_dataset", None)
+        if dataset is None:
+            raise FlashError(f"this datamodule has no {split} rows to show")
+        names = getattr(self, "labels", None) or []
+        rows = min(limit or getattr(self, "batch_size", 32), len(dataset))
+        for row in range(rows):
+            text = " ".join(str(dataset.texts[row].as_py()).split())
+            shown = text if len(text) <= WIDTH else f"{text[: WIDTH - 3]}..."
+            found = "" if dataset.targets is None else f"  -> {_named(dataset.targets, row, names)}"
+            print(f"{shown}{found}")  # noqa: T201  (what it is asked for)
+
+
+def _named(targets: object, row: int, names: list[str]) -> str:
+    """The labels of one row, with their numbers where these are soft; "no label" where there are none."""
+    values = np.asarray(targets[[row]].toarray())[0]  # type: ignore[index]
+    found = [
+        names[column] if values[column] == 1 else f"{names[column]}={values[column]:.3g}"
+        for column in np.flatnonzero(values)
+    ]
+    return ", ".join(found) or "no label"
