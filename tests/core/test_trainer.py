@@ -80,8 +80,8 @@ def test_every_output_has_one_entry_a_text_in_batches_as_asked(tmp_path: Path, n
     assert predict("classes", thresholds=[0.6, 0.4]) == [[[1]] * size for size in sizes]
     for output, value in [("probabilities", 0.5), ("logits", 0.0)]:
         assert predict(output) == [[[value] * 2] * size for size in sizes]
-    for output in ("preds", None):
-        batches = predict(output)
+    for preds in ("preds", None):
+        batches = predict(preds)
         assert [tuple(batch.shape) for batch in batches] == [(size, 2) for size in sizes]
         assert all(batch.dtype == torch.float32 and not batch.any() for batch in batches)
     assert predict(lambda probabilities: float(probabilities.sum())) == [float(size) for size in sizes]

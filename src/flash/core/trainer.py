@@ -180,10 +180,10 @@ class Trainer(pl.Trainer):
         if model is None:
             raise FlashError("there is no model to predict with; pass one: trainer.predict(model, ...)")
         if datamodule is not None and not isinstance(datamodule, pl.LightningDataModule):
+            refuse_other_lightning({"datamodule": datamodule})
             datamodule, output = None, output or datamodule  # the third argument of Flash's own
-        if _are_texts(dataloaders):
+        if dataloaders is not None and _are_texts(dataloaders):
             dataloaders = TextClassificationData.from_lists(predict_data=dataloaders)
-        refuse_other_lightning({"datamodule": datamodule, "dataloaders": dataloaders})
         output = output or getattr(model, "output", None) or "preds"
         with model.predicting(output, thresholds), _without_wrong_advice():  # type: ignore[operator]
             return super().predict(model, dataloaders, datamodule, **kwargs)

@@ -465,7 +465,7 @@ class TextClassificationData(ShowsRows, LightningDataModule):
         Warns:
             UserWarning: labels that every training row has, or none; label names that look like mistakes.
         """
-        told = take_data_options(unknown)  # Lightning Flash's keywords
+        told = take_data_options(unknown) if unknown else {}  # Lightning Flash's keywords
         labels, num_classes = told.get("labels", labels), told.get("num_classes", num_classes)
         multi_label = told.get("multi_label", multi_label)
         label_delimiter = told.get("label_delimiter", label_delimiter)

@@ -34,11 +34,10 @@ from flash.text.classification.kept_choices import choices_of, kept_choices, kep
 from flash.text.classification.losses import LOSSES
 from flash.text.classification.measuring import SAME_ROWS, Batch, MeasuringModule
 from flash.text.classification.reading.fields import field_names, given_texts, match_fields, named
-from flash.text.classification.scores.outputs import Calibration, Output, check_output
+from flash.text.classification.scores.outputs import Calibration, Output, check_output, convert
 from flash.text.classification.scores.own_metrics import Metrics
 from flash.text.classification.scores.threshold_tuning import DEFAULT_OBJECTIVE, Objective, parse_objective
 from flash.text.classification.scores.thresholds import Thresholds, resolve_thresholds
-from flash.text.classification.scores.trainer_outputs import as_flash
 from flash.text.classification.windows import RowsAhead
 
 
@@ -174,7 +173,8 @@ class TextClassifier(FlashTask, MeasuringModule):
                 f"{self.trainer.world_size}; pass devices=1 to the trainer"
             )
         self._check_fields(getattr(getattr(self.trainer, "datamodule", None), "input_field", None), stage)
-        self.meet(getattr(self.trainer, "datamodule", None))
+        if self._unnamed:
+            self.meet(getattr(self.trainer, "datamodule", None))
         label_set = getattr(getattr(self.trainer, "datamodule", None), "label_set", None)
         found = self.labels if label_set is None else list(label_set.names)
         if found != self.labels:
@@ -323,7 +323,7 @@ class TextClassifier(FlashTask, MeasuringModule):
             (self._output, self._thresholds), self._ahead = earlier, None
 
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Any:
-        """One batch's outputs, as `Trainer.predict(output=...)` asks."""
+        """One batch's outputs, as `Trainer.predict(output=...)` asks, in Lightning Flash's types."""
         if self._ahead is None:
             margins = self.backbone.margins(batch["texts"])
         else:
@@ -331,13 +331,18 @@ class TextClassifier(FlashTask, MeasuringModule):
         in_force = self.thresholds.float().cpu().numpy()
         if self._thresholds is not None:  # only now: `ckpt_path=` may have brought other thresholds
             in_force = resolve_thresholds(self._thresholds, self.labels, in_force)
-        return as_flash(
+        found = convert(
             self.calibration.apply(margins),
             self._output,
             labels=self.labels,
             multi_label=self.multi_label,
             thresholds=in_force,
+            as_rows=torch.from_numpy,
         )
+        name = getattr(self._output, "name", self._output)
+        if name == "preds":
+            return torch.from_numpy(found)
+        return found.tolist() if name in ("logits", "probabilities") else found
 
     def _margins_ahead(
         self, ahead: RowsAhead, batch: Batch, batch_idx: int, dataloader_idx: int

@@ -154,6 +154,7 @@ def convert(
     labels: Sequence[str],
     multi_label: bool,
     thresholds: ArrayLike | None,
+    as_rows: Callable[[Logits], Any] = np.asarray,
 ) -> Any:
     """Logits as what the user asked for.
 
@@ -166,6 +167,7 @@ def convert(
         multi_label: sigmoid and thresholds, or softmax and the most probable label.
         thresholds: (L,); a label applies where its probability reaches its threshold. Unused (may be None)
             in single-label mode, which takes the first among equals.
+        as_rows: what makes the rows of logits that a user's own output object is given.
 
     An `output` that is an object of `output_objects` is the name that it stands for, with its own labels and
     threshold; one whose `transform` is the user's gets the logits row by row.
@@ -190,5 +192,5 @@ def convert(
     if isinstance(output, str):
         return OUTPUTS[output](values, labels, multi_label, thresholds)
     if isinstance(output, OwnOutput):
-        return [output.transform(row) for row in values]
+        return [output.transform(row) for row in as_rows(values)]
     return output(to_probabilities(values, multi_label))
