@@ -26,6 +26,10 @@ from flash.cli.wording import MODEL_OPTIONS, OPTIONS, as_options
         ("delimiter=';'", "--delimiter ';'"),
         (r"delimiter='\t'", r"--delimiter $'\t'"),
         ("label_delimiter='|'", "--label_delimiter '|'"),
+        (r"label_delimiter='\n'", r"--label_delimiter $'\n'"),
+        (r"label_delimiter='\\n'", r"--label_delimiter '\n'"),
+        (r"label_delimiter='\xa0'", r"--label_delimiter $'\u00a0'"),
+        (r"labels=['a\tb', 'it\'s\n']", r"--labels $'a\tb' $'it\'s\n'"),
         ("target_fields=['toxic']", "--target_fields toxic"),
         ("target_fields=['my label', \"it's\"]", "--target_fields 'my label' 'it'\"'\"'s'"),
         ("target_fields='tags'", "--target_fields tags"),
@@ -74,7 +78,7 @@ def test_several_in_one_sentence() -> None:
     )
 
 
-@given(st.text(max_size=8).filter(lambda text: "\t" not in text))
+@given(st.text(max_size=8).filter(lambda text: not set(text) & set("\t\n\r\u00a0\u3000")))
 def test_a_shell_reads_back_every_text(text: str) -> None:
     assert shlex.split(as_options(f"delimiter={text!r}")) == ["--delimiter", text]
 

@@ -30,6 +30,8 @@ from flash.text.classification.scores.table import format_table
 from flash.text.classification.scores.thresholds import Thresholds, resolve_thresholds
 from flash.text.classification.targets.encoding import encode_targets
 from flash.text.classification.targets.formats import infer_format
+from flash.text.classification.targets.list_cells import read_list_cells
+from flash.text.classification.targets.name_columns import join_name_columns
 
 DESCRIPTION = "Print how good a model is on a file with targets."
 EPILOG = """\
@@ -97,6 +99,9 @@ def run(argv: list[str]) -> int:
     )
     note_unused_thresholds(thresholds, predictor.multi_label)
     source = READERS[kind](options)
+    if options.target_fields is not None and set(options.target_fields) <= set(source.table.column_names):
+        sources, options.target_fields = join_name_columns({"": source}, options.target_fields)
+        source = sources[""]
     fields = choose_fields(
         predictor,
         source,
@@ -209,6 +214,15 @@ def evaluate_source(
         DataError: a text or target that is none.
     """
     texts = joined_texts(source, fields.texts)
+    if isinstance(fields.targets, str):
+        sources, label_delimiter = read_list_cells(
+            {"": source},
+            fields.targets,
+            multi_label=predictor.multi_label,
+            label_delimiter=label_delimiter,
+            labels=fields.labels,
+        )
+        source = sources[""]
     target_format = infer_format(
         source,
         fields.targets,

@@ -105,7 +105,7 @@ def _targets(data: Mapping[str, Any], labels: Sequence[str]) -> list[str]:
     if len(names) == 1 and names[0] not in (*labels, "labels", "label"):
         words += ["--target_fields", names[0]]
     if data.get("label_delimiter"):
-        words += ["--label_delimiter", data["label_delimiter"]]
+        words += ["--label_delimiter", data["label_delimiter"].replace("\t", r"\t").replace("\n", r"\n")]
     if data.get("unknown_labels") == "ignore":
         words += ["--unknown_labels", "ignore"]
     return words

@@ -27,6 +27,9 @@ MODEL_OPTIONS = frozenset(
 )
 """Those that are options of the model."""
 
+_ESCAPES = {"\t": r"\t", "\n": r"\n", "\r": r"\r", "\u00a0": r"\u00a0", "\u3000": r"\u3000"}
+"""Characters that delimit labels, and that a sentence cannot show."""
+_ESCAPED = {"'": r"\'", "\\": r"\\"}
 _TEXT = r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\""
 _KEYWORD = re.compile(
     # Quoted words are the user's, such as a column's name, and stay; an apostrophe inside a word opens none.
@@ -68,4 +71,6 @@ def _as_word(element: object) -> str:
     if element is None or isinstance(element, bool):
         return {None: "null", True: "true", False: "false"}[element]
     text = str(element)
-    return f"$'{text.encode('unicode_escape').decode()}'" if "\t" in text else shlex.quote(text)
+    if not set(text) & set(_ESCAPES):
+        return shlex.quote(text)
+    return f"$'{''.join({**_ESCAPES, **_ESCAPED}.get(one, one) for one in text)}'"

@@ -17,6 +17,7 @@ from scipy.sparse import coo_array, csr_array
 from flash.core.errors import DataError
 from flash.text.classification.reading.mistakes import SHOWN, count_rows, file_once, first_of, some_of
 from flash.text.classification.reading.source import Source, plain_column
+from flash.text.classification.targets.delimiters import joins_known_names
 from flash.text.classification.targets.formats import Fields, TargetFormat
 from flash.text.classification.targets.labels import Kind, Rows, is_list, is_text, no_nulls, pieces_of
 
@@ -295,7 +296,8 @@ def _report_unknown(
     if target_format.kind in ("single", "delimited") and is_text(values.type):
         others = [other for other in (",", ";", "|") if other != target_format.delimiter]
         held = [other for other in others if pc.any(pc.match_substring(values, other)).as_py()]
-        hint = f", pass label_delimiter={held[0]!r} if it separates labels" if held else ""
+        joins = joins_known_names(values, labels.names) or (held[0] if held else None)
+        hint = f", pass label_delimiter={joins!r} if it separates labels" if joins else ""
     raise DataError(
         f"{found}; add them to labels=[...]{hint}, or pass unknown_labels='ignore' to leave them out "
         f"({source.counting})"

@@ -38,7 +38,6 @@ import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import TypeAlias
 
 import numpy as np
@@ -46,8 +45,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from flash.core.errors import DataError, unknown_name
-from flash.text.classification.reading.mistakes import count_rows, some_of
+from flash.text.classification.reading.mistakes import some_of
 from flash.text.classification.reading.source import Source, plain_column
+from flash.text.classification.targets.delimiters import refuse_other_delimiter, unescaped
 from flash.text.classification.targets.labels import (
     Kind,
     LabelSet,
@@ -107,8 +107,9 @@ def infer_format(
     fields = [target_fields] if isinstance(target_fields, str) else list(target_fields)
     given = _given_labels(source, fields, labels, num_classes)
     _check_delimiter(label_delimiter, len(fields), multi_label)
-    column = plain_column(source, fields[0])
     field = fields[0]
+    column = plain_column(source, field)
+    label_delimiter = unescaped(label_delimiter, column) if is_text(column.type) else label_delimiter
     one_of_many = not isinstance(target_fields, str) and multi_label and label_delimiter is None
     if len(fields) > 1 or (one_of_many and not is_list(column.type)):
         return TargetFormat("columns", LabelSet(_column_labels(fields, given), multi_label is not False))
@@ -134,8 +135,8 @@ def infer_format(
             f"{source.name}: column {field!r} holds lists of class indices, and how many classes there are "
             "is not known; pass labels=[...] or num_classes="
         )
-    if is_text(column.type) and label_delimiter is None and multi_label is not False:
-        _no_other_delimiter(source, field, column, kind)
+    if is_text(column.type) and multi_label is not False:
+        refuse_other_delimiter(source, field, column, kind, label_delimiter)
     names = given if given and integers else _found_labels(source, field, values, given)
     _warn_of_odd_names(source, field, names)
     return TargetFormat(kind, LabelSet(names, multi), delimiter)
@@ -241,27 +242,6 @@ def _no_misfit_vectors(
         f"{source.name}: {shape}{labels} ({source.where(row)}: {column[row].as_py()}); write {width}, one a "
         f"label, or, if these are class indices, names instead of them ({source.counting})"
     )
-
-
-def _no_other_delimiter(source: Source, field: str, column: pa.Array, kind: Kind) -> None:
-    """Cells such as `threat|toxic` beside `toxic` and `threat` are no names, whatever the structure says."""
-    if kind == "delimited" and pc.any(pc.match_substring(column, ",")).as_py():
-        return
-    for delimiter in (";", "|"):
-        held = pc.sum(pc.match_substring(column, delimiter)).as_py()
-        if not held:
-            continue
-        cells = {cell.strip() for cell in pc.unique(column).to_pylist()}
-        empty = kind == "single" and "" in cells  # this format has no row without a label
-        cells.discard("")
-        parts = [[part.strip() for part in cell.split(delimiter) if part.strip()] for cell in cells]
-        alone = any(len(cell) > 1 and cells.issuperset(cell) for cell in parts)
-        if empty or alone or len(set(chain.from_iterable(parts))) < len(cells):
-            otherwise = "label_delimiter=','" if kind == "delimited" else "multi_label=False"
-            raise DataError(
-                f"{source.name}: column {field!r} holds {delimiter!r} in {count_rows(held, 'row')}: pass "
-                f"label_delimiter={delimiter!r} if it separates labels, or {otherwise} if names hold it"
-            )
 
 
 def _usual_length(column: pa.Array) -> int:

@@ -122,6 +122,9 @@ def _whole_numbers(source: Source, field: str, column: pa.Array) -> pa.Array:
 def _split(column: pa.Array, delimiter: str) -> tuple[Rows, pa.Array]:
     """Cells cut at the delimiter and trimmed, without empty pieces; only quoted cells meet Python."""
     column = column.cast(pa.large_string())
+    if delimiter != delimiter.strip():  # of `a | b |`, whose end was trimmed, the last one counts, too
+        space, nothing = (pa.scalar(text, pa.large_string()) for text in (" ", ""))
+        column = pc.binary_join_element_wise(space, column, space, nothing)
     quoted = np.asarray(pc.match_substring(column, '"'))
     plain = np.flatnonzero(~quoted)
     lists = pc.split_pattern(column.take(pa.array(plain)), delimiter)

@@ -1,0 +1,153 @@
+"""Lists written as text: which form a cell of text has, and the values of one that is a list.
+
+Cells are read by regular expressions for flat lists; nothing is evaluated, and nesting is never followed. Imports
+only the standard library.
+"""
+
+import ast
+import json
+import re
+from typing import Literal, NamedTuple, TypeAlias
+
+Form: TypeAlias = Literal[
+    "plain",
+    "missing",
+    "list",
+    "choices",
+    "tags",
+    "unquoted",
+    "objects",
+    "object",
+    "nested",
+    "cut",
+    "broken",
+    "long",
+]
+Value: TypeAlias = str | int | float | bool | None
+
+MISSING = frozenset({"nan", "none", "null", "<na>"})
+CLOSING = {"[": "]", "(": ")", "{": "}"}
+LONGEST = 50_000  # characters of a list: the time for one whose quotes do not pair up grows with the square
+
+_STRING = r"""[uU]?'(?:[^'\\]|\\.)*'|[uU]?"(?:[^"\\]|\\.)*\""""
+# No leading zeros (007 is a name), and no more digits than an int64 surely holds.
+_NUMBER = r"[+-]?(?:(?:0|[1-9][0-9]{0,17})(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?"
+_WORD = r"(?i:true|false|none|null|nan|<na>)"
+_LITERAL = rf"{_STRING}|{_NUMBER}|{_WORD}"
+_ITEM = re.compile(rf"np\.\w+\((?P<wrapped>{_LITERAL})\)|(?P<bare>{_LITERAL})", re.DOTALL)
+# A list in which `_ITEM` became a null character: with commas as in Python and JSON, or with spaces as in NumPy.
+_SKELETON = re.compile(r"(?:\0(?: ?, ?\0)* ?,?|\0(?: \0)*)?")
+_WRAPPED = re.compile(
+    r"(?:np\.|numpy\.|pd\.|torch\.)?(?:array|tensor|set|frozenset|list|tuple|Index|deque|OrderedSet)\("
+    r"(?P<inside>.*?)(?:,\s*dtype=(?:[^,()]|\([^()]*\))*)?\)",
+    re.DOTALL,
+)
+_CHOICES = re.compile(r"""\{\s*(["'])choices\1\s*:\s*\[(?P<inside>.*)\]\s*\}""", re.DOTALL)
+_KEY = re.compile(rf"\s*(?:{_STRING}|\w+)\s*:")
+_TAGS = re.compile(r"(?:<[^<>]+>[\s,;|]*)+")
+
+SUSPICIOUS = (
+    r"^\s*(?:[\[({<']|(?:np\.|numpy\.|pd\.|torch\.)?"
+    r"(?:array|tensor|set|frozenset|list|tuple|Index|deque|OrderedSet)\()"
+)
+"""How a cell begins whose form is not `plain`, as Arrow's regular expressions have it."""
+
+
+class Cell(NamedTuple):
+    """One cell of text.
+
+    Attributes:
+        form: `list` for a flat list of names or numbers in any of Python's, JSON's and NumPy's spellings; `choices` for
+            Label Studio's `{"choices": [...]}`; `tags` for `<a><b>`; `unquoted` for `[a, b]` and `{a,b}`; `objects`
+            and `object` for a list of dicts and a dict; `cut` for an array that NumPy shortened with `...`;
+            `broken` for quotes that do not pair up; `long` for more than `LONGEST` characters; `missing` for `nan`
+            and its kin; else `plain`.
+        values: of a `list`, of `choices` and of `tags`.
+        text: what stands inside the brackets of an `unquoted` list, else the cell without outer white space.
+    """
+
+    form: Form
+    values: tuple[Value, ...] = ()
+    text: str = ""
+
+
+def parse_cell(cell: str) -> Cell:
+    """The form of a cell, and its values where it is a list.
+
+    >>> parse_cell("['a' 'b']").values, parse_cell('{"choices": ["a"]}').form, parse_cell("[a, b]")
+    (('a', 'b'), 'choices', Cell(form='unquoted', values=(), text='a, b'))
+    """
+    text = cell.strip()
+    if len(text) > LONGEST:
+        return Cell("long", text=text)
+    if text.lower() in MISSING:
+        return Cell("missing", text=text)
+    wrapped = _WRAPPED.fullmatch(text)
+    if wrapped and wrapped["inside"].strip()[:1] in ("", *CLOSING):
+        text = wrapped["inside"].strip() or "[]"
+    if text[:1] in CLOSING and text[-1:] == CLOSING[text[:1]]:
+        return _in_brackets(text)
+    if _TAGS.fullmatch(text):
+        return Cell("tags", tuple(tag.strip() for tag in re.findall(r"<([^<>]+)>", text)), text)
+    values = _items(text) if text[:1] == "'" else None
+    return Cell("plain", text=text) if values is None else Cell("list", values, text)
+
+
+def _in_brackets(text: str) -> Cell:
+    inside, opening = text[1:-1], text[0]
+    values = _items(inside)
+    if values is not None:
+        number_in_brackets = opening == "(" and len(values) == 1 and "'" not in text and '"' not in text
+        return (
+            Cell("plain", text=text) if number_in_brackets and "," not in text else Cell("list", values, text)
+        )
+    choices = _CHOICES.fullmatch(text)
+    if choices and (values := _items(choices["inside"])) is not None:
+        return Cell("choices", values, text)
+    start = inside.lstrip()
+    if opening == "{" and _KEY.match(inside):
+        return Cell("object", text=text)
+    if opening != "{" and start.startswith("{"):
+        return Cell("objects", text=text)
+    if start.startswith(("[", "(")) and opening != "{" and start[1:2] in ("'", '"', *"0123456789[("):
+        return Cell("nested", text=text)
+    if re.search(r"\.\.\.", _ITEM.sub("", inside)):
+        return Cell("cut", text=text)
+    if start.startswith("'") or (start.startswith('"') and opening != "{"):  # {"a b",c} is PostgreSQL's
+        return Cell("broken", text=text)
+    paired = opening not in inside and CLOSING[opening] not in inside  # not so in `[x]|[y]`
+    return Cell("unquoted", text=inside) if paired else Cell("plain", text=text)
+
+
+def _items(inside: str) -> tuple[Value, ...] | None:
+    """The names and numbers of a flat list; None if it is none."""
+    skeleton = " ".join(_ITEM.sub("\0", inside).split())
+    if "\0" in inside or _SKELETON.fullmatch(skeleton) is None:
+        return None
+    try:
+        return tuple(_value(found["wrapped"] or found["bare"]) for found in _ITEM.finditer(inside))
+    except (ValueError, SyntaxError):  # an escape that is none, or of half a surrogate pair
+        return None
+
+
+def _value(literal: str) -> Value:
+    if literal[-1] in "'\"":
+        return _string(literal)
+    word = literal.lower()
+    if word in ("true", "false"):
+        return word == "true"
+    if word in MISSING:
+        return None
+    return float(literal) if set(word) & set(".e") else int(literal)
+
+
+def _string(literal: str) -> str:
+    quoted = literal.lstrip("uU")
+    if "\\" not in quoted:
+        return quoted[1:-1]
+    try:
+        text = json.loads(quoted)
+    except ValueError:  # Python's single quotes, or escapes that only Python knows
+        text = ast.literal_eval(quoted)
+    text.encode()  # half a surrogate pair is no text
+    return str(text)

@@ -1,0 +1,201 @@
+"""What separates the names in a cell: the delimiter that was typed, and the evidence that it is another one.
+
+A column whose class names are other class names joined by one character would train a wrong model without a word;
+it is refused. Ordinary names may hold spaces and slashes: the evidence is that the pieces are names themselves.
+
+Imports nothing of the project but errors, `Source`, the wording of mistakes and labels; neither torch nor lightning.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from flash.core.errors import DataError
+from flash.text.classification.reading.mistakes import count_rows
+from flash.text.classification.reading.source import Source
+from flash.text.classification.targets.labels import Kind, pieces_of
+
+STRONG = frozenset(";|#~^\\\t\n\r、，；｜／・•¦､﹐﹔")  # noqa: RUF001  (the full-width ones are meant)
+"""Characters that hardly any name holds; one pair of names joined by one of them is evidence enough."""
+WORDS = (" and ", "\\n")
+"""What else may stand between names: a word, and a line break that was written as a backslash and an n."""
+READABLE = {
+    "\t": "a tab",
+    "\n": "a line break",
+    "\r": "a carriage return",
+    "\\n": "a backslash and an n",
+    " ": "a space",
+    "\u00a0": "a no-break space",
+    "\u3000": "an ideographic space",
+}
+"""Characters that a sentence names, as they cannot be seen in it."""
+_ESCAPES = {r"\t": "\t", r"\n": "\n", r"\r": "\r"}
+
+
+def unescaped(delimiter: str | None, column: pa.Array) -> str | None:
+    r"""The delimiter with `\t` and `\n` as a shell passes them turned into the characters, unless cells hold them so."""
+    if delimiter is None or "\\" not in delimiter or pc.any(pc.match_substring(column, delimiter)).as_py():
+        return delimiter
+    return re.sub(r"\\[tnr]", lambda found: _ESCAPES[found[0]], delimiter)
+
+
+@dataclass(frozen=True)
+class _Joined:
+    """The cells that hold a character between two pieces or more.
+
+    Attributes:
+        character: what stands between the pieces.
+        parts: the pieces of each such cell.
+        explained: those whose pieces are all names that stand alone elsewhere.
+    """
+
+    character: str
+    parts: list[list[str]]
+    explained: list[list[str]]
+
+
+def refuse_other_delimiter(
+    source: Source, field: str, column: pa.Array, kind: Kind, label_delimiter: str | None
+) -> None:
+    """Raise where names are joined by another character than the delimiter.
+
+    Args:
+        source: for the message.
+        field: the target column.
+        column: its cells, of text.
+        kind: `single` or `delimited`.
+        label_delimiter: what the user typed; None for a comma. A comma that no cell holds means that names may hold
+            any other character.
+
+    Raises:
+        DataError: the character, in how many rows, and what to type.
+    """
+    delimiter = label_delimiter or ","
+    split = kind == "delimited" and pc.any(pc.match_substring(column, delimiter)).as_py()
+    if label_delimiter == "," and not split:
+        return
+    trimmed = pc.utf8_trim_whitespace(column)
+    cells = [cell for cell in pc.unique(trimmed).to_pylist() if cell]
+    empty = kind == "single" and len(cells) > 0 and pc.any(pc.equal(trimmed, "")).as_py()
+    known = {cell.casefold() for cell in cells}
+    if split:
+        _, values = pieces_of(source, field, column, kind, delimiter)
+        known = {name.casefold() for name in pc.unique(values).to_pylist()}
+        cells = [cell for cell in cells if delimiter not in cell and '"' not in cell]
+    typed = split and label_delimiter is not None
+    for joined in _joined_by(cells, known):
+        strong = joined.character in STRONG or (joined.character == "," and label_delimiter is not None)
+        if split:
+            found = bool(joined.explained) if strong else not typed and _weakly(joined, known)
+        elif strong:
+            pieces = {part for parts in _all_parts(cells, joined.character) for part in parts}
+            found = empty or bool(joined.explained) or len(pieces) < len(cells)
+        else:
+            found = _weakly(joined, known) or _recurring(cells, joined)
+        if found:
+            _refuse(
+                source, field, column, joined.character, delimiter if split else None, kind, label_delimiter
+            )
+
+
+def _all_parts(cells: Sequence[str], character: str) -> list[list[str]]:
+    return [[part.strip() for part in cell.split(character) if part.strip()] for cell in cells]
+
+
+def _joined_by(cells: list[str], known: set[str]) -> list[_Joined]:
+    """What may join names in these cells, the best explained first, those that hardly any name holds before others."""
+    characters = {one for one in set("".join(cells)) if not one.isalnum()} - set("'\"()[]{}")
+    candidates = []
+    for character in sorted(characters | {word for word in WORDS if any(word in cell for cell in cells)}):
+        parts = [parts for parts in _all_parts(cells, character) if len(parts) > 1]
+        if character in ".-:":  # numbers, versions, dates and times
+            parts = [some for some in parts if not all(part.isdigit() for part in some)]
+        explained = [some for some in parts if all(part.casefold() in known for part in some)]
+        if parts:
+            candidates.append(_Joined(character, parts, explained))
+    return sorted(
+        candidates, key=lambda one: (-len(one.explained), one.character not in STRONG, -len(one.parts))
+    )
+
+
+def _weakly(joined: _Joined, known: set[str]) -> bool:
+    """Whether names are joined by a character that names may also hold.
+
+    `red wine` beside `red`, `wine` and others is a name; several such, or one where hardly anything else stands, are not.
+    """
+    explained, count = len(joined.explained), len(joined.parts)
+    pieces = {part.casefold() for part in chain.from_iterable(joined.explained)}
+    alone = [name for name in known if joined.character not in name]
+    if explained > 1:
+        return 2 * explained >= count
+    return 0 < explained == count and 2 * len(pieces) > len(alone)
+
+
+def _recurring(cells: list[str], joined: _Joined) -> bool:
+    """Whether pieces come back in cells of several lengths and at several places, as labels do and words hardly."""
+    every = _all_parts(cells, joined.character)
+    places: dict[str, set[int]] = {}
+    counts: dict[str, int] = {}
+    for parts in every:
+        for place, part in enumerate(parts):
+            places.setdefault(part, set()).add(place)
+            counts[part] = counts.get(part, 0) + 1
+    moving = sum(len(found) > 1 for found in places.values())
+    lengths = {len(parts) for parts in every}
+    return (
+        len(lengths) > 1
+        and min(counts.values()) > 1
+        and len(places) < len(cells)
+        and 2 * moving >= len(places)
+    )
+
+
+def _refuse(
+    source: Source,
+    field: str,
+    column: pa.Array,
+    character: str,
+    delimiter: str | None,
+    kind: Kind,
+    label_delimiter: str | None,
+) -> None:
+    holds = pc.match_substring(column, character)
+    readable = READABLE.get(character, repr(character))
+    if delimiter is not None:
+        holds = pc.and_(holds, pc.invert(pc.match_substring(column, delimiter)))
+    rows = np.flatnonzero(np.asarray(pc.fill_null(holds, False)))
+    found, example = (
+        count_rows(len(rows), "row"),
+        f"{source.where(rows[0])}: {column[int(rows[0])].as_py()!r}",
+    )
+    if delimiter is not None:
+        others = int(pc.sum(pc.match_substring(column, delimiter)).as_py())
+        override = "labels=[...]" if label_delimiter or character in STRONG else "label_delimiter=','"
+        raise DataError(
+            f"{source.name}: column {field!r} holds {READABLE.get(delimiter, repr(delimiter))} in "
+            f"{count_rows(others, 'row')} and {readable} in {found} without it ({example}); write one of them in every "
+            f"row, in pandas: frame[{field!r}] = frame[{field!r}].str.replace({character!r}, {delimiter!r}), or pass "
+            f"{override} if names hold {readable}"
+        )
+    otherwise = "label_delimiter=','" if kind == "delimited" else "multi_label=False"
+    otherwise = "labels=[...]" if label_delimiter else otherwise
+    raise DataError(
+        f"{source.name}: column {field!r} holds {readable} in {found}: pass label_delimiter={character!r} if it "
+        f"separates labels, or {otherwise} if names hold it; the first is {example}"
+    )
+
+
+def joins_known_names(values: pa.Array, names: Sequence[str]) -> str | None:
+    """The character that joins known names, or class indices, in one of these values; None if there is none."""
+    known = {name.casefold() for name in names}
+    digits = {str(index) for index in range(len(names))}
+    cells = pc.unique(values.cast(pa.large_string())).to_pylist()
+    for joined in _joined_by(cells, known):
+        if joined.explained or any(digits.issuperset(parts) for parts in joined.parts):
+            return joined.character
+    return None
