@@ -209,7 +209,7 @@ def _decide_tags(cells: _Cells, plain: list[int], given: frozenset[str]) -> Read
     several = [index for index in tags if len(cells.parsed[index].values) > 1]
     if several and plain:
         _refuse_mixture(cells, several, plain)
-    known = any(given.issuperset(cells.parsed[index].values) for index in tags)  # type: ignore[arg-type]
+    known = any(given.issuperset(cells.parsed[index].values) for index in tags)
     return "tags" if several or (known and not plain) else "text"
 
 
