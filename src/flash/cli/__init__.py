@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, NoReturn
 
+from flash.cli.wording import as_options
 from flash.core.errors import FlashError, unknown_name
 
 if TYPE_CHECKING:
@@ -21,11 +22,14 @@ def note(sentence: str) -> None:
 
 
 def announced(predictor: "Predictor") -> AbstractContextManager[None]:
-    """Tell the user if loops of the linear backbone are compiled inside this block.
+    """Tell the user which precision was measured to be the faster, or that loops of the linear backbone are compiled.
 
-    A model without them is spared the import of their compiler.
+    A model without such loops is spared the import of their compiler.
     """
     from flash.text.classification.backbones.linear import Linear
+
+    if sentence := getattr(predictor.backbone, "precision_sentence", ""):
+        note(as_options(sentence))
 
     if not isinstance(predictor.backbone, Linear):
         return nullcontext()
@@ -121,8 +125,8 @@ def add_precision_option(parser: argparse.ArgumentParser) -> None:
         "--precision",
         default="auto",
         metavar="P",
-        help="of an encoder's model file: 32, bf16, or auto (default): bf16 where the processor multiplies such "
-        "matrices in hardware",
+        help="of an encoder's model file: 32, bf16, or auto (default): bf16 where it is measured to be at least 1.2 "
+        "times as fast; 32 where predictions must not differ between machines",
     )
 
 

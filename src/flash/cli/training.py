@@ -121,6 +121,8 @@ def train(argv: list[str]) -> int:
     earlier = Path(given.output).is_file()
     trainer.save_checkpoint(given.output, half=given.half)
     given.ckpt_path = None  # of this run alone
+    if given.trainer.precision == "auto" and model.automatic_optimization:
+        given.trainer.precision = str(trainer.precision)  # a rerun computes as this one did, on any machine
     parser.save(given, str(config), overwrite=True)
     kept.path.unlink(missing_ok=True)
     if earlier:

@@ -1,10 +1,14 @@
-"""Which floating-point precision a machine computes fastest in.
+"""Which floating-point precision a machine computes fastest in: for a processor measured, for a GPU known.
 
-Imports nothing of the project but its errors; torch only when asked.
+What a processor says of itself does not decide: there are some whose flags name bfloat16 and which multiply such
+matrices more slowly than those of float32. Imports nothing of the project but its errors; torch only when asked.
 """
 
-from collections.abc import Mapping
-from typing import Any, cast
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
 
 from flash.core.errors import FlashError, unknown_name
 
@@ -30,14 +34,119 @@ def check_precision(precision: str | int) -> str:
     return str(precision)
 
 
-def predicts_in_bfloat16(precision: str) -> bool:
-    """Whether a processor predicts in bfloat16; with "auto", if it multiplies such matrices in hardware."""
+@dataclass(frozen=True)
+class Choice:
+    """A precision, and why it was chosen.
+
+    Attributes:
+        bfloat16: whether matrices are multiplied in bfloat16, otherwise in float32.
+        reason: the end of a sentence that begins with the precision.
+        measured: whether a measurement decided.
+    """
+
+    bfloat16: bool
+    reason: str
+    measured: bool = False
+
+    @property
+    def sentence(self) -> str:
+        """What a user is told of a prediction's precision."""
+        name = "bfloat16" if self.bfloat16 else "float32"
+        return f"the encoder predicts in {name}, as {self.reason}; precision='32' always gives float32"
+
+
+FASTER = 1.2
+"""How many times as fast as float32 bfloat16 has to be: what it gains beyond that pays for its rounding."""
+MOST_MATRICES = 3  # shapes that are measured; the others have few multiplications
+SLENDER = 16  # times as many rows as columns: a table of embeddings, which no text is multiplied with
+ROUNDS = 5  # of each precision, in turn, so that a neighbour on the machine slows both
+OPERATIONS = 1e8  # multiplications in one product; some hundred microseconds
+HOPELESS = 1.5  # times as slow after two rounds: no need to look further
+
+Matrices = Mapping[tuple[int, int], int]
+_measured: dict[tuple[Any, ...], float] = {}  # of this process, by shapes and number of threads
+
+
+def matrices_of(shapes: Iterable[Sequence[int]]) -> dict[tuple[int, int], int]:
+    """The shapes of the weights with the most multiplications, and how many weights have each.
+
+    >>> matrices_of([(30522, 384), (384, 384), (384, 384), (1536, 384), (384,)])
+    {(384, 384): 2, (1536, 384): 1}
+
+    Args:
+        shapes: of a network's weights, those of embeddings and biases included.
+    """
+    counts = Counter(
+        (int(shape[0]), int(shape[1]))
+        for shape in shapes
+        if len(shape) == 2 and 0 < max(shape) <= SLENDER * min(shape)
+    )
+    costly = sorted(counts.items(), key=lambda item: (-item[1] * item[0][0] * item[0][1], item[0]))
+    return dict(sorted(costly[:MOST_MATRICES]))
+
+
+def measured_choice(matrices: Matrices) -> Choice:
+    """What a processor computes a network of such matrices in; measured in some milliseconds, once per process.
+
+    Args:
+        matrices: shapes, and how many weights have each, as `matrices_of` gives them.
+    """
+    if not matrices:
+        return Choice(False, "it has no large matrices")
+    speedup = measured_speedup(matrices)
+    found = f"{speedup:.2f} times as fast as float32 here, measured at the encoder's shapes"
+    if speedup >= FASTER:
+        return Choice(True, f"bfloat16 is {found}", measured=True)
+    return Choice(False, f"bfloat16 is {found}, and {FASTER} is wanted", measured=True)
+
+
+def measured_speedup(matrices: Matrices) -> float:
+    """How many times as fast as float32 this processor multiplies in bfloat16, over all of `matrices`."""
+    import torch
+
+    key = (*matrices.items(), torch.get_num_threads())
+    if key not in _measured:
+        with torch.inference_mode():
+            times = [(count, _product_times(*shape)) for shape, count in matrices.items()]
+        single, half = (sum(count * pair[i] for count, pair in times) for i in (0, 1))
+        _measured[key] = single / half
+    return _measured[key]
+
+
+def _product_times(outputs: int, inputs: int) -> tuple[float, float]:
+    """Seconds of the fastest product of a batch and one weight in float32, and in bfloat16."""
+    import torch
+
+    rows = int(min(1024, max(32, OPERATIONS // (outputs * inputs))))
+    pairs = [  # ones: random numbers would move the user's generator
+        (torch.ones(rows, inputs, dtype=kind), torch.ones(outputs, inputs, dtype=kind))
+        for kind in (torch.float32, torch.bfloat16)
+    ]
+    best = [float("inf"), float("inf")]
+    for number in range(ROUNDS + 1):
+        for i, (texts, weight) in enumerate(pairs):
+            start = perf_counter()
+            torch.nn.functional.linear(texts, weight)
+            if number:  # the first product prepares the library
+                best[i] = min(best[i], perf_counter() - start)
+        if number > 1 and best[1] > HOPELESS * best[0]:
+            break
+    return best[0], best[1]
+
+
+def predicts_in_bfloat16(precision: str, matrices: Matrices) -> Choice:
+    """Whether a processor predicts in bfloat16; with "auto", where that is measured to be faster.
+
+    Args:
+        precision: as `check_precision` gives it.
+        matrices: of the encoder.
+    """
     asked = OF_PREDICTION[precision]
-    return fastest_precision("cpu")[0] == "bf16-mixed" if asked is None else asked
+    return measured_choice(matrices) if asked is None else Choice(asked, "it was asked for")
 
 
-def fastest_precision(accelerator: Any = "auto") -> tuple[str, str]:
-    """Lightning's name of the precision that suits the hardware, and why, as the end of a sentence.
+def precision_of_accelerator(accelerator: Any = "auto") -> tuple[str, str] | None:
+    """Lightning's name of the precision of a GPU or the like, and why, as the end of a sentence; None for a processor.
 
     bfloat16 keeps float32's range, so that training needs no loss scaling; "mixed" keeps the weights in float32.
 
@@ -53,15 +162,5 @@ def fastest_precision(accelerator: Any = "auto") -> tuple[str, str]:
             return "bf16-mixed", f"{gpu} multiplies bfloat16 matrices in hardware"
         return "16-mixed", f"{gpu} multiplies float16 matrices in hardware, and no bfloat16"
     if name in ("cpu", "cpuaccelerator") or (name == "auto" and not torch.backends.mps.is_available()):
-        if any(_instructions().get(key) for key in ("amx_bf16", "avx512_bf16", "bf16")):
-            return "bf16-mixed", "this processor multiplies bfloat16 matrices in hardware"
-        return "32-true", "this processor is not known to multiply bfloat16 matrices in hardware"
+        return None
     return "32-true", f"nothing faster is known for the accelerator {name!r}"
-
-
-def _instructions() -> Mapping[str, Any]:
-    """What the processor can, by name; empty where torch is too old to tell."""
-    import torch
-
-    ask = getattr(torch.cpu, "get_capabilities", None)
-    return {} if ask is None else cast(Mapping[str, Any], ask())

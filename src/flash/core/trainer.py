@@ -16,6 +16,7 @@ from lightning.pytorch.plugins.io import CheckpointIO as AnyCheckpointIO
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_info
 
+from flash.core.auto_precision import AutoPrecision
 from flash.core.errors import CheckpointError, FlashError
 from flash.core.finetuning import FinetuningStrategy, parse_strategy
 from flash.core.flash_trainer import (
@@ -26,7 +27,7 @@ from flash.core.flash_trainer import (
     with_gpus,
 )
 from flash.core.last_good import KeptFile, keeping_last_good
-from flash.core.precision import fastest_precision
+from flash.core.precision import precision_of_accelerator
 from flash.core.progress import RowsProgressBar
 from flash.text.classification import checkpoint
 from flash.text.classification.backbones.kernels import announced_compilation
@@ -81,7 +82,9 @@ class Trainer(pl.Trainer):
         gpus: Flash's old spelling of `accelerator` and `devices`: 0 for the CPU, a number of GPUs, -1 for all of
             them, or a list of their indices. Deprecated.
 
-    `precision="auto"` is the one that suits the hardware, and it is said which: for encoders, as the linear backbone
+    `precision="auto"` is the faster one, and it is said which: of a GPU, bfloat16 where it has it; of a processor,
+    bfloat16 where a measurement at the encoder's own shapes, when a fit, test or prediction begins, finds it at least 1.2
+    times as fast as float32. The model file records it, and a resumed run goes on in it. The linear backbone
     computes as it always does. Unlike Lightning's, it logs to CSV files unless given another `logger`, and prints no
     summary of the modules unless `enable_model_summary=True`.
 
@@ -104,8 +107,12 @@ class Trainer(pl.Trainer):
         if not any(isinstance(plugin, AnyCheckpointIO) for plugin in plugins):
             plugins.append(CheckpointIO())
         if kwargs.get("precision") == "auto":
-            kwargs["precision"], reason = fastest_precision(kwargs.get("accelerator", "auto"))
-            rank_zero_info(f"precision={kwargs['precision']!r}, as {reason}.")
+            known = precision_of_accelerator(kwargs.get("accelerator", "auto"))
+            kwargs["precision"] = known[0] if known else None
+            if known:
+                rank_zero_info(f"precision={known[0]!r}, as {known[1]}.")
+            else:  # of a processor: measured once there is an encoder
+                kwargs["callbacks"] = [*_listed(kwargs.get("callbacks")), AutoPrecision()]
         kwargs["enable_model_summary"] = bool(kwargs.get("enable_model_summary"))
         if kwargs.get("logger") in (None, True):
             kwargs["logger"] = CSVLogger(kwargs.get("default_root_dir") or Path.cwd())
@@ -299,8 +306,13 @@ def _prepared(model: pl.LightningModule, trainer: pl.Trainer) -> Iterator[None]:
 
 def _with_progress_bar(callbacks: Any) -> list[Any]:
     """The callbacks, and a bar of tqdm's where they have none: rich's, Lightning's choice, is silent in a pipe or a log."""
-    given = list(callbacks) if isinstance(callbacks, (list, tuple)) else [callbacks] if callbacks else []
+    given = _listed(callbacks)
     return given if any(isinstance(one, ProgressBar) for one in given) else [*given, RowsProgressBar()]
+
+
+def _listed(callbacks: Any) -> list[Any]:
+    """Callbacks as a list, which the user may have given as one, several or none."""
+    return list(callbacks) if isinstance(callbacks, (list, tuple)) else [callbacks] if callbacks else []
 
 
 @contextmanager

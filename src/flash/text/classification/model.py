@@ -122,6 +122,7 @@ class TextClassifier(FlashTask, MeasuringModule):
         self.input_fields: list[str] | None = None  # of the rows of the last fit
         self.automatic_optimization = self.backbone.automatic_optimization
         self._held_out: tuple[np.ndarray, Any] | None = None
+        self._precision = ""  # Lightning's name of the one that an encoder was trained in
         self._in_half = self._told_not_kept = False
         self._output: Output = "preds"
         self._thresholds: Thresholds = None
@@ -235,6 +236,7 @@ class TextClassifier(FlashTask, MeasuringModule):
         self.evaluation = self._held_out = None
         self._scores.clear()
         self._notes.clear()
+        self._precision = str(self.trainer.precision) if self.automatic_optimization else ""
         if self.trainer.ckpt_path is None:
             self._cross_validated = False
             self.calibration = Calibration.identity(len(self.labels))
@@ -388,6 +390,7 @@ class TextClassifier(FlashTask, MeasuringModule):
             **self.backbone.content(),
             "max_length": getattr(self.backbone, "max_length", self.max_length),
             "learning_rate": self.learning_rate,
+            **({"precision": self._precision} if self._precision else {}),
             **choices,
         }
         state = {f"backbone.{name}": tensor for name, tensor in self.backbone.tensors().items()}
@@ -490,6 +493,7 @@ class TextClassifier(FlashTask, MeasuringModule):
         )
         load_weights(model, state, checkpoint_path)
         model.input_fields = settings.get("input_fields")
+        model._precision = str(settings.get("precision", ""))
         if "loss_fn" not in overrides:
             model.backbone.loss = kept_loss(settings)
         return model

@@ -14,7 +14,7 @@ from flash.core.errors import FlashError
 from flash.text import TextClassifier
 from flash.text.classification import checkpoint
 from flash.text.classification.backbones.encoder_module import EncoderModule
-from flash.text.classification.predictor import Predictor
+from flash.text.classification.predictor import Predictor, precision_for
 
 pytest.importorskip("transformers")
 pytest.importorskip("tokenizers")
@@ -86,13 +86,27 @@ def test_what_is_asked_for(file: Path, asked: str | int, expected: torch.dtype) 
     assert np.array_equal(found, exact) == (expected == torch.float32)
 
 
-@pytest.mark.parametrize(("can", "expected"), [(True, torch.bfloat16), (False, torch.float32)])
-def test_the_processor_decides(
-    can: bool, expected: torch.dtype, file: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("speedup", "expected"), [(1.5, torch.bfloat16), (0.6, torch.float32)])
+def test_a_measurement_decides(
+    speedup: float, expected: torch.dtype, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(precision, "_instructions", lambda: {"avx512_bf16": can})
-    assert kinds_of(Predictor.load(file)) == {expected}
+    monkeypatch.setattr(precision, "measured_speedup", lambda matrices: speedup)
+    predictor = Predictor.load(file)
+    assert kinds_of(predictor) == {expected}
     assert kinds_of(Predictor.load(file, precision="auto")) == {expected}
+    assert f"bfloat16 is {speedup:.2f} times as fast" in getattr(predictor.backbone, "precision_sentence", "")
+    assert not getattr(Predictor.load(file, precision="32").backbone, "precision_sentence", "")
+    assert precision_for(file) == ("bf16" if expected == torch.bfloat16 else "32")
+
+
+def test_a_server_measures_the_matrices_that_a_predictor_does(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(precision, "measured_speedup", lambda matrices: seen.append(matrices) or 2.0)
+    Predictor.load(file)
+    precision_for(file)
+    assert seen[0] == seen[1] != {}
 
 
 @pytest.mark.parametrize("asked", ["16", "half", "64-true", 16])

@@ -288,3 +288,23 @@ def test_who_asks_for_a_reload_is_answered_and_who_starts_meanwhile_follows(tmp_
         supervisor._hear(two, "ready", "model", 3)
         assert two.heard == [("reload",)]
         assert json.dumps(supervisor._asked) == "[]"
+
+
+def test_the_parent_decides_the_precision_of_all_workers(
+    model_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[ServeOptions] = []
+
+    class Recorder:
+        def __init__(self, path: Path, options: ServeOptions, *_: Any) -> None:
+            given.append(options)
+
+        def run(self) -> int:
+            return 0
+
+    monkeypatch.setattr(workers, "Supervisor", Recorder)
+    monkeypatch.setattr(workers, "precision_for", lambda path: "bf16")
+    for asked in ("auto", "32"):
+        options = ServeOptions(port=0, workers=2, precision=asked)
+        assert workers.supervise(model_file, options, ServedModel.load) == 0
+    assert [options.precision for options in given] == ["bf16", "32"]

@@ -94,6 +94,7 @@ class EncoderModule(BackboneModule):
         self._broken = steps.Broken()
         self._trained = False  # for good
         self._read = False  # weights that are not the checkpoint's that it was made of
+        self.precision_sentence = ""  # why a prediction has its precision, where that was measured
         self._cache: TokenCache | None = None  # while a fit lasts, for validation's texts
         self.frozen: KeptFeatures | None = None  # while the head alone trains, for the same
 

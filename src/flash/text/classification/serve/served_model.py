@@ -1,5 +1,6 @@
 """A trained classifier as a server holds it: texts to scores, what a text costs, which texts do not fit."""
 
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from flash.text.classification.reading.fields import SEPARATOR
 from flash.text.classification.reading.source import text_array
 from flash.text.classification.scores.outputs import applies, convert, to_probabilities
 from flash.text.classification.scores.thresholds import resolve_thresholds
+from flash.text.classification.serve import logs
 from flash.text.classification.serve.options import SCORES, ServeOptions
 
 CHARACTERS_A_TOKEN = 4  # of English, roughly; the guess only says how much is computed together
@@ -99,6 +101,8 @@ class ServedModel:
         predictor = Predictor.load(
             path, precision=options.precision, trust_remote_code=options.trust_remote_code
         )
+        if sentence := getattr(predictor.backbone, "precision_sentence", ""):
+            logs.event(logging.INFO, sentence)
         if isinstance(predictor.backbone, Linear):
             # not the file's own pages: who copies another model over it would take them away from a running server
             arrays = predictor.backbone.arrays().items()

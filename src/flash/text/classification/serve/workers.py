@@ -18,6 +18,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -25,6 +26,7 @@ from time import monotonic
 from typing import Any
 
 from flash.core.errors import FlashError
+from flash.text.classification.predictor import precision_for
 from flash.text.classification.serve import logs
 from flash.text.classification.serve.options import ServeOptions
 from flash.text.classification.serve.served_model import ServedModel
@@ -64,6 +66,8 @@ def supervise(model: ServedModel | str | Path, options: ServeOptions, load: Load
             f"output cannot be given to {options.workers} workers ({error}); expected a function that stands at the top "
             "of a module, or one worker"
         ) from error
+    if options.precision == "auto":  # of all workers, and of those that are started again
+        options = replace(options, precision=precision_for(model))
     with closing(bind(options.host, options.port)) as sock, _folder_of_counters() as folder:
         return Supervisor(model, options, sock, load, folder).run()
 

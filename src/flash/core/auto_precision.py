@@ -1,0 +1,46 @@
+"""`Trainer(precision="auto")` on a processor: decided when the encoder is there, by the first process for all."""
+
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.plugins.precision import MixedPrecision, Precision
+from lightning.pytorch.utilities import rank_zero_info
+
+from flash.core.precision import matrices_of, measured_choice
+
+PLUGINS: dict[str, Any] = {
+    "bf16-mixed": lambda: MixedPrecision("bf16-mixed", "cpu"),
+    "32-true": Precision,
+}
+
+
+class AutoPrecision(pl.Callback):
+    """Measures the encoder's shapes before a fit, a test or a prediction, and gives the trainer the faster precision.
+
+    A resumed run goes on in the precision that its checkpoint records.
+    """
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Decide, in the first process; models that Lightning does not optimise compute as they always do."""
+        if not pl_module.automatic_optimization:
+            return
+        choice = None
+        if trainer.is_global_zero:
+            choice = measured_choice(matrices_of(weight.shape for weight in pl_module.parameters()))
+        choice = trainer.strategy.broadcast(choice)
+        name = "bf16-mixed" if choice.bfloat16 else "32-true"
+        _take(trainer, name)
+        rank_zero_info(f"precision={name!r}, as {choice.reason}.")
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Go on as the run began."""
+        recorded = checkpoint.get("flash", {}).get("precision")
+        if recorded in PLUGINS and recorded != trainer.precision and pl_module.automatic_optimization:
+            _take(trainer, recorded)
+            rank_zero_info(f"precision={recorded!r}, as the run that is resumed has it.")
+
+
+def _take(trainer: pl.Trainer, name: str) -> None:
+    trainer.strategy.precision_plugin = PLUGINS[name]()
