@@ -6,8 +6,9 @@ import lightning.pytorch as pl
 from lightning.pytorch.plugins.precision import MixedPrecision, Precision
 from lightning.pytorch.utilities import rank_zero_info
 
-from flash.core.precision import matrices_of, measured_choice
+from flash.core.precision import Choice, matrices_of, measured_choice
 
+UNDECIDED = Choice(False, "")
 PLUGINS: dict[str, Any] = {
     "bf16-mixed": lambda: MixedPrecision("bf16-mixed", "cpu"),
     "32-true": Precision,
@@ -24,9 +25,8 @@ class AutoPrecision(pl.Callback):
         """Decide, in the first process; models that Lightning does not optimise compute as they always do."""
         if not pl_module.automatic_optimization:
             return
-        choice = None
-        if trainer.is_global_zero:
-            choice = measured_choice(matrices_of(weight.shape for weight in pl_module.parameters()))
+        matrices = matrices_of(weight.shape for weight in pl_module.parameters())
+        choice = measured_choice(matrices) if trainer.is_global_zero else UNDECIDED
         choice = trainer.strategy.broadcast(choice)
         name = "bf16-mixed" if choice.bfloat16 else "32-true"
         _take(trainer, name)

@@ -103,7 +103,12 @@ def test_a_server_measures_the_matrices_that_a_predictor_does(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Any] = []
-    monkeypatch.setattr(precision, "measured_speedup", lambda matrices: seen.append(matrices) or 2.0)
+
+    def measure(matrices: Any) -> float:
+        seen.append(matrices)
+        return 2.0
+
+    monkeypatch.setattr(precision, "measured_speedup", measure)
     Predictor.load(file)
     precision_for(file)
     assert seen[0] == seen[1] != {}
