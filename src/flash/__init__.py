@@ -3,8 +3,12 @@
 Importing `flash` loads neither torch nor lightning; each public name loads what it needs on first use.
 """
 
+import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from flash.core.errors import MovedNameError
+from flash.core.installed import other_owners, owners_sentence
 
 if TYPE_CHECKING:
     from flash.core.trainer import Trainer
@@ -12,8 +16,27 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = ["Trainer", "__version__"]
 
+MOVED = {
+    "DataKeys": "batches have no such keys: the rows of a datamodule are datamodule.train_dataset.texts and .targets",
+    "DataModule": "write flash.text.TextClassificationData",
+    "FlashCallback": "write lightning.pytorch.callbacks.Callback",
+    "Input": "read the rows with a TextClassificationData.from_* method",
+    "InputTransform": "change the texts before they are read",
+    "Output": "write: from flash.core.data.io.output import Output",
+    "OutputTransform": "pass output= a function of the (N, L) probabilities",
+    "RunningStage": "write lightning.pytorch.trainer.states.RunningStage",
+    "Serializer": "write: from flash.core.data.io.output import Output",
+    "Task": "write flash.text.TextClassifier",
+}
+"""Lightning Flash's names that are not here, and what to do instead."""
+
+if _others := other_owners():
+    warnings.warn(owners_sentence(_others), UserWarning, stacklevel=2)
+
 
 def __getattr__(name: str) -> Any:
+    if name in MOVED:
+        raise MovedNameError(f"flash.{name} of Lightning Flash is not here; {MOVED[name]}")
     if name == "Trainer":
         return import_module("flash.core.trainer").Trainer
     if name in ("core", "text"):

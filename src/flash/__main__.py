@@ -15,6 +15,7 @@ from typing import TextIO
 from flash import __version__
 from flash.cli.wording import as_options
 from flash.core.errors import FlashError, unknown_name
+from flash.core.installed import other_owners, owners_sentence
 
 VERBS = {
     "text_classification": (
@@ -102,6 +103,8 @@ def _run(words: list[str]) -> int:
         return 0
     if words[0] == "--version":
         sys.stdout.write(f"flash {__version__}\n")
+        if others := other_owners(thorough=True):
+            sys.stderr.write(f"flash: warning: {owners_sentence(others)}\n")
         return 0
     if words[0] not in VERBS:
         raise FlashError(f"{unknown_name('verb', words[0], VERBS)}; see flash --help")

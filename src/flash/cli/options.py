@@ -17,6 +17,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from flash.cli.help import PROGRAM
 from flash.core.errors import FlashError, unknown_name
+from flash.core.flash_trainer import REPLACED
 from flash.core.trainer import Trainer
 from flash.text.classification.backbones.encoder import EncoderConfig
 from flash.text.classification.backbones.encoder_module import TrainingOptions
@@ -36,6 +37,14 @@ QUIET_TRAINER = {
 
 FROM_DATA = ("num_classes", "labels", "multi_label", "loss_fn", "metrics")
 """Arguments of the model that the data decides, or that no command line can hold; of losses it can hold names."""
+
+GONE_SOURCES = {
+    "from_imdb": f"with its files in data/imdb, type: {PROGRAM} from_csv --input_field review --target_fields sentiment "
+    "--train_file data/imdb/train.csv --val_file data/imdb/valid.csv",
+    "from_data_frame": f"write the frame to a file, and type: {PROGRAM} from_parquet --help",
+    "from_lists": f"write the lists to a file, and type: {PROGRAM} from_csv --help",
+}
+"""Lightning Flash's sources that are not here, and what to do instead."""
 
 LIST_OPTIONS = (
     *("--input_field", "--target_fields", "--labels"),
@@ -109,6 +118,8 @@ def parse(sources: Sources, argv: list[str]) -> tuple[ArgumentParser, Namespace]
 
 def _check_names(parser: ArgumentParser, subparsers: dict[str, ArgumentParser], argv: list[str]) -> None:
     """Answer a misspelt or misplaced option, which the parser does not."""
+    if gone := next((word for word in argv if word in GONE_SOURCES), None):
+        raise FlashError(f"{gone} is not here; {GONE_SOURCES[gone]}")
     place = next((index for index, word in enumerate(argv) if word in subparsers), len(argv))
     source = subparsers[argv[place]] if place < len(argv) else None
     before = set(parser._option_string_actions)
@@ -124,6 +135,10 @@ def _check_names(parser: ArgumentParser, subparsers: dict[str, ArgumentParser], 
             side = "after" if index < place else "before"
             raise FlashError(
                 f"{name} belongs {side} {argv[place]}: {PROGRAM} [model and trainer] {argv[place]} [data]"
+            )
+        if name.removeprefix("--trainer.") in REPLACED:
+            raise FlashError(
+                f"{name} is no option of today's trainer; in Python's words: {REPLACED[name.removeprefix('--trainer.')]}"
             )
         shown = sorted(option for option in known if option.startswith("--") and not option.endswith("+"))
         raise FlashError(unknown_name("option", name, shown))

@@ -17,7 +17,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_info
 
 from flash.core.auto_precision import AutoPrecision
-from flash.core.errors import CheckpointError, FlashError
+from flash.core.errors import CheckpointError, DataError, FlashError
 from flash.core.finetuning import FinetuningStrategy, parse_strategy
 from flash.core.flash_trainer import (
     add_trainer_options,
@@ -33,7 +33,7 @@ from flash.text.classification import checkpoint
 from flash.text.classification.backbones.kernels import announced_compilation
 from flash.text.classification.backbones.memory import memory_explained
 from flash.text.classification.data import TextClassificationData, TextDataset
-from flash.text.classification.from_flash.monitors import check_monitors
+from flash.text.classification.from_flash.monitors import check_monitors, flash_names
 from flash.text.classification.model import TextClassifier
 from flash.text.classification.scores.outputs import Output
 from flash.text.classification.scores.thresholds import Thresholds
@@ -190,7 +190,7 @@ class Trainer(pl.Trainer):
             refuse_other_lightning({"datamodule": datamodule})
             datamodule, output = None, output or datamodule  # the third argument of Flash's own
         if dataloaders is not None and _are_texts(dataloaders):
-            dataloaders = TextClassificationData.from_lists(predict_data=dataloaders)
+            dataloaders = TextClassificationData.from_lists(predict_data=_listed(dataloaders))
         output = output or getattr(model, "output", None) or "preds"
         with model.predicting(output, thresholds), _without_wrong_advice():  # type: ignore[operator]
             return super().predict(model, dataloaders, datamodule, **kwargs)
@@ -236,14 +236,21 @@ class Trainer(pl.Trainer):
         if "val_dataloaders" in kwargs:  # its name in Lightning Flash's time
             kwargs["dataloaders"] = kwargs.pop("val_dataloaders")
         with _without_wrong_advice():
-            return super().validate(*args, **{"verbose": False, **kwargs})
+            return self._named(super().validate(*args, **{"verbose": False, **kwargs}), "val")
 
     def test(self, *args: Any, **kwargs: Any) -> list[Mapping[str, float]]:
         """Measure on the test rows and print the table; `verbose=True` adds Lightning's own."""
         if "test_dataloaders" in kwargs:  # its name in Lightning Flash's time
             kwargs["dataloaders"] = kwargs.pop("test_dataloaders")
         with _without_wrong_advice():
-            return super().test(*args, **{"verbose": False, **kwargs})
+            return self._named(super().test(*args, **{"verbose": False, **kwargs}), "test")
+
+    def _named(self, found: list[Mapping[str, float]], stage: str) -> list[Mapping[str, float]]:
+        """What was measured, with Lightning Flash's names beside ours."""
+        model = self.lightning_module
+        if not isinstance(model, TextClassifier):
+            return found
+        return [{**scores, **flash_names(scores, stage, model)} for scores in found]
 
     @classmethod
     def add_argparse_args(cls, parent_parser: argparse.ArgumentParser, **_: Any) -> argparse.ArgumentParser:
@@ -333,6 +340,19 @@ def _are_texts(given: Any) -> bool:
     return isinstance(given, str | set | frozenset | np.ndarray | pa.Array | pa.ChunkedArray) or (
         type(given).__module__.partition(".")[0] == "pandas"
     )
+
+
+def _listed(texts: Any) -> Any:
+    """Texts in an order, as they are.
+
+    Raises:
+        DataError: they are none that have one.
+    """
+    if isinstance(texts, str | Mapping | set | frozenset):
+        raise DataError(
+            f"texts to predict are a {type(texts).__name__}; pass a list of texts: trainer.predict(model, ['a text'])"
+        )
+    return texts
 
 
 def _dataset_of(loader: Any) -> TextDataset:

@@ -381,3 +381,19 @@ def test_mistakes_are_sentences(options: dict[str, Any], words: str) -> None:
 def test_a_long_value_is_cut_in_a_sentence() -> None:
     with pytest.raises(FlashError, match=r"pos_weight=\[1, 1, 1.*\.\.\. is for the losses by name"):
         make_loss(focal, multi_label=True, labels=LABELS, pos_weight=[1] * 100)
+
+
+def test_of_several_losses_the_sum_is_minimised() -> None:
+    logits, targets = torch.tensor([[0.5, -1.0]]), torch.tensor([[1.0, 0.0]])
+
+    def of(loss: Any) -> float:
+        return float(make_loss(loss, multi_label=True, labels=["a", "b"])(logits, targets))
+
+    parts = {"mine": lambda logits, targets: logits.mean(), "focal": "focal"}
+    assert of(parts) == pytest.approx(of(parts["mine"]) + of("focal"))
+    assert of(list(parts.values())) == pytest.approx(of(parts))
+    assert of({"alone": torch.nn.BCEWithLogitsLoss()}) == pytest.approx(of("binary_cross_entropy"))
+    with pytest.raises(FlashError, match="loss_fn={} holds no loss to minimise; pass a dict of functions"):
+        of({})
+    with pytest.raises(FlashError, match="unknown loss 'fokal'; did you mean 'focal'"):
+        of({"a": "fokal"})

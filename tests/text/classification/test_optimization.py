@@ -438,3 +438,46 @@ def test_schedule_mistakes_are_sentences(choice: Any, words: str) -> None:
     with pytest.raises(FlashError) as error:
         make_schedule(choice, adamw(), total_steps=10)
     assert words in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "function"),
+    [
+        (
+            "cosine_with_hard_restarts_schedule_with_warmup",
+            {"num_cycles": 2},
+            "get_cosine_with_hard_restarts_schedule_with_warmup",
+        ),
+        (
+            "polynomial_decay_schedule_with_warmup",
+            {"power": 2.0},
+            "get_polynomial_decay_schedule_with_warmup",
+        ),
+    ],
+)
+def test_schedules_of_transformers_by_name(name: str, options: dict[str, Any], function: str) -> None:
+    transformers = pytest.importorskip("transformers")
+
+    def rates(make: Any) -> list[float]:
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+        schedule = make(optimizer)
+        found = []
+        for _ in range(20):
+            optimizer.step()
+            schedule.step()
+            found.append(optimizer.param_groups[0]["lr"])
+        return found
+
+    ours = rates(
+        lambda optimizer: make_schedule(
+            (name, {"num_warmup_steps": 4, **options}), optimizer, total_steps=20, warmup=0.1
+        )["scheduler"]
+    )
+    theirs = rates(
+        lambda optimizer: getattr(transformers, function)(
+            optimizer, num_warmup_steps=4, num_training_steps=20, **options
+        )
+    )
+    assert ours[4:] == pytest.approx(theirs[4:], abs=1e-5)  # in the warm-up ours is a step ahead
+    with pytest.raises(FlashError, match=f"its arguments are num_warmup_steps, {next(iter(options))}"):
+        rates(lambda optimizer: make_schedule((name, {"steps": 1}), optimizer, total_steps=20))

@@ -237,7 +237,17 @@ def constant(progress: float) -> float:
     return 1.0
 
 
-SCHEDULES: dict[str, Callable[[float], float]] = {
+def hard_restarts(progress: float, *, num_cycles: int = 1) -> float:
+    """As `cosine`, begun anew `num_cycles` times: Loshchilov and Hutter, as above."""
+    return 0.0 if progress >= 1 else cosine((progress * num_cycles) % 1)
+
+
+def polynomial(progress: float, *, power: float = 1.0) -> float:
+    """As `linear`, to a power."""
+    return float((1 - progress) ** power)
+
+
+SCHEDULES: dict[str, Callable[..., float]] = {
     "linear": linear,
     "cosine": cosine,
     "constant": constant,
@@ -247,6 +257,8 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
     "cosine_schedule_with_warmup": cosine,
     "constant_schedule": constant,
     "constant_schedule_with_warmup": constant,
+    "cosine_with_hard_restarts_schedule_with_warmup": hard_restarts,
+    "polynomial_decay_schedule_with_warmup": polynomial,
 }
 """The schedules of this library, of which all but `"constant"` start with a linear warm-up."""
 
@@ -336,18 +348,22 @@ def _own_schedule(
     name: str, optimizer: Optimizer, total_steps: float, warmup: float, options: dict[str, Any]
 ) -> lr_scheduler.LRScheduler:
     """A linear rise, then one of `SCHEDULES`."""
-    if unknown := [key for key in options if key != "num_warmup_steps"]:
-        raise FlashError(
-            f"the learning rate schedule {name!r} takes no {unknown[0]!r}; its one argument is num_warmup_steps"
+    own = inspect.getfullargspec(SCHEDULES[name]).kwonlyargs
+    if unknown := [key for key in options if key not in ("num_warmup_steps", *own)]:
+        are = (
+            f"its arguments are num_warmup_steps, {', '.join(own)}"
+            if own
+            else "its one argument is num_warmup_steps"
         )
-    shape = SCHEDULES[name]
+        raise FlashError(f"the learning rate schedule {name!r} takes no {unknown[0]!r}; {are}")
+    shape = partial(SCHEDULES[name], **{key: options[key] for key in own if key in options})
     risen = 0.0 if name in ("constant", "constant_schedule") else options.get("num_warmup_steps", warmup)
     if isinstance(risen, bool) or not isinstance(risen, int | float) or not 0 <= risen < float("inf"):
         raise FlashError(
             f"the warm-up {risen!r} is not understood; expected a share below 1, or a number of steps"
         )
     share = risen < 1
-    if not isfinite(total_steps) and (shape is not constant or (share and risen > 0)):
+    if not isfinite(total_steps) and (shape.func is not constant or (share and risen > 0)):
         raise FlashError(
             f"the learning rate schedule {name!r} needs to know when the fit ends; pass max_epochs= or max_steps= "
             "to the trainer, or lr_scheduler='constant'"
