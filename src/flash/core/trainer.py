@@ -190,7 +190,7 @@ class Trainer(pl.Trainer):
             refuse_other_lightning({"datamodule": datamodule})
             datamodule, output = None, output or datamodule  # the third argument of Flash's own
         if dataloaders is not None and _are_texts(dataloaders):
-            dataloaders = TextClassificationData.from_lists(predict_data=_listed(dataloaders))
+            dataloaders = TextClassificationData.from_lists(predict_data=_in_order(dataloaders))
         output = output or getattr(model, "output", None) or "preds"
         with model.predicting(output, thresholds), _without_wrong_advice():  # type: ignore[operator]
             return super().predict(model, dataloaders, datamodule, **kwargs)
@@ -342,7 +342,7 @@ def _are_texts(given: Any) -> bool:
     )
 
 
-def _listed(texts: Any) -> Any:
+def _in_order(texts: Any) -> Any:
     """Texts in an order, as they are.
 
     Raises:
