@@ -64,13 +64,46 @@ class Parser(argparse.ArgumentParser):
         Raises:
             FlashError: an unknown option or argument, a missing one, or a value that it cannot have.
         """
-        options, unknown = self.parse_known_args([_underscored(word) for word in argv])
+        options, unknown = self.parse_known_args(self._arguments_first([_underscored(word) for word in argv]))
         if unknown and unknown[0].startswith("-"):
             known = [name for action in self._actions for name in action.option_strings]
             self.error(unknown_name("option", unknown[0].partition("=")[0], known))
         if unknown:
             self.error(f"{unknown[0]!r} is one argument too many")
         return options
+
+    def _arguments_first(self, words: list[str]) -> list[str]:
+        """The words with what belongs to no option in front.
+
+        An option that takes several values would also take an argument behind them, as MODEL in `--input a.csv
+        model.pt`: where arguments are missing, they are the last words of the last such list that is long enough.
+        """
+        wanted = sum(not action.option_strings for action in self._actions)
+        arguments: list[int] = []  # their places among the words
+        long: list[range] = []  # those of the values of an option that takes several
+        position = 0
+        while position < len(words):
+            action = self._option_string_actions.get(words[position].partition("=")[0])
+            end = position + 1
+            if action is None and _is_value(words[position]):
+                arguments.append(position)
+            elif action is not None and action.nargs == "+":
+                while end < len(words) and _is_value(words[end]):
+                    end += 1
+                long.append(range(position + 1, end))
+            elif action is not None and action.nargs is None and "=" not in words[position]:
+                end += 1
+            position = end
+        missing = wanted - len(arguments)
+        if values := next((values for values in reversed(long) if 0 < missing < len(values)), None):
+            arguments = sorted([*arguments, *values[-missing:]])
+            others = [word for place, word in enumerate(words) if place not in set(arguments)]
+            return [*(words[place] for place in arguments), *others]
+        return words
+
+
+def _is_value(word: str) -> bool:
+    return word == "-" or not word.startswith("-")
 
 
 def parse_thresholds(words: Sequence[str] | None) -> float | list[float] | dict[str, float] | None:

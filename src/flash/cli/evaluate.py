@@ -21,9 +21,10 @@ from flash.core.errors import DataError, unknown_name
 from flash.text.classification.predictor import Predictor
 from flash.text.classification.reading.csv import read_csv
 from flash.text.classification.reading.fields import joined_texts, match_fields, missing_fields, named
+from flash.text.classification.reading.inputs import find_format
 from flash.text.classification.reading.mistakes import some_of
 from flash.text.classification.reading.source import Source, check_columns
-from flash.text.classification.reading.streams import TARGET_FIELDS, find_format, find_texts, other_delimiter
+from flash.text.classification.reading.streams import TARGET_FIELDS, find_texts, other_delimiter
 from flash.text.classification.reading.tables import read_json, read_parquet
 from flash.text.classification.scores.metrics import Evaluation, evaluate
 from flash.text.classification.scores.table import format_table

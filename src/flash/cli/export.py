@@ -12,8 +12,9 @@ from flash.core.errors import DataError, FlashError
 from flash.text.classification import checkpoint
 from flash.text.classification.exporting import FORMATS, QUANTIZE, ExportReport, export
 from flash.text.classification.reading.fields import field_names, joined_texts, missing_fields
+from flash.text.classification.reading.inputs import find_format
 from flash.text.classification.reading.source import Source, check_columns
-from flash.text.classification.reading.streams import find_format, find_texts, other_delimiter
+from flash.text.classification.reading.streams import find_texts, other_delimiter
 
 DESCRIPTION = "Write a trained encoder as a folder that stands on its own."
 EPILOG = """\

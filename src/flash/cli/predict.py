@@ -2,8 +2,11 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+
+import numpy as np
 
 from flash.cli import (
     Parser,
@@ -18,11 +21,13 @@ from flash.cli import (
 from flash.core.errors import FlashError
 from flash.text.classification.predictor import Predictor
 from flash.text.classification.reading.blocks import READERS, ROWS, Dialect
-from flash.text.classification.reading.streams import find_format, predict_file
+from flash.text.classification.reading.inputs import find_inputs
+from flash.text.classification.reading.streams import Summary, predict_file
 from flash.text.classification.reading.writers import WRITERS
 from flash.text.classification.scores.thresholds import Thresholds
 
-DESCRIPTION = "Label every text of a file, or of a pipe, of any size."
+SHOWN_LABELS = 10  # whose rows are told
+DESCRIPTION = "Label every text of files, or of a pipe, of any size."
 EPILOG = """\
 The output has all columns of the input, then `labels`, then a column
 <label>_probability for each label. In CSV and TSV, labels are joined by commas
@@ -30,6 +35,9 @@ The output has all columns of the input, then `labels`, then a column
 they are a list. A file appears when it is whole; Ctrl-C or an error leaves an
 earlier one as it was. The format is told by the file's ending (.csv .txt .tsv
 .tab .jsonl .ndjson .json .parquet); .gz, .bz2 and .zst inputs are unpacked.
+Several inputs go into one output, and have the same columns; an output that is a
+folder, or ends with /, gets a file for each. What was done is told on standard
+error.
 
 Without --input_field, texts are the columns that the model was trained on; where
 these were one that is not there, the column `text` or `comment_text`, otherwise the
@@ -38,6 +46,9 @@ only column that is not named as one of the model's labels, nor `labels` or `lab
   flash predict model.pt --input comments.csv --output predictions.csv
   flash predict model.pt --input posts.csv --input_field body --output out.csv
   flash predict model.pt --input comments.parquet --output predictions.jsonl
+  flash predict model.pt --input 'data/*.csv' --source_field file --output all.csv
+  flash predict model.pt --input data --output predictions/
+  flash predict model.pt --input a.csv --output_encoding utf-8-sig --output excel.csv
   zcat comments.csv.gz | flash predict model.pt --input - --input_field text | head
 """
 
@@ -48,9 +59,18 @@ def build_parser() -> Parser:
     parser.add_argument(
         "model", metavar="MODEL", help="the file that training saved, or a folder that flash export wrote"
     )
-    parser.add_argument("--input", required=True, metavar="FILE", help="the texts; - for standard input")
     parser.add_argument(
-        "--output", default="-", metavar="FILE", help="the predictions; - (default) for standard output"
+        "--input",
+        nargs="+",
+        required=True,
+        metavar="FILE",
+        help="the texts: files, a pattern in quotes, or a folder; - for standard input",
+    )
+    parser.add_argument(
+        "--output",
+        default="-",
+        metavar="FILE",
+        help="the predictions, or a folder for those of each file; - (default) for standard output",
     )
     parser.add_argument(
         "--input_field",
@@ -70,10 +90,24 @@ def build_parser() -> Parser:
     parser.add_argument(
         "--output_format", choices=WRITERS, help="if not told by the ending; standard output: as the input"
     )
-    parser.add_argument(
-        "--encoding", default="utf-8", help="of text input, such as cp1252; output is UTF-8 (default: utf-8)"
-    )
+    parser.add_argument("--encoding", default="utf-8", help="of text input, such as cp1252 (default: utf-8)")
     add_csv_options(parser)
+    parser.add_argument(
+        "--output_delimiter",
+        type=lambda word: word.replace("\\t", "\t"),
+        metavar="D",
+        help="of CSV output; unless given, the input's where both are CSV",
+    )
+    parser.add_argument(
+        "--output_encoding",
+        default="utf-8",
+        metavar="NAME",
+        help="of CSV output, such as utf-8-sig for Excel, or cp1252, in which a character that it lacks is an error "
+        "(default: utf-8)",
+    )
+    parser.add_argument(
+        "--source_field", metavar="COLUMN", help="the name of a new column that holds each row's file"
+    )
     add_precision_option(parser)
     add_trust_option(parser)
     parser.add_argument(
@@ -98,14 +132,27 @@ def run(argv: list[str]) -> int:
     )
     note_unused_thresholds(thresholds, predictor.multi_label)
     with announced(predictor):
-        rows = _predict(options, thresholds, predictor)
-    if rows == 0:
-        name = "standard input" if options.input == "-" else options.input
-        note(f"{name} has no rows; neither has the output")
+        done = _predict(options, thresholds, predictor)
+    note(described(done, predictor.labels, options.input, multi_label=predictor.multi_label))
     return 0
 
 
-def _predict(options: argparse.Namespace, thresholds: Thresholds, predictor: Predictor) -> int:
+def described(done: Summary, labels: Sequence[str], inputs: Sequence[str], *, multi_label: bool) -> str:
+    """What a prediction did: rows, rows with a label, and rows of each label, the most frequent first."""
+    if done.rows == 0:
+        name = "standard input" if inputs == ["-"] else " ".join(inputs)
+        return f"{name} has no rows; neither has the output"
+    order = np.argsort(-done.counts, kind="stable")
+    shown = [f"{labels[label]} {done.counts[label]:,}" for label in order[:SHOWN_LABELS]]
+    more = len(labels) - SHOWN_LABELS
+    counts = ", ".join(shown) + (f", and {more:,} other label{'s' * (more > 1)}" if more > 0 else "")
+    rows = f"{done.rows:,} row{'s' * (done.rows > 1)}"
+    if done.files > 1:
+        rows += f" of {done.files:,} files"
+    return f"{rows}: {counts}" if not multi_label else f"{rows}, {done.labelled:,} with a label: {counts}"
+
+
+def _predict(options: argparse.Namespace, thresholds: Thresholds, predictor: Predictor) -> Summary:
     # not between the rows on the screen
     shown = sys.stderr.isatty() and not (options.output == "-" and sys.stdout.isatty())
     with _progress(options) if shown else nullcontext(lambda rows: None) as progress:
@@ -120,6 +167,9 @@ def _predict(options: argparse.Namespace, thresholds: Thresholds, predictor: Pre
             encoding=options.encoding,
             delimiter=options.delimiter,
             quoting=options.quoting == "true",
+            output_delimiter=options.output_delimiter,
+            output_encoding=options.output_encoding,
+            source_field=options.source_field,
             rows=options.batch_size,
             prefix=options.prefix,
             progress=progress,
@@ -133,10 +183,13 @@ def _progress(options: argparse.Namespace) -> Iterator[Callable[[int], object]]:
 
     from flash.text.classification.reading.row_counts import count_rows
 
-    total = None
-    with suppress(FlashError):  # which predicting raises, too
-        kind = find_format(options.input, options.input_format, "input_format")
+    total: int | None = None
+    with suppress(FlashError), warnings.catch_warnings(action="ignore"):  # which predicting has, too
         dialect = Dialect(options.encoding, options.delimiter, options.quoting == "true")
-        total = count_rows(options.input, kind, dialect)
+        counts = [
+            count_rows(each.path, each.kind, dialect)
+            for each in find_inputs(options.input, options.input_format)
+        ]
+        total = None if None in counts else sum(count or 0 for count in counts)
     with tqdm(total=total, unit=" rows", unit_scale=True, file=sys.stderr) as bar:
         yield bar.update

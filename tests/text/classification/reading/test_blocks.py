@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from flash.core.errors import DataError
 from flash.text.classification.reading import blocks
 from flash.text.classification.reading.blocks import read_blocks
-from flash.text.classification.reading.streams import find_format
+from flash.text.classification.reading.inputs import find_format
 
 SLOW_IS_FINE = settings(
     max_examples=40,

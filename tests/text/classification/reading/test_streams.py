@@ -88,7 +88,7 @@ def read(path: Path) -> dict[str, list[Any]]:
 def test_all_columns_then_labels_then_probabilities(tmp_path: Path, source: str, target: str) -> None:
     given_columns = {"id": ["007", "", "1e3", "x"], "text": ["ab", "abcd", "abcdef\n", "abcdefgh, i"]}
     write(tmp_path / source, given_columns)
-    assert predict_file(make_predictor(), tmp_path / source, tmp_path / target, input_field="text") == 4
+    assert predict_file(make_predictor(), tmp_path / source, tmp_path / target, input_field="text").rows == 4
     found = read(tmp_path / target)
     assert list(found) == ["id", "text", "labels", *(f"{label}_probability" for label in LABELS)]
     assert {name: found[name] for name in given_columns} == given_columns
@@ -217,7 +217,7 @@ def test_header_without_rows(tmp_path: Path, source: str, target: str) -> None:
         pa.parquet.write_table(
             pa.table({"id": pa.array([], pa.int8()), "text": pa.array([], pa.string())}), tmp_path / source
         )
-    assert predict_file(make_predictor(), tmp_path / source, tmp_path / target, input_field="text") == 0
+    assert predict_file(make_predictor(), tmp_path / source, tmp_path / target, input_field="text").rows == 0
     written = (tmp_path / target).read_bytes()
     if target == "out.csv":
         assert written.startswith(b'"id","text","labels"')

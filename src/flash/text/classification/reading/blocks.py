@@ -79,9 +79,7 @@ def read_blocks(
         return
     path, *others = find_files(str(path), kind)
     if others:
-        raise DataError(
-            f"{len(others) + 1} files match, the first is {path}; name one of them, or pipe them: cat"
-        )
+        raise DataError(f"{len(others) + 1} files match, the first is {path}; name one of them")
     with open_packed(path) if path.suffix.lower() in PACKED else path.open("rb") as file:
         yield from READERS[kind](file, str(path), dialect, rows)
 
@@ -111,7 +109,7 @@ def _read_csv(file: IO[bytes], name: str, dialect: Dialect, rows: int) -> Iterat
                 "characters here"
             )
         table = _parse_csv(data, name, (delimiter, quoting), names, first)
-        yield from _slices(table, first, rows, even_empty=not names)
+        yield from _slices(table, first, rows, delimiter, even_empty=not names)
         names = names or table.column_names
         first += table.num_rows
 
@@ -227,9 +225,9 @@ READERS: dict[str, Callable[[IO[bytes], str, Dialect, int], Iterator[Block]]] = 
 }
 
 
-def _slices(table: pa.Table, first: int, rows: int, *, even_empty: bool) -> Iterator[Block]:
+def _slices(table: pa.Table, first: int, rows: int, delimiter: str, *, even_empty: bool) -> Iterator[Block]:
     for start in range(0, max(table.num_rows, int(even_empty)), rows):
-        yield Block(first + start, table.slice(start, rows))
+        yield Block(first + start, table.slice(start, rows), delimiter=delimiter)
 
 
 def _read_text(file: IO[bytes], name: str, encoding: str) -> Iterator[bytes]:

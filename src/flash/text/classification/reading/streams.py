@@ -4,44 +4,44 @@ CSV, TSV, JSON lines and Parquet, in files, pipes, standard input and output. Th
 in order. Imports neither torch nor lightning.
 """
 
+import dataclasses
 import json
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
-from flash.core.errors import DataError, FlashError, unknown_name
+from flash.core.errors import DataError, FlashError
 from flash.text.classification.predictor import Predictor
 from flash.text.classification.reading import arrow_values
-from flash.text.classification.reading.blocks import READERS, ROWS, Dialect, read_blocks
+from flash.text.classification.reading.blocks import ROWS, Dialect, read_blocks
 from flash.text.classification.reading.fields import (
     field_names,
     joined_text,
     joined_texts,
     match_fields,
     missing_fields,
+    named,
 )
-from flash.text.classification.reading.files import PACKED, ending, find_files
+from flash.text.classification.reading.files import ending
+from flash.text.classification.reading.inputs import SHOWN, Input, Output, find_inputs, plan_outputs
 from flash.text.classification.reading.source import Source, check_columns
-from flash.text.classification.reading.writers import WRITERS, Block, open_output
+from flash.text.classification.reading.writers import (
+    DELIMITERS,
+    Block,
+    check_cells,
+    make_folder,
+    open_output,
+    open_writer,
+)
 from flash.text.classification.scores.outputs import applies
 from flash.text.classification.scores.thresholds import Thresholds, resolve_thresholds
-
-ENDINGS = {
-    ".csv": "csv",
-    ".txt": "csv",
-    ".tsv": "tsv",
-    ".tab": "tsv",
-    ".json": "jsonl",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".parquet": "parquet",
-}
-"""File ending to format; `.txt` is tab-separated where its header holds a tab."""
 
 TEXT_FIELDS = ("text", "comment_text")
 TARGET_FIELDS = ("labels", "label")
@@ -50,9 +50,26 @@ TARGET_FIELDS = ("labels", "label")
 CELLS = 2**21  # a block's largest number of probabilities: 8 MiB of float32 however many labels there are
 
 
+@dataclass(frozen=True)
+class Summary:
+    """What a prediction did.
+
+    Attributes:
+        rows: how many.
+        labelled: how many of them have a label.
+        counts: (L,) int64, the rows of each label, in the model's order.
+        files: how many files were read.
+    """
+
+    rows: int
+    labelled: int
+    counts: npt.NDArray[np.int64]
+    files: int = 1
+
+
 def predict_file(
     predictor: Predictor,
-    source: str | Path,
+    source: str | Path | Sequence[str | Path],
     target: str | Path = "-",
     *,
     input_field: str | Sequence[str] | None = None,
@@ -62,22 +79,25 @@ def predict_file(
     encoding: str = "utf-8",
     delimiter: str | None = None,
     quoting: bool = True,
+    output_delimiter: str | None = None,
+    output_encoding: str = "utf-8",
+    source_field: str | None = None,
     rows: int = ROWS,
     prefix: str = "",
     progress: Callable[[int], object] = lambda rows: None,
-) -> int:
-    """Predict every text of a file of any size.
+) -> Summary:
+    """Predict every text of files of any size.
 
     The output has the input's columns, then `labels`, then a column `<label>_probability` for each (float32).
     In CSV and TSV `labels` joins the names by commas, a name that holds a comma or a quote in double quotes;
     JSON lines and Parquet have a list of names. A single-label model's `labels` is the one name. Numbers are
     printed with the fewest digits that give the float32 back. A file appears whole or not at all; standard
-    output gets each block when it is ready. Text output is UTF-8.
+    output gets each block when it is ready. Several files in one output have the same columns, in any order.
 
     Args:
         predictor: the model.
-        source: a file, or `-` for standard input.
-        target: a file, or `-` for standard output.
+        source: a file, a pattern such as `data/*.csv`, a folder, or a list of these; `-` for standard input.
+        target: a file, or `-` for standard output; a folder, or what ends with `/`, gets one output for each file.
         input_field: the column of texts, or a list of as many as the model reads; None for what `find_texts` finds
             beside columns named as labels.
         thresholds: as in `Predictor.predict`.
@@ -87,63 +107,180 @@ def predict_file(
         encoding: of a CSV, TSV or JSON-lines input.
         delimiter: of a CSV or TSV input; None for what its format says.
         quoting: of a CSV or TSV input: whether a cell may stand in double quotes.
+        output_delimiter: of a CSV or TSV output; None for the input's where both are CSV, else a comma, or a tab.
+        output_encoding: of a CSV or TSV output, such as `utf-8-sig`, or `cp1252`.
+        source_field: the name of a new column that holds each row's file; None for no such column.
         rows: how many rows to work on at a time, at most.
         prefix: what the names of the new columns begin with.
         progress: called with the number of rows of each block that has been written.
 
-    Returns:
-        The number of rows.
-
     Raises:
-        DataError: the input cannot be read as asked, a text is missing, or a new column's name is taken.
+        DataError: the input cannot be read as asked, a text is missing, a new column's name is taken, the columns of
+            several files differ, or a character is not in the output's encoding.
         FlashError: an unknown format, thresholds that do not fit, or a target that is the source.
     """
     if rows < 1:
         raise FlashError(f"batch_size is {rows}; expected 1 or more")
-    name = "standard input" if str(source) == "-" else str(source)
-    input_format = find_format(source, input_format, "input_format")
-    default = "jsonl" if input_format == "jsonl" else "tsv" if input_format == "tsv" else "csv"
-    output_format = find_format(target, output_format, "output_format", default)
-    in_force = resolve_thresholds(thresholds, predictor.labels, predictor.thresholds)
-    _refuse_overwriting(source, target, input_format)
-    dialect = Dialect(encoding, delimiter, quoting)
-    blocks = read_blocks(
-        source, input_format, dialect, rows=max(1, min(rows, CELLS // len(predictor.labels)))
+    check_cells(output_delimiter, output_encoding)
+    inputs = find_inputs(source, input_format)
+    outputs = plan_outputs(inputs, target, output_format)
+    work = _Work(
+        predictor,
+        resolve_thresholds(thresholds, predictor.labels, predictor.thresholds),
+        Dialect(encoding, delimiter, quoting),
+        input_field=input_field,
+        rows=max(1, min(rows, CELLS // len(predictor.labels))),
+        prefix=prefix,
+        source_field=source_field,
     )
-    first = next(blocks)
-    other = other_delimiter(first.names, input_format, delimiter)
-    fields = _choose_fields(first.names, input_field, name, other, predictor)
-    done = 0
-    with open_output(target) as file, closing(WRITERS[output_format](file)) as writer:
-        for block in chain([first], blocks):
-            added = _predict(predictor, _texts(block, fields, name), in_force, prefix)
-            _check_names(block, added.column_names, name)
-            writer.write(block, added)
-            file.flush()
-            done += added.num_rows
-            progress(added.num_rows)
-    return done
+    for output in outputs:
+        _check_text_options(output, output_delimiter, output_encoding)
+        work.check_columns(output)
+    if str(target).endswith("/"):
+        make_folder(target)
+    for output in outputs:
+        _write(work, output, output_delimiter, output_encoding, progress)
+    return Summary(work.done, work.labelled, work.counts, len(inputs))
 
 
-def find_format(path: str | Path, asked: str | None, option: str, default: str = "csv") -> str:
-    """The format asked for, or the one that the file's ending stands for; `default` on a standard stream."""
-    if asked is not None:
-        if asked not in READERS:
-            raise FlashError(unknown_name("format", asked, READERS))
-        return asked
-    if str(path) == "-":
-        return default
-    packed = Path(path).suffix.lower()
-    if packed in PACKED and option == "output_format":
-        raise FlashError(
-            f"{path}: output is not packed; name a file without {packed!r}, or pipe it: > {path}"
-        )
-    if ending(path) not in ENDINGS:
-        raise FlashError(
-            f"{path}: the ending tells no format (known: {', '.join(ENDINGS)}); "
-            f"type --{option} csv, tsv, jsonl or parquet"
-        )
-    return ENDINGS[ending(path)]
+def _write(
+    work: "_Work", output: Output, delimiter: str | None, encoding: str, progress: Callable[[int], object]
+) -> None:
+    parts = work.predicted(output.inputs)
+    first = next(parts)  # what makes an input unreadable says so before an output is opened
+    with open_output(output.path) as file:
+        cells = delimiter or _usual_delimiter(output, first[1])
+        with closing(open_writer(output.kind, file, cells, encoding)) as writer:
+            for name, block, added in chain([first], parts):
+                try:
+                    writer.write(block, added)
+                except DataError as error:
+                    raise DataError(f"{name}: {error}") from error
+                file.flush()
+                progress(added.num_rows)
+
+
+def _usual_delimiter(output: Output, block: Block) -> str | None:
+    """The input's where both are CSV; of a tab, only where the output has the input's ending, as `.txt`."""
+    source = output.inputs[0]
+    alike = source.kind == output.kind and (
+        block.delimiter != "\t" or str(output.path) == "-" or ending(output.path) == ending(source.path)
+    )
+    return block.delimiter if alike else None
+
+
+def _check_text_options(output: Output, delimiter: str | None, encoding: str) -> None:
+    for name, value in (("output_delimiter", delimiter), ("output_encoding", encoding)):
+        if value not in (None, "utf-8") and output.kind not in DELIMITERS:
+            raise FlashError(
+                f"{name}={value!r} is for CSV and TSV, and {output.path} is {output.kind}; leave it out, or pass "
+                "output_format='csv'"
+            )
+
+
+@dataclass
+class _Work:
+    """How blocks are predicted, and what came of it so far.
+
+    Attributes:
+        predictor: the model.
+        thresholds: (L,) in force.
+        dialect: of text inputs.
+        input_field: that the user asked for.
+        rows: of a block, at most.
+        prefix: of new columns.
+        source_field: of a new column with the file's name.
+        done: rows.
+        labelled: rows with a label.
+        counts: (L,) rows of each label.
+    """
+
+    predictor: Predictor
+    thresholds: npt.NDArray[np.float32]
+    dialect: Dialect
+    input_field: str | Sequence[str] | None
+    rows: int
+    prefix: str
+    source_field: str | None
+    done: int = 0
+    labelled: int = 0
+    counts: npt.NDArray[np.int64] = dataclasses.field(init=False)
+
+    def __post_init__(self) -> None:
+        self.counts = np.zeros(len(self.predictor.labels), np.int64)
+
+    def blocks(self, source: Input) -> Iterator[Block]:
+        return read_blocks(source.path, source.kind, self.dialect, rows=self.rows)
+
+    def check_columns(self, output: Output) -> None:
+        """Refuse files of other columns than the first one's before any is predicted.
+
+        JSON lines bring their keys row by row, and are checked as they are written.
+        """
+        if len(output.inputs) == 1:
+            return
+        tables = [source for source in output.inputs if source.kind != "jsonl"]
+        first: Block | None = None
+        for source in tables:
+            with closing(self.blocks(source)) as blocks:  # type: ignore[type-var]  # a generator
+                block = next(blocks)
+            first = first or block
+            if problem := _difference(first, block, tables[0].name, typed=output.kind == "parquet"):
+                raise DataError(
+                    f"{source.name} {problem}; give the files the same columns, or name a folder that gets an output for "
+                    "each of them: --output predictions/"
+                )
+
+    def predicted(self, inputs: Sequence[Input]) -> Iterator[tuple[str, Block, pa.Table]]:
+        """Name, block and new columns of each block of the inputs."""
+        for source in inputs:
+            fields: list[str] | None = None
+            for block in self.blocks(source):
+                if fields is None:
+                    other = other_delimiter(block.names, source.kind, self.dialect.delimiter)
+                    fields = _choose_fields(block.names, self.input_field, source.name, other, self.predictor)
+                added = self._predict(_texts(block, fields, source.name))
+                if self.source_field is not None:
+                    names = arrow_values.taken(
+                        arrow_values.texts([source.name]), np.zeros(added.num_rows, np.int32)
+                    )
+                    added = added.add_column(0, self.source_field, names)
+                _check_names(block, added.column_names, source.name)
+                yield source.name, block, added
+
+    def _predict(self, texts: pa.LargeStringArray) -> pa.Table:
+        """Names and probabilities as columns."""
+        predictor = self.predictor
+        probabilities = predictor.probabilities(texts)
+        names = arrow_values.texts(predictor.labels)
+        if predictor.multi_label:
+            rows, found = np.nonzero(applies(probabilities, self.thresholds))
+            labels = arrow_values.lists(names, rows, found, len(texts))
+            self.labelled += len(np.unique(rows))
+        else:
+            found = probabilities.argmax(axis=1)
+            labels = arrow_values.taken(names, found)
+            self.labelled += len(texts)
+        self.counts += np.bincount(found, minlength=len(predictor.labels))
+        self.done += len(texts)
+        columns = {f"{self.prefix}labels": labels}
+        for index, label in enumerate(predictor.labels):
+            columns[f"{self.prefix}{label}_probability"] = arrow_values.floats(probabilities[:, index])
+        return pa.table(columns)
+
+
+def _difference(first: Block, block: Block, name: str, *, typed: bool) -> str | None:
+    """How the columns of a file differ from those of the first one, called `name`; None where they do not."""
+    if lacking := [column for column in first.names if column not in set(block.names)]:
+        return f"has no column {named(lacking[:SHOWN])}, and {name} has"
+    if more := [column for column in block.names if column not in set(first.names)]:
+        return f"has the column {named(more[:SHOWN])}, and {name} has not"
+    if typed:
+        for column in first.names:
+            ours, theirs = block.table.schema.field(column).type, first.table.schema.field(column).type
+            if ours != theirs:
+                return f"holds {str(ours)[:50]} in the column {column!r}, and {name} {str(theirs)[:50]}"
+    return None
 
 
 def other_delimiter(names: Sequence[str], kind: str, delimiter: str | None = None) -> str | None:
@@ -169,17 +306,6 @@ def find_texts(
     others = [name for name in columns if name not in targets]
     found = [name for name in TEXT_FIELDS if name in others] or (others if len(others) == 1 else [])
     return found[:1] or None
-
-
-def _refuse_overwriting(source: str | Path, target: str | Path, kind: str) -> None:
-    """The input is the user's own work; a prediction never takes its place."""
-    place = Path(target).expanduser()
-    if "-" in (str(source), str(target)) or not place.exists():
-        return
-    if any(path.exists() and path.samefile(place) for path in find_files(str(source), kind)):
-        raise FlashError(
-            f"{target} is the input itself, which would be lost; name another file for the output"
-        )
 
 
 def _choose_fields(
@@ -247,23 +373,6 @@ def _no_text(block: Block, field: str, values: list[Any], first: int, name: str)
         f"{name}, row {block.first + first}: {field!r} is {json.dumps(values[0])[:40]}, not a text{more}; give such a "
         "row a text or remove it"
     )
-
-
-def _predict(
-    predictor: Predictor, texts: pa.LargeStringArray, thresholds: np.ndarray, prefix: str
-) -> pa.Table:
-    """Names and probabilities as columns."""
-    probabilities = predictor.probabilities(texts)
-    names = arrow_values.texts(predictor.labels)
-    if predictor.multi_label:
-        rows, found = np.nonzero(applies(probabilities, thresholds))
-        labels = arrow_values.lists(names, rows, found, len(texts))
-    else:
-        labels = arrow_values.taken(names, probabilities.argmax(axis=1))
-    columns = {f"{prefix}labels": labels}
-    for index, label in enumerate(predictor.labels):
-        columns[f"{prefix}{label}_probability"] = arrow_values.floats(probabilities[:, index])
-    return pa.table(columns)
 
 
 def _check_names(block: Block, added: list[str], name: str) -> None:

@@ -4,6 +4,8 @@ A text format's values stay text, and the input's columns come first, in order. 
 but its errors, its files and `arrow_values`.
 """
 
+import codecs
+import io
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -33,11 +35,13 @@ class Block:
         first: the number of the first row; a file's first row, headers not counted, is 1.
         rows: a table, or JSON objects.
         lines: where the rows are JSON lines, these lines as they stood.
+        delimiter: where the rows are CSV, what separates their cells.
     """
 
     first: int
     rows: pa.Table | list[dict[str, Any]]
     lines: tuple[bytes, ...] = ()
+    delimiter: str | None = None
 
     @cached_property
     def names(self) -> list[str]:
@@ -85,20 +89,51 @@ def open_output(path: str | Path) -> Iterator[IO[bytes]]:
     with ExitStack() as stack:
         try:
             file = stack.enter_context(whole_file(path))
-        except IsADirectoryError as error:
-            example = path / "predictions.csv"
-            raise FlashError(f"{path} is a folder; name a file in it, such as {example}") from error
         except OSError as error:
             raise FlashError(f"{path} cannot be written: {error.strerror}; choose another folder") from error
         yield file
 
 
+def make_folder(path: str | Path) -> None:
+    """Make the folder that outputs go to, where it is not there yet.
+
+    Raises:
+        FlashError: it cannot be made.
+    """
+    if "://" in str(path):  # an object store has no folders
+        return
+    try:
+        Path(path).expanduser().mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FlashError(f"{path} cannot be written: {error.strerror}; choose another folder") from error
+
+
+def check_cells(delimiter: str | None, encoding: str) -> None:
+    """Refuse what no CSV can be written with.
+
+    Raises:
+        FlashError: a delimiter that is not one character of ASCII, or an unknown encoding.
+    """
+    if delimiter is not None and (len(delimiter) != 1 or not delimiter.isascii() or delimiter in '"\r\n'):
+        raise FlashError(
+            f"output_delimiter={delimiter!r} is not one character of ASCII; pass one such as ';' or '\\t'"
+        )
+    try:
+        io.TextIOWrapper(io.BytesIO(), encoding)  # refuses codecs that are not of texts, such as base64
+    except LookupError as error:
+        raise FlashError(
+            f"output_encoding={encoding!r} is none that Python knows; pass one such as 'utf-8-sig' or 'cp1252'"
+        ) from error
+
+
 class _CsvWriter:
     """Texts in double quotes, numbers bare, a null as nothing; lists and objects as JSON text."""
 
-    def __init__(self, file: IO[bytes], delimiter: str = ",") -> None:
-        self.file, self.delimiter = file, delimiter
+    def __init__(self, file: IO[bytes], delimiter: str = ",", encoding: str = "utf-8") -> None:
+        self.file, self.delimiter, self.encoding = file, delimiter, encoding
         self.names: list[str] | None = None
+        # one for all blocks: a byte-order mark stands before the first alone
+        self.encoder = None if is_utf8(encoding) else codecs.getincrementalencoder(encoding)()
 
     def write(self, block: Block, added: pa.Table) -> None:
         rows = _fit(block, self.names)
@@ -108,7 +143,22 @@ class _CsvWriter:
         table = pa.table(columns, names=rows.column_names + added.column_names)
         sink = pa.BufferOutputStream()
         pa.csv.write_csv(table, sink, pa.csv.WriteOptions(include_header=header, delimiter=self.delimiter))
-        self.file.write(sink.getvalue())
+        written = sink.getvalue()
+        self.file.write(
+            written if self.encoder is None else self._encoded(self.encoder, written, table, block.first)
+        )
+
+    def _encoded(
+        self, encoder: codecs.IncrementalEncoder, written: pa.Buffer, table: pa.Table, first: int
+    ) -> bytes:
+        try:
+            return encoder.encode(bytes(written).decode())
+        except UnicodeEncodeError as error:
+            character = error.object[error.start]
+            raise DataError(
+                f"{_place_of(character, table, first)} holds {character!r} (U+{ord(character):04X}), which is not in "
+                f"{self.encoding}; pass output_encoding='utf-8-sig', which Excel reads too"
+            ) from error
 
     def close(self) -> None:
         """Nothing is held back."""
@@ -189,6 +239,34 @@ WRITERS: dict[str, Callable[[IO[bytes]], Writer]] = {
     "jsonl": _JsonLinesWriter,
     "parquet": _ParquetWriter,
 }
+
+
+DELIMITERS = {"csv": ",", "tsv": "\t"}
+"""Of the formats of separated cells, unless another is asked for."""
+
+
+def open_writer(kind: str, file: IO[bytes], delimiter: str | None = None, encoding: str = "utf-8") -> Writer:
+    """What writes a format, a key of `WRITERS`; delimiter and encoding are those of CSV and TSV."""
+    if kind in DELIMITERS:
+        return _CsvWriter(file, delimiter or DELIMITERS[kind], encoding)
+    return WRITERS[kind](file)
+
+
+def is_utf8(encoding: str) -> bool:
+    """Whether an encoding is UTF-8 without a mark."""
+    return codecs.lookup(encoding).name == "utf-8"
+
+
+def _place_of(character: str, table: pa.Table, first: int) -> str:
+    """Where a character first stands in rows, the first of which has the number `first`."""
+    if found := [name for name in table.column_names if character in name]:
+        return f"the column name {found[0]!r}"
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+            row = pc.index(pc.match_substring(column, character), True).as_py()
+            if row >= 0:
+                return f"row {first + row}, column {name!r},"
+    return "a row"
 
 
 def _fit(block: Block, names: list[str] | None) -> pa.Table:

@@ -1,0 +1,179 @@
+"""Which files a prediction reads, in which formats, and which output the rows of each go to.
+
+Imports nothing of the project but errors and `files`; neither torch nor lightning.
+"""
+
+import warnings
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from flash.core.errors import DataError, FlashError, unknown_name
+from flash.text.classification.reading.files import PACKED, ending, find_files
+
+ENDINGS = {
+    ".csv": "csv",
+    ".txt": "csv",
+    ".tsv": "tsv",
+    ".tab": "tsv",
+    ".json": "jsonl",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".parquet": "parquet",
+}
+"""File ending to format; `.txt` is tab-separated where its header holds a tab."""
+
+FORMATS = ("csv", "tsv", "jsonl", "parquet")
+SHOWN = 5  # files that a sentence names
+
+
+@dataclass(frozen=True)
+class Input:
+    """A file to read, or standard input.
+
+    Attributes:
+        path: the file; `-` for standard input.
+        kind: its format, one of `FORMATS`.
+    """
+
+    path: str | Path
+    kind: str
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return "standard input" if str(self.path) == "-" else str(self.path)
+
+
+@dataclass(frozen=True)
+class Output:
+    """A file to write, or standard output.
+
+    Attributes:
+        path: the file; `-` for standard output.
+        kind: its format, one of `FORMATS`.
+        inputs: whose rows it gets, in order.
+    """
+
+    path: str | Path
+    kind: str
+    inputs: tuple[Input, ...]
+
+
+def find_format(path: str | Path, asked: str | None, option: str, default: str = "csv") -> str:
+    """The format asked for, or the one that the file's ending stands for; `default` on a standard stream."""
+    if asked is not None:
+        if asked not in FORMATS:
+            raise FlashError(unknown_name("format", asked, FORMATS))
+        return asked
+    if str(path) == "-":
+        return default
+    packed = Path(path).suffix.lower()
+    if packed in PACKED and option == "output_format":
+        raise FlashError(
+            f"{path}: output is not packed; name a file without {packed!r}, or pipe it: > {path}"
+        )
+    if ending(path) not in ENDINGS:
+        raise FlashError(
+            f"{path}: the ending tells no format (known: {', '.join(ENDINGS)}); "
+            f"type --{option} csv, tsv, jsonl or parquet"
+        )
+    return ENDINGS[ending(path)]
+
+
+def find_inputs(source: str | Path | Sequence[str | Path], asked: str | None) -> list[Input]:
+    """The files that a name, a pattern, a folder, or a list of these stands for.
+
+    Files of a pattern or a folder are in the order of their names; of a folder these are the files themselves in it
+    whose ending tells a format, all but hidden ones if a format is asked for.
+
+    Args:
+        source: what the user named; `-` alone for standard input.
+        asked: the format of all of them; None for what each ending says.
+
+    Raises:
+        DataError: nothing there, a file that is named twice, or standard input beside files.
+        FlashError: an ending that tells no format.
+    """
+    entries = [source] if isinstance(source, str | Path) else list(source)
+    if "-" in map(str, entries):
+        if len(entries) > 1:
+            raise DataError("- is standard input, and stands alone; leave it out, or leave the files out")
+        return [Input("-", find_format("-", asked, "input_format"))]
+    found: list[Path] = []
+    for entry in entries:
+        folder = Path(entry).expanduser()
+        found += _files_in(folder, asked) if folder.is_dir() else find_files([entry], asked or "csv")
+    twice = [path for path, count in Counter(found).items() if count > 1]
+    if twice:
+        raise DataError(f"{twice[0]} is named more than once, and would be predicted so; name each file once")
+    return [Input(path, find_format(path, asked, "input_format")) for path in found]
+
+
+def _files_in(folder: Path, asked: str | None) -> list[Path]:
+    files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    found = [path for path in files if asked is not None or ending(path) in ENDINGS]
+    others = [path.name for path in files if path not in set(found)]
+    named = ", ".join(others[:SHOWN]) + ("" if len(others) <= SHOWN else f" and {len(others) - SHOWN} more")
+    if not found:
+        raise DataError(
+            f"the folder {folder} holds no file to read ({named or 'it is empty'}); expected endings are "
+            f"{', '.join(ENDINGS)}; type --input_format for others"
+        )
+    if others:
+        warnings.warn(
+            f"{folder}: {len(others)} file{'s' * (len(others) > 1)} of other endings left out ({named})",
+            UserWarning,
+            stacklevel=4,
+        )
+    return found
+
+
+def plan_outputs(inputs: Sequence[Input], target: str | Path, asked: str | None) -> list[Output]:
+    """One output of all inputs, or one for each where `target` is a folder, or ends with `/`.
+
+    In a folder an output has the name of its input, unpacked, with another ending where its format is another.
+
+    Raises:
+        FlashError: an ending that tells no format, two inputs whose outputs would have one name, or an output that is
+            an input.
+    """
+    if str(target) == "-" or not (str(target).endswith("/") or Path(target).expanduser().is_dir()):
+        default = inputs[0].kind if inputs[0].kind in ("jsonl", "tsv") else "csv"
+        outputs = [Output(target, find_format(target, asked, "output_format", default), tuple(inputs))]
+    else:
+        outputs = [_output_in(str(target), each, asked) for each in inputs]
+    _check_outputs(outputs, inputs)
+    return outputs
+
+
+def _output_in(folder: str, source: Input, asked: str | None) -> Output:
+    if str(source.path) == "-":
+        raise FlashError(f"{folder} is a folder; name a file in it for the rows of standard input")
+    name = Path(source.path).name
+    if Path(name).suffix.lower() in PACKED:
+        name = Path(name).stem
+    kind = asked or source.kind
+    if ENDINGS.get(ending(name)) != kind:
+        name = f"{Path(name).stem}.{kind}"
+    return Output(f"{folder.rstrip('/')}/{name}", kind, (source,))
+
+
+def _check_outputs(outputs: Sequence[Output], inputs: Collection[Input]) -> None:
+    """The input is the user's own work; a prediction never takes its place, nor that of another."""
+    twice = [path for path, count in Counter(str(output.path) for output in outputs).items() if count > 1]
+    if twice:
+        places = [str(output.inputs[0].path) for output in outputs if str(output.path) == twice[0]]
+        raise FlashError(
+            f"{' and '.join(places[:2])} would both become {twice[0]}; name files of different names, or one output for "
+            "all of them"
+        )
+    for output in outputs:
+        place = Path(output.path).expanduser()
+        if str(output.path) == "-" or not place.exists():
+            continue
+        if any(Path(each.path).exists() and place.samefile(each.path) for each in inputs):
+            raise FlashError(
+                f"{output.path} is the input itself, which would be lost; name another file for the output"
+            )
