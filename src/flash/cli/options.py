@@ -15,6 +15,7 @@ from typing import Any, Literal, Union
 import lightning.pytorch as pl
 from jsonargparse import ArgumentParser, Namespace
 
+from flash.cli import config
 from flash.cli.help import PROGRAM
 from flash.core.errors import FlashError, unknown_name
 from flash.core.flash_trainer import REPLACED
@@ -67,7 +68,7 @@ UNKNOWN = re.compile(r"Group '(?P<group>\w+)' does not accept option '(?P<name>[
 
 def build_parser(sources: Sources) -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
     """The parser of the command, its model and trainer, and those of its sources by name."""
-    parser = ArgumentParser(prog=PROGRAM, exit_on_error=False)
+    parser = ArgumentParser(prog=PROGRAM, parser_mode=config.register(), exit_on_error=False)
     parser.add_argument("--config", action="config")
     parser.add_argument("--output", default="text_classification_model.pt")
     parser.add_argument("--half", default=False, type=bool)
@@ -86,7 +87,7 @@ def build_parser(sources: Sources) -> tuple[ArgumentParser, dict[str, ArgumentPa
     subcommands = parser.add_subcommands(dest="source", metavar="SOURCE")
     subparsers = {}
     for name, source in sources.items():
-        subparsers[name] = ArgumentParser(exit_on_error=False)
+        subparsers[name] = ArgumentParser(parser_mode=config.register(), exit_on_error=False)
         if hasattr(TextClassificationData, name):
             subparsers[name].add_method_arguments(TextClassificationData, name)
         else:
@@ -157,16 +158,23 @@ def _plain_strategy(argv: list[str]) -> list[str]:
 
 
 def _gather_lists(argv: list[str]) -> list[str]:
-    """`--target_fields a b` as the JSON list that the parser takes; a single value stays as it is."""
+    """`--target_fields a b` as the JSON list that the parser takes; a single value stays as it is, but for a label."""
     gathered: list[str] = []
     position = 0
     while position < len(argv):
-        gathered.append(argv[position])
+        name, equals, value = argv[position].partition("=")
         position += 1
-        if gathered[-1] in LIST_OPTIONS:
-            end = next((i for i in range(position, len(argv)) if argv[i].startswith("-")), len(argv))
-            values, position = argv[position:end], end
-            gathered += [json.dumps(values)] if len(values) > 1 else values
+        if name not in LIST_OPTIONS:
+            gathered.append(argv[position - 1])
+            continue
+        values = [value] if equals else []
+        while not equals and position < len(argv) and not argv[position].startswith("-"):
+            values.append(argv[position])
+            position += 1
+        label = name == "--labels" and values and values[0] != "null" and not values[0].startswith("[")
+        # as it is typed: two halves of an emoji would be no text to YAML
+        listed = [json.dumps(values, ensure_ascii=False)] if len(values) > 1 or label else values
+        gathered += [name, *listed]
     return gathered
 
 

@@ -1,0 +1,65 @@
+"""The YAML of options files: text that is written comes back as the same text, whatever it looks like.
+
+jsonargparse reads more words as numbers than it quotes when it writes: a label `1e5` came back as 100000.0. And what
+is typed for an option of text is that text: of `#` or `~` YAML would make nothing. Imports jsonargparse and yaml.
+"""
+
+from functools import cache
+from typing import Any
+
+import yaml
+from jsonargparse import get_loader, set_dumper, set_loader
+
+MODE = "flash"
+"""What a parser is given as `parser_mode` once `register` was called."""
+
+
+@cache
+def register() -> str:
+    """Tell jsonargparse, once, of this way of reading and writing; returns its name there."""
+    set_loader(MODE, load, exceptions=(yaml.YAMLError,))
+    set_dumper(MODE, dump)
+    return MODE
+
+
+def load(text: str) -> Any:
+    """YAML as jsonargparse reads it, but for words that it would drop or make lists of.
+
+    >>> load("1e5"), load("null"), load("#"), load("~"), load("- a"), load("[a, b]")
+    (100000.0, None, '#', '~', '- a', ['a', 'b'])
+    """
+    value = _yaml()(text)
+    if "\n" in text or text in ("", "null"):
+        return value
+    return text if value is None or (isinstance(value, list) and not text.startswith("[")) else value
+
+
+def dump(options: Any) -> str:
+    """Plain values as YAML that `load` reads back.
+
+    >>> dump({"labels": ["toxic", "1e5", "no", "007"]})
+    'labels:\\n- toxic\\n- "1e5"\\n- "no"\\n- "007"\\n'
+    """
+    written: str = yaml.dump(options, Dumper=_Quoting, sort_keys=False, allow_unicode=True)
+    return written
+
+
+class _Quoting(yaml.SafeDumper):
+    """Puts into quotes what would come back as something other than the same text."""
+
+
+def _represent(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    try:
+        plain = _yaml()(text)
+    except yaml.YAMLError:
+        plain = None
+    same = isinstance(plain, str) and plain == text
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if same else '"')
+
+
+_Quoting.add_representer(str, _represent)
+
+
+@cache
+def _yaml() -> Any:
+    return get_loader("yaml")
