@@ -9,15 +9,17 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
 from flash.__main__ import main
 from flash.cli import parse_thresholds
-from flash.cli.predict import build_parser
+from flash.cli.predict import build_parser, described
 from flash.core.errors import FlashError
 from flash.text.classification.predictor import Predictor
+from flash.text.classification.reading.streams import Summary
 
 TEXTS = ["a zebra and a banana", 'no "such", thing', "the hammer\nof the zebra"]
 NAMES = ["animal,fruit", "", "animal,tool"]
@@ -46,7 +48,9 @@ def test_the_command_of_the_readme(
     output = comments.parent / "predictions.csv"
     words = ["predict", str(model), "--input", str(comments), option, "comment_text", "--output", str(output)]
     assert main(words) == 0
-    assert capsys.readouterr() == ("", "")  # no bar where nobody watches
+    # no bar where nobody watches
+    said = "flash: note: 3 rows, 2 with a label: animal 2, fruit 1, tool 1\n"
+    assert capsys.readouterr() == ("", said)
     rows = rows_of(output)
     assert list(rows[0]) == ["id", "comment_text", *NEW]
     assert [row["id"] for row in rows] == ["001", "002", "003"]
@@ -197,7 +201,8 @@ def test_thresholds_of_a_single_label_model(
     sentence = (
         "flash: note: --thresholds changes nothing: this model gives each text its one most probable label\n"
     )
-    assert capsys.readouterr().err == sentence * shown
+    said = capsys.readouterr().err
+    assert said.startswith(sentence * shown + "flash: note: 3 rows: animal ")
 
 
 def test_an_unknown_ending(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -375,3 +380,49 @@ def test_ctrl_c_leaves_the_earlier_file_and_nothing_else(
         assert process.stderr.read() == b"Interrupted; no half-written file is left behind\n"
     assert list(tmp_path.iterdir()) == [output]
     assert output.read_text() == "earlier"
+
+
+def test_several_files_and_an_output_for_excel(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.csv").write_bytes("id;text\n1;a zebra in a café\n".encode("cp1252"))
+    Path("b.csv").write_bytes("id;text\n2;nothing\n".encode("cp1252"))
+    words = [
+        "--delimiter",
+        ";",
+        "--encoding",
+        "cp1252",
+        "--output",
+        "out.csv",
+        "--output_encoding",
+        "utf-8-sig",
+    ]
+    # the model may stand behind the files
+    assert main(["predict", "--input", "a.csv", "b.csv", str(model), *words]) == 0
+    assert capsys.readouterr().err == (
+        "flash: note: 2 rows of 2 files, 1 with a label: animal 1, fruit 0, tool 0\n"
+    )
+    header, *rows = Path("out.csv").read_bytes().decode("utf-8").splitlines()
+    assert header.startswith('\ufeff"id";"text";"labels";"animal_probability"')
+    assert [row.split(";")[1] for row in rows] == ['"a zebra in a café"', '"nothing"']
+    Path("b.csv").write_text("id;text\n2;an \u2192 arrow\n", encoding="utf-8")
+    words = ["--delimiter", ";", "--output", "new.csv", "--output_encoding", "cp1252"]
+    assert main(["predict", str(model), "--input", "b.csv", *words]) == 2
+    assert capsys.readouterr().err == (
+        "flash: error: b.csv: row 1, column 'text', holds '\u2192' (U+2192), which is not in cp1252; type "
+        "--output_encoding utf-8-sig, which Excel reads too\n"
+    )
+    assert not Path("new.csv").exists()
+
+
+def test_what_was_predicted_is_told_short_for_many_labels() -> None:
+    labels = [f"label {index}" for index in range(14)]
+    counts = np.arange(14) * 1000
+    done = Summary(14_000, 13_000, counts, 3)
+    said = described(done, labels, ["a", "b", "c"], multi_label=True)
+    assert said == (
+        "14,000 rows of 3 files, 13,000 with a label: label 13 13,000, label 12 12,000, label 11 11,000, label 10 "
+        "10,000, label 9 9,000, label 8 8,000, label 7 7,000, label 6 6,000, label 5 5,000, label 4 4,000, and 4 other "
+        "labels"
+    )

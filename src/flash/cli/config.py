@@ -35,10 +35,10 @@ def load(text: str) -> Any:
 
 
 def dump(options: Any) -> str:
-    """Plain values as YAML that `load` reads back.
+    r"""Plain values as YAML that `load` reads back.
 
     >>> dump({"labels": ["toxic", "1e5", "no", "007"]})
-    'labels:\\n- toxic\\n- "1e5"\\n- "no"\\n- "007"\\n'
+    'labels:\n- toxic\n- "1e5"\n- "no"\n- "007"\n'
     """
     written: str = yaml.dump(options, Dumper=_Quoting, sort_keys=False, allow_unicode=True)
     return written

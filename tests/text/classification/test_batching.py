@@ -25,6 +25,7 @@ from flash.core.errors import FlashError
 from flash.text.classification import batching
 from flash.text.classification.batching import (
     TokenRows,
+    between_ids,
     cheapest_batches,
     length_batches,
     pool_windows,
@@ -480,3 +481,69 @@ def test_the_cheapest_batches_cost_no_more_than_others(lengths: list[int], most:
     full = length_batches(lengths, most, shuffle=False, seed=0, epoch=0)
     assert cost(batches) <= min(cost(full), cost([[row] for row in range(len(lengths))]))
     assert [lengths[row] for batch in batches for row in batch] == sorted(lengths, reverse=True)
+
+
+# ---- texts of several fields -----------------------------------------------------------------------------------
+
+
+FIELDS = st.lists(
+    st.tuples(*[st.lists(st.sampled_from(["the", "cat", "unable", "mats"]), max_size=9).map(" ".join)] * 2),
+    min_size=1,
+    max_size=6,
+)
+
+
+@pytest.mark.parametrize("make", [bert, roberta])
+@given(pairs=FIELDS, length=st.integers(6, 30))
+@settings(max_examples=30, deadline=None)
+def test_two_fields_are_the_pair_of_the_tokenizer(
+    make: Any, pairs: list[tuple[str, str]], length: int
+) -> None:
+    tokenizer = make()
+    texts = pa.array(["\x1f".join(pair) for pair in pairs], pa.large_string())
+    rows = tokenize(texts, tokenizer, max_length=length)
+    firsts, seconds = map(list, zip(*pairs, strict=True))
+    whole = tokenizer(firsts, seconds)["input_ids"]
+    cut = tokenizer(firsts, seconds, truncation="longest_first", max_length=length)["input_ids"]
+    assert rows.cut == sum(len(ids) > length for ids in whole)
+    found = np.split(rows.ids, rows.ends[:-1])
+    for ours, theirs, all_of_it in zip(found, cut, whole, strict=True):
+        assert len(ours) == len(theirs)
+        if len(all_of_it) <= length:
+            assert ours.tolist() == theirs
+        assert ours[0] == theirs[0]
+        assert ours[-1] == theirs[-1]
+
+
+def test_the_longest_field_loses_first() -> None:
+    texts = pa.array(["cat\x1f" + "the " * 20, "the " * 20 + "\x1fcat"], pa.large_string())
+    rows = tokenize(texts, bert(), max_length=8)
+    cls, sep, the, cat = 2, 3, BERT_VOCABULARY["the"], BERT_VOCABULARY["cat"]
+    first, second = np.split(rows.ids, rows.ends[:-1])
+    assert first.tolist() == [cls, cat, sep, *[the] * 4, sep]
+    assert second.tolist() == [cls, *[the] * 4, sep, cat, sep]
+    assert rows.cut == 2
+
+
+def test_three_fields_and_windows_over_them() -> None:
+    texts = pa.array(["cat\x1fthe\x1fmat", "\x1f\x1f", "no fields"], pa.large_string())
+    rows = tokenize(texts, bert(), max_length=12)
+    cat, the, mat, unknown = (BERT_VOCABULARY[word] for word in ("cat", "the", "mat", "[UNK]"))
+    found = [ids.tolist() for ids in np.split(rows.ids, rows.ends[:-1])]
+    assert found == [[2, cat, 3, the, 3, mat, 3], [2, 3, 3, 3], [2, unknown, unknown, 3]]
+    windows = tokenize(texts[:1], bert(), max_length=4, long_text="window", overlap=0)
+    assert [ids.tolist() for ids in np.split(windows.ids, windows.ends[:-1])] == [
+        [2, cat, 3, 3],
+        [2, the, 3, 3],
+        [2, mat, 3],
+    ]
+
+
+def test_what_stands_between_fields_without_a_pair() -> None:
+    assert between_ids(bert()).tolist() == [3]
+    assert between_ids(roberta()).tolist() == [2, 2]
+    backend = Tokenizer(models.WordLevel({"[PAD]": 0, "[UNK]": 1, "[END]": 2}, "[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    assert between_ids(fast(tokenizer_object=backend, pad_token="[PAD]", eos_token="[END]")).tolist() == [2]
+    plain = fast(tokenizer_object=backend, pad_token="[PAD]")
+    assert between_ids(plain).tolist() == backend.encode("\n").ids

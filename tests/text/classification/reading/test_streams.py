@@ -20,8 +20,9 @@ from hypothesis import strategies as st
 
 from flash.core.errors import DataError, FlashError
 from flash.text.classification.predictor import Predictor
-from flash.text.classification.reading import blocks, streams, writers
+from flash.text.classification.reading import blocks, writers
 from flash.text.classification.reading.csv import read_csv
+from flash.text.classification.reading.inputs import ENDINGS
 from flash.text.classification.reading.streams import predict_file
 from flash.text.classification.targets.encoding import encode_targets
 from flash.text.classification.targets.formats import infer_format
@@ -195,7 +196,7 @@ def test_hostile_texts_survive_every_format(tmp_path: Path, texts: list[str], ro
                 rows=rows,
                 prefix=f"{step} ",
             )
-            assert done == len(texts)
+            assert done.rows == len(texts)
             assert read(tmp_path / target)["text"] == texts
     assert read(tmp_path / names[-1])['t,\n"'] == texts
 
@@ -334,13 +335,181 @@ def test_a_damaged_parquet_file(tmp_path: Path) -> None:
         predict_file(make_predictor(), path, tmp_path / "out.csv")
 
 
-def test_several_files_are_not_one(tmp_path: Path) -> None:
-    for name in ("a.csv", "b.csv"):
-        write(tmp_path / name, {"text": ["a"]})
-    with pytest.raises(
-        DataError, match=r"2 files match, the first is .*a.csv; name one of them, or pipe them"
+def test_several_files_are_one_output(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    write(tmp_path / "in" / "a.csv", {"id": ["1", "3"], "text": ["ab", "abcd"]})
+    write(tmp_path / "in" / "b.csv", {"text": ["abcdef"], "id": ["2"]})  # its columns in another order
+    for source in (
+        tmp_path / "in",
+        str(tmp_path / "in" / "*.csv"),
+        [tmp_path / "in/a.csv", tmp_path / "in/b.csv"],
     ):
-        predict_file(make_predictor(), tmp_path / "*.csv", tmp_path / "out.csv")
+        done = predict_file(make_predictor(), source, tmp_path / "out.csv", source_field="file")
+        assert (done.rows, done.labelled, done.counts.tolist(), done.files) == (3, 2, [2, 1, 0], 2)
+        made = read(tmp_path / "out.csv")
+        assert list(made)[:4] == ["id", "text", "file", "labels"]
+        assert made["id"] == ["1", "3", "2"]
+        assert made["labels"] == ["", "long", 'long,"a, b"']
+        assert made["file"] == [str(tmp_path / "in" / name) for name in ("a.csv", "a.csv", "b.csv")]
+
+
+def test_a_folder_gets_an_output_for_each_file(tmp_path: Path) -> None:
+    write(tmp_path / "a.csv", {"text": ["abcd"]})
+    write(tmp_path / "b.jsonl", {"text": ["ab"], "id": [1]})
+    sources = [tmp_path / "a.csv", tmp_path / "b.jsonl"]
+    done = predict_file(make_predictor(), sources, f"{tmp_path}/new/out/")
+    assert sorted(path.name for path in (tmp_path / "new" / "out").iterdir()) == ["a.csv", "b.jsonl"]
+    assert done.rows == 2
+    predict_file(make_predictor(), sources, tmp_path / "new" / "out", output_format="parquet")
+    assert read(tmp_path / "new" / "out" / "b.parquet")["labels"] == [[]]
+
+
+@pytest.mark.parametrize(
+    ("name", "columns", "target", "words"),
+    [
+        ("b.csv", {"text": ["a"]}, "out.csv", "b.csv has no column 'id', and {first} has; give the files the same"),
+        ("b.csv", {"text": ["a"], "id": ["1"], "new": ["2"]}, "out.csv", "b.csv has the column 'new', and {first} has not"),
+        ("b.parquet", {"text": ["a"], "id": [1]}, "out.parquet",
+         "b.parquet holds int64 in the column 'id', and {first} large_string; give the files"),
+    ],
+)  # fmt: skip
+def test_files_of_other_columns_are_no_one_output(
+    tmp_path: Path, name: str, columns: dict[str, list[Any]], target: str, words: str
+) -> None:
+    first = write(tmp_path / "a.csv", {"id": ["1"], "text": ["ab"]})
+    other = write(tmp_path / name, columns)
+    with pytest.raises(DataError) as caught:
+        predict_file(make_predictor(), [first, other], tmp_path / target)
+    assert words.format(first=first) in str(caught.value)
+    assert "name a folder that gets an output for each of them: --output predictions/" in str(caught.value)
+    assert not (tmp_path / target).exists()
+
+
+def test_files_of_other_endings_in_a_folder_are_said(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    write(tmp_path / "in" / "a.csv", {"text": ["abcd"]})
+    (tmp_path / "in" / "notes.md").write_text("no data")
+    (tmp_path / "in" / ".hidden.csv").write_text("no data")
+    with pytest.warns(UserWarning, match=r"in: 1 file of other endings left out \(notes.md\)"):
+        assert predict_file(make_predictor(), tmp_path / "in", tmp_path / "out.csv").rows == 1
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "delimiter", "asked", "found"),
+    [
+        ("in.csv", "out.csv", ";", None, b";"),
+        ("in.csv", "out.csv", None, None, b","),
+        ("in.csv", "out.tsv", ";", None, b"\t"),
+        ("in.tsv", "out.csv", None, None, b","),
+        ("in.csv", "out.csv", ";", "|", b"|"),
+        ("in.txt", "out.txt", "\t", None, b"\t"),
+        ("in.txt", "out.csv", "\t", None, b","),
+    ],
+)
+def test_the_delimiter_of_the_output_is_that_of_the_input(
+    tmp_path: Path, source: str, target: str, delimiter: str | None, asked: str | None, found: bytes
+) -> None:
+    used = delimiter or {"in.tsv": "\t"}.get(source, ",")
+    (tmp_path / source).write_text(f"id{used}text\n1{used}abcd\n")
+    predict_file(
+        make_predictor(), tmp_path / source, tmp_path / target, delimiter=delimiter, output_delimiter=asked
+    )
+    assert (tmp_path / target).read_bytes().startswith(b'"id"%b"text"%b"labels"' % (found, found))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "cp1252", "utf-16"])
+def test_the_output_in_another_encoding(tmp_path: Path, encoding: str) -> None:
+    write(tmp_path / "in.csv", {"text": ["café", "naïve € text"]})
+    predict_file(
+        make_predictor(), tmp_path / "in.csv", tmp_path / "out.csv", output_encoding=encoding, rows=1
+    )
+    content = (tmp_path / "out.csv").read_bytes()
+    lines = content.decode(encoding).splitlines()
+    assert [line.split(",")[0] for line in lines] == ['"text"', '"café"', '"naïve € text"']
+    assert content.count("\ufeff".encode("utf-8")) == (encoding == "utf-8-sig")
+
+
+def test_a_character_that_the_output_cannot_hold(tmp_path: Path) -> None:
+    write(tmp_path / "in.csv", {"id": ["1", "2"], "text": ["fine", "an → arrow"]})
+    (tmp_path / "out.csv").write_text("earlier")
+    with pytest.raises(DataError) as caught:
+        predict_file(
+            make_predictor(), tmp_path / "in.csv", tmp_path / "out.csv", output_encoding="cp1252", rows=1
+        )
+    assert str(caught.value) == (
+        f"{tmp_path / 'in.csv'}: row 2, column 'text', holds '→' (U+2192), which is not in cp1252; pass "
+        "output_encoding='utf-8-sig', which Excel reads too"
+    )
+    assert (tmp_path / "out.csv").read_text() == "earlier"
+
+
+class Fields(Lengths):
+    """As `Lengths` of what stands behind the separator."""
+
+    def logits(self, texts: pa.LargeStringArray) -> np.ndarray:
+        seconds = [text.split("\x1f")[1] for text in texts.to_pylist()]
+        return super().logits(pa.array(seconds, pa.large_string()))
+
+
+def make_two_field_predictor() -> Predictor:
+    backbone: Any = Fields()
+    return Predictor(
+        backbone,
+        LABELS,
+        multi_label=True,
+        thresholds=np.full(3, 0.6, np.float32),
+        input_fields=["title", "body"],
+    )
+
+
+@pytest.mark.parametrize("name", ["in.csv", "in.jsonl", "in.parquet"])
+def test_the_columns_that_the_model_remembers_are_found(tmp_path: Path, name: str) -> None:
+    columns: dict[str, list[Any]] = {"body": ["abcd", "ab"], "text": ["x", "y"], "title": ["long enough", ""]}
+    write(tmp_path / name, columns)
+    done = predict_file(make_two_field_predictor(), tmp_path / name, tmp_path / "out.jsonl")
+    assert read(tmp_path / "out.jsonl")["labels"] == [["long"], []]
+    assert done.counts.tolist() == [1, 0, 0]
+    for asked in (["title", "body"], ["body", "title"], ["text", "body"]):
+        predict_file(make_two_field_predictor(), tmp_path / name, tmp_path / "out.jsonl", input_field=asked)
+        assert read(tmp_path / "out.jsonl")["labels"] == [["long"], []]
+
+
+def test_null_fields_are_empty_texts(tmp_path: Path) -> None:
+    write(tmp_path / "in.jsonl", {"title": [None, "a"], "body": ["abcd", None]})
+    predict_file(make_two_field_predictor(), tmp_path / "in.jsonl", tmp_path / "out.jsonl")
+    assert read(tmp_path / "out.jsonl")["labels"] == [["long"], []]
+    write(tmp_path / "in.jsonl", {"title": ["a", None], "body": ["abcd", None]})
+    with pytest.raises(DataError, match=r"in.jsonl, row 2: 'title' is null, not a text"):
+        predict_file(make_two_field_predictor(), tmp_path / "in.jsonl", tmp_path / "out.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        (None, "in.csv has no column 'title', and the model was trained on the columns 'title', 'body'; its columns are "
+         "id, text, body; type --input_field and the 2 that stand for these, in this order"),
+        ("text", "in.csv: the model was trained on 2 columns of texts, 'title', 'body', and 1 is named ('text'); name as "
+         "many, in this order, or pass input_field=['title', 'body']"),
+        (["body", "text"], "the columns 'body', 'text' stand in another order than in training ('title', 'body'): 'body' "
+         "is the model's field number 2; pass input_field=['title', 'body']"),
+    ],
+)  # fmt: skip
+def test_a_field_that_is_missing_is_named(tmp_path: Path, asked: Any, words: str) -> None:
+    write(tmp_path / "in.csv", {"id": ["1"], "text": ["a"], "body": ["b"]})
+    with pytest.raises(DataError) as caught:
+        predict_file(make_two_field_predictor(), tmp_path / "in.csv", tmp_path / "out.csv", input_field=asked)
+    assert words in str(caught.value)
+
+
+def test_one_remembered_column_is_found_before_others(tmp_path: Path) -> None:
+    write(tmp_path / "in.csv", {"text": ["a"], "post": ["abcd"]})
+    predictor = make_predictor()
+    predictor.input_fields = ("post",)
+    predict_file(predictor, tmp_path / "in.csv", tmp_path / "out.csv")
+    assert read(tmp_path / "out.csv")["labels"] == ["long"]
+    write(tmp_path / "in.csv", {"text": ["abcd"], "id": ["1"]})  # it is not there: as ever
+    predict_file(predictor, tmp_path / "in.csv", tmp_path / "out.csv")
+    assert read(tmp_path / "out.csv")["labels"] == ["long"]
 
 
 def test_which_column(tmp_path: Path) -> None:
@@ -384,13 +553,23 @@ def test_a_row_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize(
     ("keywords", "words"),
     [
-        ({"source": "a.xlsx"}, "a.xlsx: the ending tells no format (known: .csv, .txt, .tsv, .tab, .json,"),
+        ({"source": "a.dat"}, "a.dat: the ending tells no format (known: .csv, .txt, .tsv, .tab, .json,"),
         ({"target": "out"}, "out: the ending tells no format .* type --output_format csv, tsv, jsonl or"),
         ({"target": "out.csv.gz"}, "out.csv.gz: output is not packed; name a file without '.gz'"),
         ({"input_format": "cvs"}, "unknown format 'cvs'; did you mean 'csv'? Known: csv, tsv, jsonl"),
         ({"source": "b.csv"}, "b.csv does not exist; did you mean 'a.csv'?"),
-        ({"source": "folder", "input_format": "csv"}, "folder is a folder, not a file"),
-        ({"target": "folder", "output_format": "csv"}, "folder is a folder; name a file in it, such as"),
+        ({"source": "folder"}, "the folder folder holds no file to read (it is empty); expected endings are .csv,"),
+        ({"source": ["a.csv", "a.csv"]}, "a.csv is named more than once, and would be predicted so"),
+        ({"source": ["a.csv", "-"]}, "- is standard input, and stands alone"),
+        ({"source": "-", "target": "folder"}, "folder is a folder; name a file in it for the rows of standard"),
+        ({"source": ["a.csv", "a.dat"], "target": "folder", "input_format": "csv", "output_format": "csv"},
+         "a.csv and a.dat would both become folder/a.csv; name files of different names, or one output for all"),
+        ({"output_delimiter": "||"}, "output_delimiter='||' is not one character of ASCII; pass one such as ';'"),
+        ({"output_delimiter": ";", "target": "out.jsonl"}, "output_delimiter=';' is for CSV and TSV, and out.jsonl is"),
+        ({"output_encoding": "cp1251", "target": "out.parquet"}, "output_encoding='cp1251' is for CSV and TSV"),
+        ({"output_encoding": "utf-88"}, "output_encoding='utf-88' is none that Python knows; pass one such as"),
+        ({"output_encoding": "base64"}, "output_encoding='base64' is none that Python knows"),
+        ({"source_field": "text"}, "a.csv has a column named 'text' already"),
         ({"target": "none/out.csv"}, "out.csv cannot be written: No such file or directory; choose"),
         ({"encoding": "utf-88"}, "encoding 'utf-88' is not known; type one such as --encoding cp1252"),
         ({"encoding": "base64"}, "encoding 'base64' is not known"),
@@ -403,6 +582,7 @@ def test_what_cannot_be_asked(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("a.csv").write_text("text\nabc\n")
+    Path("a.dat").write_text("text\nabc\n")
     Path("folder").mkdir()
     with pytest.raises(FlashError) as caught:
         predict_file(make_predictor(), **{"source": "a.csv", "target": "out.csv", **keywords})
@@ -458,7 +638,7 @@ def test_named_pipes_are_read_and_written_directly(tmp_path: Path) -> None:
     ]
     for thread in threads:
         thread.start()
-    assert predict_file(make_predictor(), source, target) == 1
+    assert predict_file(make_predictor(), source, target).rows == 1
     for thread in threads:
         thread.join(10)
     assert received[0].split(b"\n")[1].startswith(b'"abcd","long",0.73105')
@@ -486,7 +666,7 @@ def test_standard_input_to_standard_output(
     output = io.BytesIO()
     monkeypatch.setattr(sys, "stdin", Pipe(io.BytesIO(content)))
     monkeypatch.setattr(sys, "stdout", Pipe(output))
-    assert predict_file(make_predictor(), "-", "-", input_field="text", input_format=input_format) == 1
+    assert predict_file(make_predictor(), "-", "-", input_field="text", input_format=input_format).rows == 1
     assert output.getvalue().startswith(begins)
 
 
@@ -525,4 +705,4 @@ def test_rows_of_a_slow_pipe_come_through_one_by_one(monkeypatch: pytest.MonkeyP
 
 def test_unknown_formats_have_neither_reader_nor_writer() -> None:
     assert list(blocks.READERS) == list(writers.WRITERS)
-    assert set(streams.ENDINGS.values()) == set(blocks.READERS)
+    assert set(ENDINGS.values()) == set(blocks.READERS)
