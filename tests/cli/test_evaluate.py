@@ -109,6 +109,7 @@ def test_the_output_of_predict_is_right_by_its_own_measure(
     write_csv(tmp_path / "in.csv", {"text": TEXTS})
     words = ["--input", str(tmp_path / "in.csv"), "--output", str(tmp_path / "out.csv")]
     assert main(["predict", str(model), *words]) == 0
+    capsys.readouterr()
     words = [str(model), str(tmp_path / "out.csv")]
     assert main(["evaluate", *words]) == 2
     assert capsys.readouterr().err == (

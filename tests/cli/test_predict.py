@@ -273,7 +273,7 @@ def test_a_header_without_rows_gets_a_note(
             ["m.pt", "--input", "a.csv", "--ouput", "b"],
             "unknown option '--ouput'; did you mean '--output'? Known: -h",
         ),
-        (["m.pt", "--input", "a.csv", "b.csv"], "'b.csv' is one argument too many; see flash predict --help"),
+        (["m.pt", "n.pt", "--input", "a.csv"], "'n.pt' is one argument too many; see flash predict --help"),
         (
             ["m.pt", "--input", "a.csv", "--batch_size", "x"],
             "argument --batch_size: invalid int value: 'x'; see",

@@ -44,11 +44,8 @@ def dump(options: Any) -> str:
     return written
 
 
-class _Quoting(yaml.SafeDumper):
-    """Puts into quotes what would come back as something other than the same text."""
-
-
-def _represent(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+def _represent(dumper: Any, text: str) -> Any:
+    """A text in quotes where it would come back as something other than the same text."""
     try:
         plain = _yaml()(text)
     except yaml.YAMLError:
@@ -57,6 +54,7 @@ def _represent(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if same else '"')
 
 
+_Quoting: Any = type("_Quoting", (yaml.SafeDumper,), {})
 _Quoting.add_representer(str, _represent)
 
 

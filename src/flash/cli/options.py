@@ -172,10 +172,15 @@ def _gather_lists(argv: list[str]) -> list[str]:
             values.append(argv[position])
             position += 1
         label = name == "--labels" and values and values[0] != "null" and not values[0].startswith("[")
-        # as it is typed: two halves of an emoji would be no text to YAML
-        listed = [json.dumps(values, ensure_ascii=False)] if len(values) > 1 or label else values
+        listed = [_as_list(values)] if len(values) > 1 or label else values
         gathered += [name, *listed]
     return gathered
+
+
+def _as_list(words: list[str]) -> str:
+    """JSON that YAML reads as the same words: of an emoji no halves, and no line ends but those that are escaped."""
+    written = json.dumps(words, ensure_ascii=False)
+    return re.sub("[\x7f-\x9f\u2028\u2029\ufeff]", lambda found: f"\\u{ord(found[0]):04x}", written)
 
 
 def _sentence(message: str) -> str:

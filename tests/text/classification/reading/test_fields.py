@@ -101,7 +101,7 @@ def test_columns_of_other_names_stand_for_the_fields_in_order() -> None:
 def test_every_source_joins_the_columns(tmp_path: Path, kind: str) -> None:
     rows = [("a", "b", "x"), ("c", "d", "y")]
     if kind == "csv":
-        (tmp_path / "t.csv").write_text('title,body,labels\na,b,x\nc,d,y\n')
+        (tmp_path / "t.csv").write_text("title,body,labels\na,b,x\nc,d,y\n")
         data = TextClassificationData.from_csv(FIELDS, "labels", str(tmp_path / "t.csv"))
     elif kind == "json":
         lines = [

@@ -104,7 +104,12 @@ def find_inputs(source: str | Path | Sequence[str | Path], asked: str | None) ->
     found: list[Path] = []
     for entry in entries:
         folder = Path(entry).expanduser()
-        found += _files_in(folder, asked) if folder.is_dir() else find_files([entry], asked or "csv")
+        if folder.is_dir():
+            found += _files_in(folder, asked)
+            continue
+        if not set(str(entry)) & set("*?["):
+            find_format(entry, asked, "input_format")  # said before anything of the file
+        found += find_files([entry], asked or "csv")
     twice = [path for path, count in Counter(found).items() if count > 1]
     if twice:
         raise DataError(f"{twice[0]} is named more than once, and would be predicted so; name each file once")
