@@ -1,4 +1,5 @@
 import random
+import re
 from typing import Any
 
 import numpy as np
@@ -542,3 +543,30 @@ def test_columns_and_labels_that_do_not_match() -> None:
     assert refused(data, ["y", "b"], labels=["y", "bb"]) == (
         f"unknown label 'bb'; did you mean 'b'? Known: y, b{tail}"
     )
+
+
+@pytest.mark.parametrize(
+    ("names", "shown"),
+    [
+        (["caf\u00e9", "cafe\u0301", "tech"], r"'cafe\u0301'/'caf\xe9'"),
+        (["tech", "te\u200bch"], r"'tech'/'te\u200bch'"),
+        (["\ufefftech", "tech"], r"'tech'/'\ufefftech'"),
+        (["\uff34ech", "tech"], r"'tech'/'\uff34ech'"),
+        (["\uff76\uff7e", "カセ"], r"'\u30ab\u30bb'/'\uff76\uff7e'"),
+    ],
+)
+def test_names_that_look_the_same(names: list[str], shown: str) -> None:
+    words = (
+        f"in column 'y' labels look the same and are written with different characters: {shown}; correct the"
+    )
+    for values in (names, [[name] for name in names]):
+        with pytest.warns(UserWarning, match=re.escape(words)):
+            infer_format(source(values), "y")
+    infer_format(source(["a b", "ab", "a²", "a2"]), "y")  # these can be told apart
+
+
+def test_a_no_break_space_is_a_space() -> None:
+    with pytest.warns(
+        UserWarning, match=re.escape(r"differ only by case or spaces: 'a b'/'a\xa0b'; correct")
+    ):
+        infer_format(source(["a b", "a\u00a0b"]), "y")

@@ -35,7 +35,6 @@ lightning.
 """
 
 import re
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -57,12 +56,12 @@ from flash.text.classification.targets.labels import (
     no_nulls,
     pieces_of,
 )
+from flash.text.classification.targets.odd_names import warn_of_odd_names
 
 Fields: TypeAlias = str | Sequence[str]
 
 WHOLE_NUMBER = r"^[+-]?[0-9]+$"
 YES_OR_NO = ("0", "1", "0.0", "1.0", "false", "true")
-MISSING_VALUES = ("None", "nan", "NaN", "null", "<NA>")  # as tools write them into cells of text
 
 
 @dataclass(frozen=True)
@@ -138,7 +137,7 @@ def infer_format(
     if is_text(column.type) and multi_label is not False:
         refuse_other_delimiter(source, field, column, kind, label_delimiter)
     names = given if given and integers else _found_labels(source, field, values, given)
-    _warn_of_odd_names(source, field, names)
+    warn_of_odd_names(source, field, names, stacklevel=4)
     return TargetFormat(kind, LabelSet(names, multi), delimiter)
 
 
@@ -317,26 +316,6 @@ def _found_labels(
             f"{source.name}: column {field!r} has {len(names):,} labels, but num_classes={len(numbered)}"
         )
     return tuple(sorted(names, key=natural_key))
-
-
-def _warn_of_odd_names(source: Source, field: str, names: tuple[str, ...]) -> None:
-    """Names that are one name written in several ways, or that stand for no value at all."""
-    spellings: dict[str, list[str]] = {}
-    for name in names:
-        spellings.setdefault(" ".join(name.casefold().split()), []).append(name)
-    alike = ["/".join(map(repr, same)) for same in spellings.values() if len(same) > 1]
-    missing = [repr(name) for name in names if name in MISSING_VALUES]
-    found = []
-    if alike:
-        found.append(f"labels differ only by case or spaces: {some_of(alike)}")
-    if missing:
-        found.append(f"labels are named like a missing value: {some_of(missing)}")
-    if found:
-        warnings.warn(
-            f"{source.name}: in column {field!r} {', and '.join(found)}; correct the cells unless this is meant",
-            UserWarning,
-            stacklevel=5,
-        )
 
 
 def _all_match(values: pa.Array, pattern: str) -> bool:

@@ -1,0 +1,79 @@
+"""Label names that look like mistakes: one name written in several ways, or the word for a missing value.
+
+Imports nothing of the project but `Source` and the wording of mistakes; neither torch nor lightning.
+"""
+
+import unicodedata
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+
+from flash.text.classification.reading.mistakes import some_of
+from flash.text.classification.reading.source import Source
+
+MISSING_VALUES = ("None", "nan", "NaN", "null", "<NA>")  # as tools write them into cells of text
+
+
+def warn_of_odd_names(source: Source, field: str, names: Sequence[str], *, stacklevel: int) -> None:
+    """Warn of names that are one name written in several ways, or that stand for no value at all."""
+    by_case = _alike(names, _without_case)
+    on_screen = _alike([same[0] for same in _groups(names, _without_case)], _on_screen)
+    missing = [repr(name) for name in names if name in MISSING_VALUES]
+    found = []
+    if by_case:
+        found.append(
+            f"labels differ only by case or spaces: {some_of(['/'.join(map(repr, same)) for same in by_case])}"
+        )
+    if on_screen:
+        shown = ["/".join(map(ascii, same)) for same in on_screen]
+        found.append(f"labels look the same and are written with different characters: {some_of(shown)}")
+    if missing:
+        found.append(f"labels are named like a missing value: {some_of(missing)}")
+    if found:
+        warnings.warn(
+            f"{source.name}: in column {field!r} {', and '.join(found)}; correct the cells unless this is meant",
+            UserWarning,
+            stacklevel=stacklevel + 1,
+        )
+
+
+def written_otherwise(values: Iterable[str], names: Sequence[str]) -> str:
+    """The first value that is one of the names but for case, spaces or look-alike characters, for a sentence; or nothing."""
+    known = {_on_screen(name): name for name in reversed(names)}
+    for value in values:
+        name = known.get(_on_screen(value))
+        if name is not None:
+            return (
+                f"; {value!a} is the label {name!a} but for case, spaces or characters that look the same: "
+                "write it as the label"
+            )
+    return ""
+
+
+def _alike(names: Sequence[str], key: Callable[[str], str]) -> list[list[str]]:
+    return [same for same in _groups(names, key) if len(same) > 1]
+
+
+def _groups(names: Sequence[str], key: Callable[[str], str]) -> list[list[str]]:
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(key(name), []).append(name)
+    return list(groups.values())
+
+
+def _without_case(name: str) -> str:
+    return " ".join(name.casefold().split())
+
+
+def _on_screen(name: str) -> str:
+    """A name without what cannot be seen: the Unicode form, the width of characters, zero-width ones, case and spaces."""
+    if name.isascii():
+        return _without_case(name)
+    visible = [one for one in name if unicodedata.category(one) != "Cf"]
+    return _without_case(unicodedata.normalize("NFC", "".join(map(_of_usual_width, visible))))
+
+
+def _of_usual_width(character: str) -> str:
+    form = unicodedata.decomposition(character).partition(" ")[0]
+    return (
+        unicodedata.normalize("NFKC", character) if form in ("<wide>", "<narrow>", "<noBreak>") else character
+    )
