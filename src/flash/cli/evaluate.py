@@ -29,9 +29,9 @@ from flash.text.classification.reading.tables import read_json, read_parquet
 from flash.text.classification.scores.metrics import Evaluation, evaluate
 from flash.text.classification.scores.table import format_table
 from flash.text.classification.scores.thresholds import Thresholds, resolve_thresholds
+from flash.text.classification.targets.cells import read_cells
 from flash.text.classification.targets.encoding import encode_targets
 from flash.text.classification.targets.formats import infer_format
-from flash.text.classification.targets.list_cells import read_list_cells
 from flash.text.classification.targets.name_columns import join_name_columns
 
 DESCRIPTION = "Print how good a model is on a file with targets."
@@ -215,15 +215,14 @@ def evaluate_source(
         DataError: a text or target that is none.
     """
     texts = joined_texts(source, fields.texts)
-    if isinstance(fields.targets, str):
-        sources, label_delimiter = read_list_cells(
-            {"": source},
-            fields.targets,
-            multi_label=predictor.multi_label,
-            label_delimiter=label_delimiter,
-            labels=fields.labels,
-        )
-        source = sources[""]
+    sources, _, label_delimiter = read_cells(
+        {"": source},
+        fields.targets,
+        multi_label=predictor.multi_label,
+        label_delimiter=label_delimiter,
+        labels=fields.labels,
+    )
+    source = sources[""]
     target_format = infer_format(
         source,
         fields.targets,

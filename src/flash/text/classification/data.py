@@ -31,11 +31,10 @@ from flash.text.classification.reading.tables import (
     read_lists,
     read_parquet,
 )
+from flash.text.classification.targets.cells import read_cells
 from flash.text.classification.targets.encoding import encode_targets
 from flash.text.classification.targets.formats import TargetFormat, infer_format
 from flash.text.classification.targets.labels import LabelSet
-from flash.text.classification.targets.list_cells import read_list_cells
-from flash.text.classification.targets.name_columns import join_name_columns
 from flash.text.classification.training_rows import check_training_rows, describe, hold_out
 
 # The types are simple ones, because the command line makes its options of them.
@@ -483,21 +482,18 @@ class TextClassificationData(ShowsRows, LightningDataModule):
         target_format = None
         with_targets = {name: source for name, source in sources.items() if not name.startswith("predict")}
         if with_targets:
-            with_targets, joined = join_name_columns(with_targets, fields)
-            if joined != fields:
-                fields = target_fields = joined
-            if len(fields) == 1:
-                with_targets, label_delimiter = read_list_cells(
-                    with_targets,
-                    fields[0],
-                    multi_label=multi_label,
-                    label_delimiter=label_delimiter,
-                    labels=labels,
-                )
+            with_targets, target_fields, label_delimiter = read_cells(
+                with_targets,
+                target_fields or fields,
+                multi_label=multi_label,
+                label_delimiter=label_delimiter,
+                labels=labels,
+            )
+            fields = [target_fields] if isinstance(target_fields, str) else list(target_fields)
             sources |= with_targets
             target_format = infer_format(
                 next(iter(with_targets.values())),
-                target_fields or fields,
+                target_fields,
                 multi_label=multi_label,
                 label_delimiter=label_delimiter,
                 labels=labels,

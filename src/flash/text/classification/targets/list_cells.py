@@ -314,7 +314,7 @@ def _announce(cells: _Cells, reading: Reading) -> None:
         f"{cells.source.name}: column {cells.field!r} holds {kind} written as text in "
         f"{cells.places(chosen or cells.having('plain'))}, which are read as {kind}",
         UserWarning,
-        stacklevel=5,
+        stacklevel=6,
     )
 
 
@@ -323,7 +323,7 @@ def _warn_of_brackets(cells: _Cells, unquoted: list[int]) -> None:
         f"{cells.source.name}: column {cells.field!r} holds a name in brackets in {cells.places(unquoted)}, which stays as it "
         "is; correct the cells unless this is meant",
         UserWarning,
-        stacklevel=6,
+        stacklevel=8,
     )
 
 

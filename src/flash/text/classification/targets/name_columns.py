@@ -56,7 +56,7 @@ def join_name_columns(
         f"{first.name}: the names in the columns {some_of(list(map(repr, fields)))} are read as one list a row, as in "
         f"{first.where(row)}: {name!r}",
         UserWarning,
-        stacklevel=4,
+        stacklevel=5,
     )
     joined = " + ".join(fields)
     return {key: _join(source, fields, joined) for key, source in sources.items()}, [joined]
