@@ -482,18 +482,18 @@ class TextClassificationData(ShowsRows, LightningDataModule):
         target_format = None
         with_targets = {name: source for name, source in sources.items() if not name.startswith("predict")}
         if with_targets:
-            with_targets, target_fields, label_delimiter = read_cells(
+            with_targets, targets_read, label_delimiter = read_cells(
                 with_targets,
                 target_fields or fields,
                 multi_label=multi_label,
                 label_delimiter=label_delimiter,
                 labels=labels,
             )
-            fields = [target_fields] if isinstance(target_fields, str) else list(target_fields)
+            fields = [targets_read] if isinstance(targets_read, str) else list(targets_read)
             sources |= with_targets
             target_format = infer_format(
                 next(iter(with_targets.values())),
-                target_fields,
+                targets_read,
                 multi_label=multi_label,
                 label_delimiter=label_delimiter,
                 labels=labels,

@@ -3,6 +3,7 @@
 import io
 import json
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ def source(values: Any, name: str = "train.csv") -> Source:
     return Source(pa.table({"y": pa.array(values)}), ((name, len(values)),))
 
 
-def read(values: list[str | None], **options: Any) -> tuple[list[Any], list[str]]:
+def read(values: Sequence[str | None], **options: Any) -> tuple[list[Any], list[str]]:
     """The column as it is read, and what is said of it."""
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
