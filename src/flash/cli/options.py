@@ -15,7 +15,7 @@ from typing import Any, Literal, Union
 import lightning.pytorch as pl
 from jsonargparse import ArgumentParser, Namespace
 
-from flash.cli import config
+from flash.cli import components, config
 from flash.cli.help import PROGRAM
 from flash.core.errors import FlashError, unknown_name
 from flash.core.flash_trainer import REPLACED
@@ -31,10 +31,13 @@ Sources = Mapping[str, Callable[..., TextClassificationData]]
 QUIET_TRAINER = {
     "max_epochs": 3,
     "logger": False,
-    "enable_checkpointing": False,
+    "enable_checkpointing": None,
     "num_sanity_val_steps": 0,
 }
-"""Defaults that differ from Lightning's: one command leaves one model behind, and no folder of logs."""
+"""Defaults that differ from Lightning's: one command leaves one model behind, and no folder of logs.
+
+Checkpoints are written on the way if a callback is there to write them.
+"""
 
 FROM_DATA = ("num_classes", "labels", "multi_label", "loss_fn", "metrics")
 """Arguments of the model that the data decides, or that no command line can hold; of losses it can hold names."""
@@ -105,16 +108,28 @@ def parse(sources: Sources, argv: list[str]) -> tuple[ArgumentParser, Namespace]
     parser, subparsers = build_parser(sources)
     _check_names(parser, subparsers, argv)
     try:
-        return parser, parser.parse_args(_gather_lists(_plain_strategy(argv)))
+        return parser, parser.parse_args(_gather_lists(components.prepare(_plain_strategy(argv))))
     except argparse.ArgumentError as error:
         source = next((f" {word}" for word in argv if word in subparsers), "")
         message = str(error.message or error)
         if found := UNKNOWN.search(message):  # in a file of options
             name, known = f"{found['group']}.{found['name']}", parser.get_defaults().keys()
             raise FlashError(unknown_name("option", name, sorted(known))) from error
-        sentence = _sentence(message)
-        ours = sentence.startswith(("--model.", "--trainer."))
+        of_component = _of_component(message)
+        sentence = of_component or _sentence(message)
+        ours = of_component or sentence.startswith(("--model.", "--trainer."))
         raise FlashError(f"{sentence}; see {PROGRAM}{'' if ours else source} --help") from error
+
+
+def _of_component(message: str) -> str | None:
+    """What is wrong with a logger, a callback or another object of the trainer; None where it is something else."""
+    if word := re.search(r"argument SOURCE: invalid choice: '([\w.]+)'", message):
+        for key in components.KINDS:
+            if word[1].rpartition(".")[2] in components.class_names(key):
+                return f"{word[1]} stands where a source is expected; type --{key}+={word[1]}"
+        return None
+    key = re.search(r'Parser key "([\w.]+)"', message)
+    return components.mistake(key[1], message) if key and key[1] in components.KINDS else None
 
 
 def _check_names(parser: ArgumentParser, subparsers: dict[str, ArgumentParser], argv: list[str]) -> None:
@@ -128,11 +143,9 @@ def _check_names(parser: ArgumentParser, subparsers: dict[str, ArgumentParser], 
     for index, word in enumerate(argv):
         known, other = (before, after) if index < place else (after, before)
         name = word.partition("=")[0]
-        # A dotted rest, as in --trainer.logger.save_dir, belongs to an object that the parser builds.
-        nested = any("." in option and name.startswith(option + ".") for option in known)
-        if not name.startswith("--") or name in known or nested:
+        if not name.startswith("--") or name in known or _is_nested(name, known):
             continue
-        if name in other:
+        if name in other or _is_nested(name, other):
             side = "after" if index < place else "before"
             raise FlashError(
                 f"{name} belongs {side} {argv[place]}: {PROGRAM} [model and trainer] {argv[place]} [data]"
@@ -143,6 +156,11 @@ def _check_names(parser: ArgumentParser, subparsers: dict[str, ArgumentParser], 
             )
         shown = sorted(option for option in known if option.startswith("--") and not option.endswith("+"))
         raise FlashError(unknown_name("option", name, shown))
+
+
+def _is_nested(name: str, known: set[str]) -> bool:
+    """Whether it is an option of an object that the parser builds, as --trainer.logger.save_dir is."""
+    return any("." in option and name.startswith(option + ".") for option in known)
 
 
 def _plain_strategy(argv: list[str]) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from jsonargparse import Namespace
 
-from flash.cli import choices, note, options
+from flash.cli import choices, components, note, options
 from flash.cli.hints import closing_words
 from flash.core.data.utils import download_data
 from flash.core.errors import FlashError
@@ -101,8 +101,7 @@ def train(argv: list[str]) -> int:
     strategy = choices.check(given, argv)  # and before the data are read
     kept = last_good_file(given.output, given.ckpt_path, given.source)
     _quieten_lightning()
-    bar = {"enable_progress_bar": sys.stdout.isatty()} if given.trainer.enable_progress_bar is None else {}
-    trainer = Trainer(**{**given.trainer, **bar})
+    trainer = make_trainer(components.build(parser, given))
     trainer.kept_file = kept
     datamodule = load_data(given)
     if given.source == "from_sample":
@@ -130,6 +129,15 @@ def train(argv: list[str]) -> int:
     toxic = {"train_file": TOXIC_FILE, "input_field": "comment_text"} if given.source == "from_toxic" else {}
     print(closing_words(given.output, config, given.source, {**given[given.source], **toxic}, model.labels))
     return 0
+
+
+def make_trainer(arguments: dict[str, Any]) -> Trainer:
+    """The trainer, with a bar only on a terminal and checkpoints only of callbacks, unless the user chose otherwise."""
+    if arguments["enable_progress_bar"] is None:
+        arguments["enable_progress_bar"] = sys.stdout.isatty()
+    if arguments["enable_checkpointing"] is None:
+        arguments["enable_checkpointing"] = components.writes_checkpoints(arguments)
+    return Trainer(**arguments)
 
 
 def config_path(output: str) -> Path:

@@ -95,6 +95,7 @@ class TextClassificationData(ShowsRows, LightningDataModule):
         train_dataset, val_dataset, test_dataset, predict_dataset: a `TextDataset`, or None.
         label_set: the labels and whether several may apply; None where there are only texts to predict.
         input_field: the column of texts, or a list of several.
+        files: what was read, such as `{"train_file": "train.csv"}`; empty for data in memory.
     """
 
     def __init__(
@@ -120,6 +121,7 @@ class TextClassificationData(ShowsRows, LightningDataModule):
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.seed = seed
+        self.files: dict[str, Any] = {}
 
     @classmethod
     def from_csv(
@@ -516,7 +518,7 @@ class TextClassificationData(ShowsRows, LightningDataModule):
         label_set = target_format.label_set if target_format else None
         if label_set is None and labels is not None:  # nothing but texts to predict
             label_set = LabelSet(tuple(labels), multi_label is not False)
-        return cls(
+        datamodule = cls(
             *[datasets.get(split) for split in SPLITS],
             label_set=label_set,
             input_field=input_field,
@@ -524,6 +526,9 @@ class TextClassificationData(ShowsRows, LightningDataModule):
             num_workers=num_workers,
             seed=seed,
         )
+        named = kind in ("file", "export_json")
+        datamodule.files = {name: inputs[name] for name in sources if named or isinstance(inputs[name], str)}
+        return datamodule
 
     @property
     def labels(self) -> list[str] | None:

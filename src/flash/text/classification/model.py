@@ -18,6 +18,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from flash import __version__
 from flash.core.errors import DataError, FlashError, unknown_name
+from flash.core.hyper_parameters import data_options, flat_parameters, log_hyper_parameters, trainer_options
 from flash.text.classification.arguments import label_names, option_value, plain_value, some_names
 from flash.text.classification.backbones import available_backbones, load_backbone
 from flash.text.classification.backbones.encoder_module import EncoderModule
@@ -242,6 +243,27 @@ class TextClassifier(FlashTask, MeasuringModule):
             self.calibration = Calibration.identity(len(self.labels))
             if self.thresholds_option == "auto":
                 self.thresholds.fill_(0.5)
+        log_hyper_parameters(self.trainer, self.hyper_parameters())
+
+    def hyper_parameters(self) -> dict[str, Any]:
+        """What every logger is given at the start of a fit: options, files, rows and label counts, as plain values.
+
+        Names stay from version to version: `version`, `model/...` (the arguments of this class and of its backbone),
+        `trainer/...` (those of the trainer), and `data/...`: files, `data/train_rows`, `data/labels` (how many), and
+        `data/train_positives/toxic` for each label, or of more than 100 labels the smallest, median and largest count.
+        What was not given and has no default is left out.
+        """
+        names = ("multi_label", "max_length", "learning_rate", "optimizer", "lr_scheduler", "loss_fn")
+        options = {name: getattr(self, name) for name in names}
+        options |= {"thresholds": self.thresholds_option, "backbone": self.backbone.name}
+        objectives = dict.fromkeys(self.threshold_objective)
+        model = {**options, "threshold_objective": list(objectives), **self.backbone.options()}
+        found: dict[str, Any] = {"version": __version__, "model": model}
+        if self._trainer is not None:
+            found["trainer"] = trainer_options(self.trainer)
+            data = getattr(self.trainer, "datamodule", None)
+            found["data"] = {} if data is None else data_options(data)
+        return flat_parameters(found)
 
     def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor | None:
         """As the backbone wants it."""
@@ -290,6 +312,8 @@ class TextClassifier(FlashTask, MeasuringModule):
             self._print_table("Validation", [f"{chosen} {where}", *self._notes])
         elif held_out is not None:
             self.evaluation = self._evaluate(*held_out)
+            for logger in self.trainer.loggers:
+                logger.log_metrics(self.evaluation.scalars("cross_validation"), self.trainer.global_step)
             notes = ["Each row is scored by a model that was fitted without it.", f"{chosen} {SAME_ROWS}"]
             self._print_table("Cross-validation on the training rows", [*notes, *self._notes])
         else:

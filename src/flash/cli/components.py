@@ -1,0 +1,178 @@
+"""Loggers, callbacks and other objects of the trainer, named by their class on a command line or in a file of options.
+
+The spelling is Lightning's own: `--trainer.logger CSVLogger --trainer.logger.save_dir logs`, and for one more
+`--trainer.callbacks+=ModelCheckpoint`. jsonargparse reads it; here are defaults and sentences that it leaves open.
+"""
+
+import re
+from collections.abc import Mapping
+from inspect import Parameter, signature
+from typing import Any, NamedTuple
+
+from jsonargparse import ArgumentParser, Namespace
+from lightning.pytorch import callbacks, loggers, profilers, strategies
+from lightning.pytorch.callbacks import Checkpoint
+
+from flash.cli.help import PROGRAM
+from flash.core.errors import FlashError, MissingExtraError, unknown_name
+
+KINDS = {
+    "trainer.logger": ("logger", loggers),
+    "trainer.callbacks": ("callback", callbacks),
+    "trainer.profiler": ("profiler", profilers),
+    "trainer.strategy": ("strategy", strategies),
+}
+"""Option to what its classes are called, and to the module of Lightning's that has them."""
+
+PACKAGES = {
+    "CometLogger": "comet-ml",
+    "DeviceStatsMonitor": "psutil",
+    "LitLogger": "litlogger",
+    "MLFlowLogger": "mlflow",
+    "RichModelSummary": "rich",
+    "RichProgressBar": "rich",
+    "TensorBoardLogger": "tensorboard",
+    "WandbLogger": "wandb",
+}
+"""What `pip install` takes for a class that needs a package which Lightning does not bring."""
+
+_NAMED = re.compile(r"--(?P<key>trainer\.\w+)(?P<more>\+?)(?:=(?P<name>.*))?")
+_PROBLEM = re.compile(r"Problem with given class_path '(?P<path>[\w.]+)':\s+(?P<what>.+?)(?:\n\s+- |\n\s*Given|$)", re.S)
+_TYPED = re.compile(r"Given value: (?P<value>\S+)")
+
+
+class Typed(NamedTuple):
+    """A class on a command line: the place after its name, its option, whether it is one more, and its name."""
+
+    end: int
+    key: str
+    more: bool
+    name: str
+
+
+def class_names(key: str) -> list[str]:
+    """The classes of Lightning's that an option such as `trainer.logger` takes by their short names."""
+    kind, module = KINDS[key]
+    return sorted(name for name in module.__all__ if name.lower() != kind)
+
+
+def prepare(argv: list[str]) -> list[str]:
+    """A command line with a folder for each logger that needs one and was given none.
+
+    Raises:
+        FlashError: a class would silently take the place of one before it.
+    """
+    words, typed = list(argv), _typed_classes(argv)
+    root = next((right for left, right in _pairs(argv) if left == "--trainer.default_root_dir"), ".")
+    ends = [one.end for one in typed[1:]] + [len(words)]
+    for place in reversed(range(len(typed))):
+        one = typed[place]
+        if not one.more and any(other.key == one.key for other in typed[:place]):
+            raise FlashError(f"--{one.key} is given twice; to have both, type --{one.key}+={one.name}")
+        folder = re.compile(rf"--{re.escape(one.key)}\.(init_args\.)?save_dir(=|$)")
+        if _needs_folder(one.name) and not any(map(folder.match, words[one.end : ends[place]])):
+            words.insert(one.end, f"--{one.key}.save_dir={root}")
+    return words
+
+
+def build(parser: ArgumentParser, given: Namespace) -> dict[str, Any]:
+    """The trainer's arguments, with an object for each class that was named.
+
+    Raises:
+        MissingExtraError: a class needs a package that is not installed.
+        FlashError: a class refuses its options.
+    """
+    try:
+        return dict(vars(parser.instantiate(given, instantiate_groups=False).trainer))
+    except ValueError as error:
+        message = str(error)
+        paths = re.findall(r"class_path='([\w.]+)'", message) or ["trainer"]
+        name = paths[-1].rpartition(".")[2]
+        if re.search(r"Requirement '.*' not met|No module named", message):
+            raise _missing(name) from error
+        raise FlashError(f"{name}: {_first_reason(message)}; see {PROGRAM} --help") from error
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(f"a class of the trainer's needs a package: {error}") from error
+
+
+def writes_checkpoints(arguments: Mapping[str, Any]) -> bool:
+    """Whether one of the trainer's callbacks writes checkpoints."""
+    given = arguments["callbacks"]
+    return any(isinstance(one, Checkpoint) for one in (given if isinstance(given, list) else [given]))
+
+
+def mistake(key: str, message: str) -> str:
+    """The parser's long words for a class, or an option of one, that cannot be, as one sentence."""
+    kind, _ = KINDS[key]
+    if "is abstract" in message:
+        nested = re.search(r"NestedArg\(key='([\w.]+)'", message)
+        option = f"--{key}.{nested[1]}" if nested else f"--{key}"
+        return f"{option} needs a class before it, such as --{key} {class_names(key)[0]}"
+    if unknown := re.search(r"Expected a dot import path string: (\S*)|has no attribute '(\w+)'", message):
+        name = unknown[1] or unknown[2]
+        return str(_missing(name)) if name in PACKAGES else unknown_name(kind, name, class_names(key))
+    if problem := _PROBLEM.search(message):
+        return _problem(key, problem["path"], problem["what"])
+    value = _TYPED.search(message)
+    return f"--{key} {value['value'] if value else ''} is no {kind}; expected one of {', '.join(class_names(key))}"
+
+
+def _problem(key: str, path: str, what: str) -> str:
+    """What is wrong with the options of one class."""
+    name = path.rpartition(".")[2]
+    if option := re.search(r"Option '(\w+)' is not accepted", what):
+        found = getattr(KINDS[key][1], name, None)
+        known = [] if found is None else list(signature(found).parameters)
+        return unknown_name(f"option of {name}", option[1], [one for one in known if one != "kwargs"])
+    if lacking := re.search(r"arguments are required: ([\w, ]+)", what):
+        option = lacking[1].split(",")[0]
+        return f"{name} needs {lacking[1]}; type --{key}.{option} VALUE after its name"
+    if value := re.search(r"key \"([\w.]+)\":\s+Expected an? (.*?)\. Got value: (\S+)", what, re.S):
+        kind = " or ".join(dict.fromkeys(re.findall(r"'(?:[\w.]+\.)?(\w+)'", value[2]))) or value[2]
+        return f"--{key}.{value[1]} {value[3]} is not understood; {name} expects {kind}"
+    return f"--{key} {path}: {' '.join(what.split())}"
+
+
+def _missing(name: str) -> MissingExtraError:
+    """A class whose package is not installed."""
+    package = PACKAGES.get(name)
+    command = f"type: pip install {package}" if package else "install it with pip"
+    return MissingExtraError(f"{name} needs the package {package or 'it is made for'!r}, which is not installed; {command}")
+
+
+def _first_reason(message: str) -> str:
+    """Of what the alternatives of a type had to say, the part that is of the class that was named."""
+    reasons = re.findall(r"^\s*- (.*)", message, re.M) or [message.partition("\n")[0]]
+    of_types = ("Expected a <class", "Not a valid", "Expected a dot")
+    return next((one for one in reasons if not one.startswith(of_types)), reasons[0]).rstrip(".")
+
+
+def _typed_classes(argv: list[str]) -> list[Typed]:
+    """The classes that a command line names, in its order."""
+    found = []
+    for place, word in enumerate(argv):
+        named = _NAMED.fullmatch(word)
+        if named is None or named["key"] not in KINDS:
+            continue
+        inline = named["name"] is not None
+        name = named["name"] if inline else "".join(argv[place + 1 : place + 2])
+        found.append(Typed(place + (1 if inline else 2), named["key"], named["more"] == "+", name))
+    return found
+
+
+def _pairs(argv: list[str]) -> list[tuple[str, str]]:
+    """Options with what stands behind their `=` or as the next word."""
+    following = [*argv[1:], ""]
+    return [
+        (word.partition("=")[0], word.partition("=")[2] if "=" in word else after)
+        for word, after in zip(argv, following, strict=True)
+    ]
+
+
+def _needs_folder(name: str) -> bool:
+    """Whether a logger of Lightning's cannot be made without `save_dir`."""
+    found = getattr(loggers, name.rpartition(".")[2], None)
+    if not isinstance(found, type) or not name.endswith(found.__name__):
+        return False
+    folder = signature(found).parameters.get("save_dir")
+    return folder is not None and folder.default is Parameter.empty
