@@ -16,6 +16,7 @@ from flash import __version__
 from flash.cli.wording import as_options
 from flash.core.errors import FlashError, unknown_name
 from flash.core.installed import other_owners, owners_sentence
+from flash.core.launch import local_rank, rank
 
 VERBS = {
     "text_classification": (
@@ -56,6 +57,9 @@ flash: multi-label text classification, from a file of texts to labels.
 MISTAKE, INTERRUPTED, BROKEN_PIPE = 2, 130, 141  # the last two are the shell's for SIGINT and SIGPIPE
 
 
+_shown: set[str] = set()  # warnings of this command line
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line; returns its exit code.
 
@@ -64,6 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
+    _shown.clear()
     words = [word for word in words if word != "--debug"]
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(
@@ -120,8 +125,11 @@ def _show_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    """A warning as a sentence: where in the code it arose says nothing to who typed a command."""
-    (file or sys.stderr).write(f"flash: warning: {as_options(str(message))}\n")
+    """A warning as a sentence, once: where in the code it arose says nothing to who typed a command."""
+    sentence = f"flash: warning: {as_options(str(message))}\n"
+    if rank() == 0 and sentence not in _shown:
+        _shown.add(sentence)
+        (file or sys.stderr).write(sentence)
 
 
 def _report(sentence: str, code: int, debug: bool) -> int:
@@ -129,7 +137,8 @@ def _report(sentence: str, code: int, debug: bool) -> int:
         import traceback
 
         traceback.print_exc()
-    sys.stderr.write(" ".join(sentence.split("\n")) + "\n")
+    if local_rank() == 0:  # the other processes of one launch have made the same mistake
+        sys.stderr.write(" ".join(sentence.split("\n")) + "\n")
     return code
 
 

@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING, NoReturn
 
 from flash.cli.wording import as_options
 from flash.core.errors import FlashError, unknown_name
+from flash.core.launch import rank
 
 if TYPE_CHECKING:
     from flash.text.classification.predictor import Predictor
 
 
 def note(sentence: str) -> None:
-    """Tell the user something that is no part of the output."""
-    sys.stderr.write(f"flash: note: {sentence}\n")
+    """Tell the user something that is no part of the output; of several processes the first one does."""
+    if rank() == 0:
+        sys.stderr.write(f"flash: note: {sentence}\n")
 
 
 def announced(predictor: "Predictor") -> AbstractContextManager[None]:

@@ -6,12 +6,14 @@ The spelling is Lightning's own: `--trainer.logger CSVLogger --trainer.logger.sa
 
 import re
 from collections.abc import Mapping
+from enum import Enum
 from inspect import Parameter, signature
 from typing import Any, NamedTuple
 
+import torch
 from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch import callbacks, loggers, profilers, strategies
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks import Callback
 
 from flash.cli.help import PROGRAM
 from flash.core.errors import FlashError, MissingExtraError, unknown_name
@@ -37,7 +39,9 @@ PACKAGES = {
 """What `pip install` takes for a class that needs a package which Lightning does not bring."""
 
 _NAMED = re.compile(r"--(?P<key>trainer\.\w+)(?P<more>\+?)(?:=(?P<name>.*))?")
-_PROBLEM = re.compile(r"Problem with given class_path '(?P<path>[\w.]+)':\s+(?P<what>.+?)(?:\n\s+- |\n\s*Given|$)", re.S)
+_PROBLEM = re.compile(
+    r"Problem with given class_path '(?P<path>[\w.]+)':\s+(?P<what>.+?)(?:\n\s+- |\n\s*Given|$)", re.S
+)
 _TYPED = re.compile(r"Given value: (?P<value>\S+)")
 
 
@@ -95,10 +99,23 @@ def build(parser: ArgumentParser, given: Namespace) -> dict[str, Any]:
         raise MissingExtraError(f"a class of the trainer's needs a package: {error}") from error
 
 
-def writes_checkpoints(arguments: Mapping[str, Any]) -> bool:
-    """Whether one of the trainer's callbacks writes checkpoints."""
+def has(arguments: Mapping[str, Any], kind: type[Callback]) -> bool:
+    """Whether one of the trainer's callbacks is of a kind."""
     given = arguments["callbacks"]
-    return any(isinstance(one, Checkpoint) for one in (given if isinstance(given, list) else [given]))
+    return any(isinstance(one, kind) for one in (given if isinstance(given, list) else [given]))
+
+
+def as_saved(given: Namespace) -> Namespace:
+    """The options as a file of them can hold: constants such as `Interval.step` by their values."""
+    plain = given.clone()
+    for name in KINDS:
+        specs = plain[name] if isinstance(plain[name], list) else [plain[name]]
+        for spec in specs:
+            if isinstance(spec, Namespace) and "init_args" in spec:
+                for option, value in spec.init_args.items():
+                    constant = value.value if isinstance(value, Enum) else value
+                    spec.init_args[option] = str(constant) if isinstance(constant, torch.device) else constant
+    return plain
 
 
 def mistake(key: str, message: str) -> str:
@@ -108,28 +125,29 @@ def mistake(key: str, message: str) -> str:
         nested = re.search(r"NestedArg\(key='([\w.]+)'", message)
         option = f"--{key}.{nested[1]}" if nested else f"--{key}"
         return f"{option} needs a class before it, such as --{key} {class_names(key)[0]}"
-    if unknown := re.search(r"Expected a dot import path string: (\S*)|has no attribute '(\w+)'", message):
-        name = unknown[1] or unknown[2]
+    if other := re.search(r"Expected a dot import path string: (\S*)|has no attribute '(\w+)'", message):
+        name = str(other[1] or other[2])
         return str(_missing(name)) if name in PACKAGES else unknown_name(kind, name, class_names(key))
     if problem := _PROBLEM.search(message):
-        return _problem(key, problem["path"], problem["what"])
-    value = _TYPED.search(message)
-    return f"--{key} {value['value'] if value else ''} is no {kind}; expected one of {', '.join(class_names(key))}"
+        return _problem(key, str(problem["path"]), str(problem["what"]))
+    typed = _TYPED.search(message)
+    return f"--{key} {typed['value'] if typed else ''} is no {kind}; expected one of {', '.join(class_names(key))}"
 
 
 def _problem(key: str, path: str, what: str) -> str:
     """What is wrong with the options of one class."""
     name = path.rpartition(".")[2]
-    if option := re.search(r"Option '(\w+)' is not accepted", what):
+    if unknown := re.search(r"Option '(\w+)' is not accepted", what):
         found = getattr(KINDS[key][1], name, None)
         known = [] if found is None else list(signature(found).parameters)
-        return unknown_name(f"option of {name}", option[1], [one for one in known if one != "kwargs"])
+        return unknown_name(f"option of {name}", unknown[1], [one for one in known if one != "kwargs"])
     if lacking := re.search(r"arguments are required: ([\w, ]+)", what):
-        option = lacking[1].split(",")[0]
-        return f"{name} needs {lacking[1]}; type --{key}.{option} VALUE after its name"
-    if value := re.search(r"key \"([\w.]+)\":\s+Expected an? (.*?)\. Got value: (\S+)", what, re.S):
-        kind = " or ".join(dict.fromkeys(re.findall(r"'(?:[\w.]+\.)?(\w+)'", value[2]))) or value[2]
-        return f"--{key}.{value[1]} {value[3]} is not understood; {name} expects {kind}"
+        first = lacking[1].split(",")[0]
+        return f"{name} needs {lacking[1]}; type --{key}.{first} VALUE after its name"
+    if wrong := re.search(r"key \"([\w.]+)\":\s+Expected an? (.*?)\. Got value: (\S+)", what, re.S):
+        types = dict.fromkeys(re.findall(r"'(?:[\w.]+\.)?(\w+)'", wrong[2]))
+        expected = " or ".join(types) or wrong[2]
+        return f"--{key}.{wrong[1]} {wrong[3]} is not understood; {name} expects {expected}"
     return f"--{key} {path}: {' '.join(what.split())}"
 
 
@@ -137,12 +155,14 @@ def _missing(name: str) -> MissingExtraError:
     """A class whose package is not installed."""
     package = PACKAGES.get(name)
     command = f"type: pip install {package}" if package else "install it with pip"
-    return MissingExtraError(f"{name} needs the package {package or 'it is made for'!r}, which is not installed; {command}")
+    return MissingExtraError(
+        f"{name} needs the package {package or 'it is made for'!r}, which is not installed; {command}"
+    )
 
 
 def _first_reason(message: str) -> str:
     """Of what the alternatives of a type had to say, the part that is of the class that was named."""
-    reasons = re.findall(r"^\s*- (.*)", message, re.M) or [message.partition("\n")[0]]
+    reasons: list[str] = re.findall(r"^\s*- (.*)", message, re.M) or [message.partition("\n")[0]]
     of_types = ("Expected a <class", "Not a valid", "Expected a dot")
     return next((one for one in reasons if not one.startswith(of_types)), reasons[0]).rstrip(".")
 

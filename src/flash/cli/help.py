@@ -170,10 +170,19 @@ TRAINER = Section(
         Option("trainer.devices", "N", "how many; the linear backbone works on one", "auto"),
         Option("trainer.precision", "WHAT", "of an encoder: 32, bf16-mixed ..., or auto"),
         Option("trainer.max_epochs", "N", "at most; the linear backbone ends after one", 3),
-        Option("trainer.logger", "BOOL", "true writes the scores to lightning_logs", False),
+        Option("trainer.logger", "WHAT", "true, or a class, for the scores: see below", False),
+        Option("trainer.callbacks", "CLASS", "such as EarlyStopping: see below"),
         Option("trainer.enable_progress_bar", "BOOL", "unless given, only on a terminal"),
         Option("trainer.default_root_dir", "FOLDER", "of logs; unless given, this one"),
     ),
+    "  Loggers: CSVLogger, TensorBoardLogger, WandbLogger, MLFlowLogger and others of\n"
+    "  Lightning's; callbacks: EarlyStopping, ModelCheckpoint, Timer and others. The\n"
+    "  options of a class follow its name, and + adds one more:\n"
+    "    --trainer.logger CSVLogger --trainer.logger.save_dir logs\n"
+    "    --trainer.logger WandbLogger --trainer.logger.offline true\n"
+    "    --trainer.callbacks EarlyStopping --trainer.callbacks.monitor val_loss\n"
+    "    --trainer.callbacks+ ModelCheckpoint --trainer.callbacks.save_last true\n"
+    "  With true as the logger, scores go to lightning_logs as CSV.",
 )
 
 SECTIONS = (COMMAND, CLASSIFIER, LINEAR, ENCODER, TRAINER)

@@ -123,11 +123,11 @@ def parse(sources: Sources, argv: list[str]) -> tuple[ArgumentParser, Namespace]
 
 def _of_component(message: str) -> str | None:
     """What is wrong with a logger, a callback or another object of the trainer; None where it is something else."""
-    if word := re.search(r"argument SOURCE: invalid choice: '([\w.]+)'", message):
-        for key in components.KINDS:
-            if word[1].rpartition(".")[2] in components.class_names(key):
-                return f"{word[1]} stands where a source is expected; type --{key}+={word[1]}"
-        return None
+    if source := re.search(r"argument SOURCE: invalid choice: '([\w.]+)'", message):
+        word = source[1]
+        keys = (key for key in components.KINDS if word.rpartition(".")[2] in components.class_names(key))
+        found = next(keys, None)
+        return found and f"{word} stands where a source is expected; type --{found}+={word}"
     key = re.search(r'Parser key "([\w.]+)"', message)
     return components.mistake(key[1], message) if key and key[1] in components.KINDS else None
 

@@ -1,6 +1,9 @@
 """`flash text_classification`: answers `--help` at once, and leaves the rest to `training`, which imports torch."""
 
+import sys
+
 from flash.cli.help import SOURCES, asked_source, help_text
+from flash.core.launch import rank
 
 __all__ = ["SOURCES", "run"]
 
@@ -11,6 +14,9 @@ def run(argv: list[str]) -> int:
     if source is not None:
         print(help_text(source))
         return 0
+    if "flash.cli.training" not in sys.modules and rank() == 0:
+        sys.stderr.write("flash: loading PyTorch and Lightning, which takes some seconds\n")
+        sys.stderr.flush()
     from flash.cli.training import train
 
     return train(argv)

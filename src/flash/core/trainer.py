@@ -1,6 +1,8 @@
 """`flash.Trainer`: Lightning's trainer with `finetune`, `predict(output=...)` and checkpoints written atomically."""
 
 import argparse
+import logging
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -27,6 +29,7 @@ from flash.core.flash_trainer import (
     with_gpus,
 )
 from flash.core.last_good import KeptFile, keeping_last_good
+from flash.core.launch import torchrun_arguments
 from flash.core.precision import precision_of_accelerator
 from flash.core.progress import RowsProgressBar
 from flash.text.classification import checkpoint
@@ -46,6 +49,12 @@ WRONG_ADVICE = (
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # between Lightning and torch, nothing of the user's
 )
 """Lightning's warnings that do not hold for this library's loaders, as patterns of their beginnings."""
+
+ADVERTISEMENTS = ("\N{ELECTRIC LIGHT BULB} Tip", "GPU available: False", "TPU available: False")
+"""Beginnings of lines in which Lightning speaks of other products, or of devices that are not there."""
+
+HANDS_NOTHING_BACK = re.compile(r"ddp_(spawn|fork|notebook)|\w+_(spawn|fork|notebook)")
+"""Strategies whose processes end with the fit, and with them what was chosen and measured there."""
 
 
 class CheckpointIO(TorchCheckpointIO):
@@ -91,9 +100,13 @@ class Trainer(pl.Trainer):
     Encoders' gradients are clipped to a norm of 1 unless `gradient_clip_val` is another; 0 is no clipping. Whatever
     stops an encoder's fit, it is said where the last checkpoint is; where none was written but steps were taken, and
     `enable_checkpointing` is not False, that is `last-good.pt` in `default_root_dir`.
+
+    Under torchrun all of its processes train together unless `devices` or `strategy` say otherwise. Strategies that
+    start their processes by spawn or fork are refused: the model that they trained would stay there.
     """
 
     def __init__(self, *args: Any, gpus: int | str | list[int] | None = None, **kwargs: Any) -> None:
+        _check_processes(kwargs.get("strategy"))
         if gpus is not None:
             kwargs, spelled = with_gpus(gpus, kwargs)
             warnings.warn(
@@ -118,7 +131,10 @@ class Trainer(pl.Trainer):
             kwargs["logger"] = CSVLogger(kwargs.get("default_root_dir") or Path.cwd())
         if kwargs.get("enable_progress_bar") is not False:
             kwargs["callbacks"] = _with_progress_bar(kwargs.get("callbacks"))
-        super().__init__(*args, plugins=plugins, **kwargs)
+        if gpus is None and all(kwargs.get(name, "auto") == "auto" for name in ("devices", "strategy")):
+            kwargs |= torchrun_arguments()
+        with _without_advertisements():
+            super().__init__(*args, plugins=plugins, **kwargs)
         self.finetuning: FinetuningStrategy | BaseFinetuning = parse_strategy("no_freeze")
         self.of_strategy: pl.Callback | None = None  # that the last fit's strategy has added
         self.kept_file: KeptFile | None = None
@@ -227,6 +243,7 @@ class Trainer(pl.Trainer):
             listed: Any = self  # whose list of callbacks is no part of its type
             check_monitors(model, listed.callbacks, validation=validation and self.limit_val_batches != 0)
         with _prepared(model, self), _without_wrong_advice(), announced_compilation(rank_zero_info):
+            _check_one_device(model, self)
             if isinstance(model, TextClassifier) and train_dataloaders is not None:
                 train_dataloaders = model.train_batches(_dataset_of(train_dataloaders), seed=0)
             super().fit(model, train_dataloaders, val_dataloaders, datamodule, ckpt_path, **kwargs)
@@ -311,6 +328,33 @@ def _prepared(model: pl.LightningModule, trainer: pl.Trainer) -> Iterator[None]:
         model.after_fit()
 
 
+def _check_processes(strategy: Any) -> None:
+    """Refuse strategies that train in processes of which nothing but weights comes back.
+
+    Raises:
+        FlashError: the strategy is one of them.
+    """
+    if isinstance(strategy, str) and HANDS_NOTHING_BACK.fullmatch(strategy):
+        raise FlashError(
+            f"strategy={strategy!r} trains in processes that hand back no calibration, thresholds or scores; "
+            "pass strategy='ddp' in a script, or start the script with torchrun"
+        )
+
+
+def _check_one_device(model: pl.LightningModule, trainer: pl.Trainer) -> None:
+    """Refuse several devices for what works on one, before Lightning starts a process for each.
+
+    Raises:
+        FlashError: the trainer has several.
+    """
+    count = trainer.num_devices * trainer.num_nodes
+    if isinstance(model, TextClassifier) and model.backbone.one_device and count > 1:
+        instead = "start the script with python" if torchrun_arguments() else "pass devices=1 to the trainer"
+        raise FlashError(
+            f"the {model.backbone.name} backbone works on one device, and the trainer has {count}; {instead}"
+        )
+
+
 def _with_progress_bar(callbacks: Any) -> list[Any]:
     """The callbacks, and a bar of tqdm's where they have none: rich's, Lightning's choice, is silent in a pipe or a log."""
     given = _listed(callbacks)
@@ -325,7 +369,7 @@ def _listed(callbacks: Any) -> list[Any]:
 @contextmanager
 def _without_wrong_advice() -> Iterator[None]:
     """Keep back what Lightning would warn of and what does not hold here."""
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _without_advertisements():
         for message in WRONG_ADVICE:
             warnings.filterwarnings("ignore", message)
         yield
@@ -353,6 +397,21 @@ def _in_order(texts: Any) -> Any:
             f"texts to predict are a {type(texts).__name__}; pass a list of texts: trainer.predict(model, ['a text'])"
         )
     return texts
+
+
+@contextmanager
+def _without_advertisements() -> Iterator[None]:
+    """Keep back lines about other products, or about devices that are not there."""
+    log = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+
+    def is_ours(record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith(ADVERTISEMENTS)
+
+    log.addFilter(is_ours)
+    try:
+        yield
+    finally:
+        log.removeFilter(is_ours)
 
 
 def _dataset_of(loader: Any) -> TextDataset:

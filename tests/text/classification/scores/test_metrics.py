@@ -273,6 +273,7 @@ class TestWorkedExample:
             "support": 0,
             "known": 4,
             "predicted": 1,
+            "hits": 0,
             "threshold": 0.5,
             "precision": None,
             "recall": None,

@@ -45,17 +45,23 @@ def test_golden_multi_label() -> None:
         "",
         "label               support  threshold      P      R     F1     AP    AUC    ECE",
         "--------------------------------------------------------------------------------",
-        "toxic                     3      0.500  0.667  0.667  0.667  0.917  0.667  0.375",
-        "모욕                      1      0.500  0.000  0.000  0.000  0.333  0.500  0.250",
-        "threat\\n                  0      0.500      -      -      -      -      -      -",
-        "a label name lo...        4     <0.001  1.000  1.000  1.000  1.000      -  0.300",
+        "toxic                    3*      0.500  0.667  0.667  0.667  0.917  0.667  0.375",
+        "모욕                     1*      0.500  0.000  0.000  0.000  0.333  0.500  0.250",
+        "threat\\n                 0       0.500      -      -      -      -      -      -",
+        "a label name lo...       4*     <0.001  1.000  1.000  1.000  1.000      -  0.300",
         "--------------------------------------------------------------------------------",
         "ECE: gap between probability and how often it comes true.",
+        "* fewer than 10 positive rows: one of them more or less changes recall by more",
+        "than 0.1, so that these numbers mean little.",
         "1 label has no positive rows here (threat\\n): shown with -, left out of the",
         "macro averages.",
         "1 label has no negative rows here (a label name longer than an...): shown with",
         "-, left out of the macro ROC AUC.",
         "Thresholds: tuned on these rows.",
+        "Of 3 rows flagged as toxic, 2 were right; 2 of the 3 toxic rows were found.",
+        "No row was flagged as 모욕; 0 of the 1 모욕 row were found.",
+        "Of 4 rows flagged as a label name longer than an..., 4 were right; 4 of the 4 a",
+        "label name longer than an... rows were found.",
     ]
 
 
@@ -81,10 +87,14 @@ def test_golden_single_label() -> None:
         "",
         "label          support  threshold      P      R     F1     AP    AUC    ECE",
         "---------------------------------------------------------------------------",
-        "ham                  1     argmax  0.500  1.000  0.667  1.000  1.000  0.433",
-        "spam                 2     argmax  1.000  0.500  0.667  1.000  1.000  0.433",
+        "ham                 1*     argmax  0.500  1.000  0.667  1.000  1.000  0.433",
+        "spam                2*     argmax  1.000  0.500  0.667  1.000  1.000  0.433",
         "---------------------------------------------------------------------------",
         "ECE: gap between probability and how often it comes true.",
+        "* fewer than 10 positive rows: one of them more or less changes recall by more",
+        "than 0.1, so that these numbers mean little.",
+        "Of 2 rows flagged as ham, 1 was right; 1 of the 1 ham row was found.",
+        "Of 1 row flagged as spam, 1 was right; 1 of the 2 spam rows was found.",
     ]
 
 
@@ -106,10 +116,16 @@ def test_golden_before_calibration() -> None:
         "",
         "label           support  thresh      P      R     F1     AP    AUC    ECE    raw",
         "--------------------------------------------------------------------------------",
-        "identity_hate         2   0.500  1.000  1.000  1.000  1.000  1.000  0.250  0.400",
-        "a long labe...        3   0.500  1.000  1.000  1.000  1.000  1.000  0.250  0.400",
+        "identity_hate        2*   0.500  1.000  1.000  1.000  1.000  1.000  0.250  0.400",
+        "a long labe...       3*   0.500  1.000  1.000  1.000  1.000  1.000  0.250  0.400",
         "--------------------------------------------------------------------------------",
         "ECE: gap between probability and how often it comes true; raw: uncalibrated.",
+        "* fewer than 10 positive rows: one of them more or less changes recall by more",
+        "than 0.1, so that these numbers mean little.",
+        "Of 2 rows flagged as identity_hate, 2 were right; 2 of the 2 identity_hate rows",
+        "were found.",
+        "Of 3 rows flagged as a long label name, 3 were right; 3 of the 3 a long label",
+        "name rows were found.",
     ]
 
 
@@ -133,7 +149,7 @@ def test_every_name_keeps_to_its_column(labels: list[str], width: int, raw: bool
     assert all(mark.isprintable() or mark in "\u200c\u200d" for line in lines for mark in line)
     first = 13
     assert len({columns(line) for line in lines[first : first + len(labels)]}) == 1
-    assert len(lines) == first + len(labels) + 2
+    assert set(lines[first + len(labels)]) == {"-"}
 
 
 def test_ascii_names_make_an_ascii_table() -> None:
@@ -158,7 +174,7 @@ def test_a_narrow_terminal_keeps_twelve_columns_of_the_name() -> None:
 def test_notes_wrap_but_paths_stay_whole() -> None:
     path = "/data/" + "long" * 30 + ".pt"
     table = format_table(some_evaluation(["a"]), title="Test", notes=[f"{'word ' * 20}saved to {path}"])
-    assert table.split("\n")[-1] == path
+    assert path in table.split("\n")
 
 
 @pytest.fixture(scope="module")
@@ -189,6 +205,9 @@ def test_many_labels(many: Evaluation) -> None:
         "in Python's `evaluation.to_dict()`.",
         "5 labels have no positive rows here (n95, n96, n97, n98, n99): shown with -,",
         "left out of the macro averages.",
+        "Highest F1: of 106 rows flagged as n94, 106 were right; 106 of the 106 n94 rows",
+        "were found.",
+        "Lowest F1: no row was flagged as n40; 0 of the 160 n40 rows were found.",
     ]
 
 

@@ -46,6 +46,7 @@ class Evaluation:
         thresholds: (L,) in force; NaN in single-label mode, which uses none.
         support: (L,) positive rows (target at least 0.5).
         predicted: (L,) rows for which the label was predicted.
+        hits: (L,) positive rows among these.
         precision: (L,) share of the predicted rows that are positive.
         recall: (L,) share of the positive rows that are predicted.
         f1: (L,) harmonic mean of the two.
@@ -80,6 +81,7 @@ class Evaluation:
     thresholds: NDArray[np.float32]
     support: NDArray[np.int64]
     predicted: NDArray[np.int64]
+    hits: NDArray[np.int64]
     precision: NDArray[np.float64]
     recall: NDArray[np.float64]
     f1: NDArray[np.float64]
@@ -154,6 +156,7 @@ class Evaluation:
                 "support": int(self.support[row]),
                 "known": int(self.known[row]),
                 "predicted": int(self.predicted[row]),
+                "hits": int(self.hits[row]),
                 "threshold": _or_none(thresholds[row]),
                 **{name: _or_none(columns[name][row]) for name in names},
             }
@@ -253,6 +256,7 @@ def evaluate(
         thresholds=in_force,
         support=support,
         predicted=predicted,
+        hits=hits,
         precision=precision,
         recall=recall,
         f1=f1,

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from flash.text.classification.scores.in_words import few_positives_sentence, has_few_positives, in_words
 from flash.text.classification.scores.metrics import PER_LABEL, Evaluation
 
 WIDTH = 80
@@ -23,7 +24,7 @@ JOINERS = "\u200c\u200d"  # invisible, yet part of how words and emoji are writt
 def format_table(
     evaluation: Evaluation, *, title: str, notes: Sequence[str] = (), width: int | None = None
 ) -> str:
-    """The overall numbers, then one line per label, then what needs saying about them.
+    """The overall numbers, then one line per label, then what needs saying about them, last of all in words.
 
     Up to 60 labels are shown in label order. Of more, the 20 most frequent ones and, of the others that have
     positives, the 10 with the lowest F1 are, and a line says how to get them all.
@@ -57,6 +58,9 @@ def format_table(
     name_width = min(max(map(_display_width, ["micro average", *names.values()])), room)
     rule = "-" * (name_width + sum(widths) + 2 * len(widths))
 
+    def shown_name(label: str) -> str:
+        return _shorten(_printable(label), 30)
+
     lines = _wrap(f"{_printable(title)}: {_describe(evaluation)}", width)
     lines += [rule, *_overall(evaluation), "", _line("label", header, name_width, widths), rule]
     for place, (heading, rows) in enumerate(sections):
@@ -64,7 +68,7 @@ def format_table(
         lines += [heading] if heading else []
         lines += [_line(names[int(row)], cells[int(row)], name_width, widths) for row in rows]
     lines.append(rule)
-    for sentence in [*_remarks(evaluation, len(cells)), *notes]:
+    for sentence in [*_remarks(evaluation, len(cells)), *notes, *in_words(evaluation, shown_name)]:
         lines += _wrap(_printable(sentence), width)
     return "\n".join(line.rstrip() for line in lines)
 
@@ -126,7 +130,9 @@ def _label_cells(evaluation: Evaluation, row: int) -> list[str]:
         names.append("uncalibrated_expected_calibration_error")
     values = [_number(float(evaluation.label_values(name)[row])) for name in names]
     known = [f"{evaluation.known[row]:,}"] if evaluation.partly_known else []
-    return [*known, f"{evaluation.support[row]:,}", shown, *values]
+    few = has_few_positives(evaluation)
+    mark = ("*" if few[row] else " ") if few.any() else ""
+    return [*known, f"{evaluation.support[row]:,}{mark}", shown, *values]
 
 
 def _remarks(evaluation: Evaluation, shown: int) -> list[str]:
@@ -137,6 +143,8 @@ def _remarks(evaluation: Evaluation, shown: int) -> list[str]:
     sentences = [f"ECE: gap between probability and how often it comes true{raw}."]
     if evaluation.partly_known:
         sentences.append("known: rows where the label's target is known, the only ones that count for it.")
+    if few := few_positives_sentence(evaluation):
+        sentences.append(few)
     hidden = len(evaluation.labels) - shown
     if hidden:
         sentences.append(

@@ -1,0 +1,69 @@
+"""What an `Evaluation` says of single labels, in sentences about rows. Imports neither torch nor lightning."""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flash.text.classification.scores.metrics import Evaluation
+
+FEW_POSITIVES = 10
+"""With fewer positive rows than this, one row found or missed changes a label's recall by more than 0.1."""
+
+ALL_UP_TO = 3  # labels of which each has its sentence; of more, the strongest and the weakest
+
+
+def has_few_positives(evaluation: Evaluation) -> NDArray[np.bool_]:
+    """(L,) whether a label has positive rows, and too few for its numbers to mean much."""
+    found: NDArray[np.bool_] = (evaluation.support > 0) & (evaluation.support < FEW_POSITIVES)
+    return found
+
+
+def few_positives_sentence(evaluation: Evaluation) -> str | None:
+    """What the mark of these labels means; None where there are none."""
+    if not has_few_positives(evaluation).any():
+        return None
+    return (
+        f"* fewer than {FEW_POSITIVES} positive rows: one of them more or less changes recall by more than "
+        f"{1 / FEW_POSITIVES:g}, so that these numbers mean little."
+    )
+
+
+def in_words(evaluation: Evaluation, name: Callable[[str], str] = str) -> list[str]:
+    """For whoever does not know precision and recall: what was flagged, and what was found, in rows.
+
+    Args:
+        evaluation: of which up to 3 labels have a sentence each, and of more labels the one with the highest and the
+            one with the lowest F1, among those with at least 10 positive rows if there are two such.
+        name: how a label is shown.
+    """
+    support = evaluation.support
+    columns = np.flatnonzero(support > 0)
+    if columns.size <= ALL_UP_TO:
+        return [_sentence(evaluation, int(column), name(evaluation.labels[column])) for column in columns]
+    enough = np.flatnonzero(support >= FEW_POSITIVES)
+    columns = enough if enough.size > 1 else columns
+    order = columns[np.argsort(evaluation.f1[columns], kind="stable")]
+    return [
+        f"{which} F1: {sentence[0].lower()}{sentence[1:]}"
+        for which, column in (("Highest", order[-1]), ("Lowest", order[0]))
+        for sentence in [_sentence(evaluation, int(column), name(evaluation.labels[column]))]
+    ]
+
+
+def _sentence(evaluation: Evaluation, column: int, shown: str) -> str:
+    """One label's flagged rows and its positive ones."""
+    flagged, positive = int(evaluation.predicted[column]), int(evaluation.support[column])
+    hits = int(evaluation.hits[column])
+    right = f"Of {flagged:,} {_rows(flagged)} flagged as {shown}, {hits:,} {_were(hits)} right"
+    if not flagged:
+        right = f"No row was flagged as {shown}"
+    return f"{right}; {hits:,} of the {positive:,} {shown} {_rows(positive)} {_were(hits)} found."
+
+
+def _rows(count: int) -> str:
+    return "row" if count == 1 else "rows"
+
+
+def _were(count: int) -> str:
+    return "was" if count == 1 else "were"
