@@ -4,6 +4,7 @@ import csv
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -34,6 +35,8 @@ def comments() -> Path:
             writer.writerow([row, text, int(row % 4 == 0), int(row % 8 == 0)])
     return Path("comments.csv")
 
+
+LOADING = "flash: loading PyTorch and Lightning, which takes some seconds"
 
 CSV = [
     "from_csv",
@@ -219,6 +222,14 @@ MISTAKES: list[tuple[list[str], str]] = [
         ["--model.threshold_objective", "makro_f1", *CSV],
         "unknown objective 'makro_f1'; did you mean 'macro_f1'",
     ),
+    (
+        ["--trainer.devices", "2", "--trainer.accelerator", "cpu", *CSV],
+        "the linear backbone works on one device, and the trainer has 2; leave out --trainer.devices",
+    ),
+    (
+        ["--trainer.devices", "2", "--trainer.strategy", "ddp_spawn", *CSV],
+        "trains in processes that hand back no calibration, thresholds or scores",
+    ),
     (["--strategy", "frozen", *CSV], "unknown finetuning strategy 'frozen'"),
     ([*CSV[:-1], "nothing.csv"], "nothing.csv does not exist"),
     (["from_csv", "--input_field", "comment", *CSV[3:]], "did you mean 'comment_text'"),
@@ -251,9 +262,68 @@ def test_ctrl_c_ends_with_130_one_sentence_and_no_half_written_file(
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
     assert [line for line in errors.decode().splitlines() if line] == [
-        "Interrupted; no half-written file is left behind"
+        LOADING,
+        "Interrupted; no half-written file is left behind",
     ]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_first_line_comes_before_anything_heavy_is_imported() -> None:
+    program = """
+import sys
+from flash.__main__ import main
+heavy = {"torch", "lightning", "jsonargparse", "numpy", "pyarrow"}
+class Recorded:
+    def __init__(self, stream):
+        self.stream = stream
+    def write(self, text):
+        self.stream.write(f"{sorted(heavy & set(sys.modules))} {text}")
+    def __getattr__(self, name):
+        return getattr(self.stream, name)
+sys.stderr = Recorded(sys.stderr)
+sys.exit(main(["text_classification", "from_nowhere"]))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    first, mistake = done.stderr.splitlines()
+    assert first == f"[] {LOADING}"
+    assert "'torch'" in mistake
+    assert "invalid choice: 'from_nowhere'" in mistake
+
+
+def test_under_torchrun_one_process_trains_the_linear_backbone_and_says_so(comments: Path) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "flash"]
+    words = ["text_classification", *CSV]
+    done = subprocess.run([*command, *words], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Validation: 20 rows") == done.stdout.count("Saved text_classification") == 1
+    assert done.stderr.count("flash: ") == done.stderr.count(LOADING) == 1
+    assert Predictor.load("text_classification_model.pt").labels == ["toxic", "obscene"]
+
+
+@pytest.mark.parametrize("launched", ["torchrun", "ddp"])
+def test_an_encoder_trains_in_two_processes_and_is_saved_once(
+    comments: Path, encoder: Path, launched: str
+) -> None:
+    words = ["text_classification", "--model.backbone", str(encoder), "--trainer.max_epochs", "1"]
+    words += ["--trainer.accelerator", "cpu", "--model.max_length", "16", "--output", "mine.pt"]
+    command = [sys.executable, "-m"]
+    if launched == "torchrun":
+        command += ["torch.distributed.run", "--nproc_per_node", "2", "-m"]
+    else:
+        words += ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
+    words += ["--trainer.logger", "CSVLogger", *CSV]
+    done = subprocess.run([*command, "flash", *words], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Validation: 20 rows") == done.stdout.count("Saved mine.pt") == 1
+    assert done.stdout.count("train:         180 texts") == 1
+    assert "trainer/num_devices: 2" in Path("lightning_logs/version_0/hparams.yaml").read_text()
+    assert sorted(path.name for path in Path().iterdir()) == [
+        "comments.csv",
+        "lightning_logs",
+        "mine.pt",
+        "mine.yaml",
+    ]
+    assert Predictor.load("mine.pt").labels == ["toxic", "obscene"]
 
 
 def test_gathered_lists() -> None:

@@ -182,7 +182,7 @@ def _typed_classes(argv: list[str]) -> list[Typed]:
 
 def _pairs(argv: list[str]) -> list[tuple[str, str]]:
     """Options with what stands behind their `=` or as the next word."""
-    following = [*argv[1:], ""]
+    following = [*argv[1:], ""][: len(argv)]
     return [
         (word.partition("=")[0], word.partition("=")[2] if "=" in word else after)
         for word, after in zip(argv, following, strict=True)
