@@ -46,11 +46,12 @@ def coded(encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 
 
 @pytest.fixture
-def saved(coded: Path, tmp_path: Path) -> Path:
+def saved(coded: Path, tmp_path: Path, as_if_trained: Callable[[Any], Any]) -> Path:
     """The model file of a classifier around it."""
     model = TextClassifier(
         backbone=str(coded), labels=LABELS, multi_label=True, max_length=16, trust_remote_code=True
     )
+    as_if_trained(model)
     content: dict[str, Any] = {"state_dict": model.state_dict()}
     model.on_save_checkpoint(content)
     checkpoint.save(content, tmp_path / "model.pt")

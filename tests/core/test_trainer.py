@@ -4,6 +4,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -66,7 +67,10 @@ def test_predict_without_a_model(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [1, 5])
 def test_every_output_has_one_entry_a_text_in_batches_as_asked(tmp_path: Path, number: int) -> None:
-    model = TextClassifier(labels=["a", "b"], multi_label=True)  # not fitted: every logit is 0
+    model = TextClassifier(labels=["a", "b"], multi_label=True)
+    of_one_feature = {name: np.zeros(1, np.float32) for name in ("idf", "scale")}
+    weights = {"weight": np.ones((1, 2), np.float32), "bias": np.zeros(2, np.float32)}
+    model.backbone.linear.load_arrays({"buckets": np.zeros(1, np.int32), **of_one_feature, **weights})  # type: ignore[union-attr, operator]  # every logit is 0
     texts = [f"text {row}" for row in range(number)]
     data = TextClassificationData.from_lists(predict_data=texts, batch_size=2)
     sizes = [2] * (number // 2) + [1] * (number % 2)

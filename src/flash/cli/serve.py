@@ -13,7 +13,6 @@ from flash.cli import (
     announced,
     parse_thresholds,
 )
-from flash.cli.quick_start import quick_start
 from flash.core.errors import FlashError
 from flash.core.extras import require
 from flash.text.classification.predictor import Predictor
@@ -161,20 +160,13 @@ def run(argv: list[str]) -> int:
     options.check()
     for package in PACKAGES:
         require(package, "serve")
-    with quick_start():
-        from flash.text.classification.serve.server import serve
+    from flash.text.classification.serve.server import serve
 
     return serve(parsed.model, options, load=Announced.load)
 
 
 class Announced(ServedModel):
     """A served model; the user is told if loops of it are compiled, which takes a while."""
-
-    @classmethod
-    def load(cls, path: str | Path, options: ServeOptions) -> ServedModel:
-        """As everywhere, and sooner."""
-        with quick_start():
-            return super().load(path, options)
 
     @classmethod
     def _ready(cls, predictor: Predictor, name: str, path: Path | None, options: ServeOptions) -> ServedModel:

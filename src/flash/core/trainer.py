@@ -41,15 +41,6 @@ from flash.text.classification.model import TextClassifier
 from flash.text.classification.scores.outputs import Output
 from flash.text.classification.scores.thresholds import Thresholds
 
-WRONG_ADVICE = (
-    r".*does not have many workers which may be a bottleneck",  # batches are slices of one Arrow array
-    r"Total length of `list` across ranks is zero",  # no validation rows: the model says so itself
-    r"Using ModelCheckpoint with manual optimization and every_n_train_steps",  # no gradients to save before
-    r"You defined a `validation_step` but have no `val_dataloader`",  # the same
-    r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # between Lightning and torch, nothing of the user's
-)
-"""Lightning's warnings that do not hold for this library's loaders, as patterns of their beginnings."""
-
 ADVERTISEMENTS = ("\N{ELECTRIC LIGHT BULB} Tip", "GPU available: False", "TPU available: False")
 """Beginnings of lines in which Lightning speaks of other products, or of devices that are not there."""
 
@@ -208,7 +199,7 @@ class Trainer(pl.Trainer):
         if dataloaders is not None and _are_texts(dataloaders):
             dataloaders = TextClassificationData.from_lists(predict_data=_in_order(dataloaders))
         output = output or getattr(model, "output", None) or "preds"
-        with model.predicting(output, thresholds), _without_wrong_advice():  # type: ignore[operator]
+        with model.predicting(output, thresholds), _without_advertisements():  # type: ignore[operator]
             return super().predict(model, dataloaders, datamodule, **kwargs)
 
     def fit(  # type: ignore[override]
@@ -242,24 +233,34 @@ class Trainer(pl.Trainer):
             validation = val_dataloaders is not None or getattr(datamodule, "val_dataset", True) is not None
             listed: Any = self  # whose list of callbacks is no part of its type
             check_monitors(model, listed.callbacks, validation=validation and self.limit_val_batches != 0)
-        with _prepared(model, self), _without_wrong_advice(), announced_compilation(rank_zero_info):
+        if self.lightning_module not in (None, model):
+            self._begin_at_0()
+        with _prepared(model, self), _without_advertisements(), announced_compilation(rank_zero_info):
             _check_one_device(model, self)
             if isinstance(model, TextClassifier) and train_dataloaders is not None:
                 train_dataloaders = model.train_batches(_dataset_of(train_dataloaders), seed=0)
             super().fit(model, train_dataloaders, val_dataloaders, datamodule, ckpt_path, **kwargs)
 
+    def _begin_at_0(self) -> None:
+        """Loops that know nothing of another model's fit, whose epochs and logged values Lightning would go on with."""
+        epochs, batches = self.fit_loop, self.fit_loop.epoch_loop
+        self.fit_loop = type(epochs)(self, min_epochs=epochs.min_epochs, max_epochs=epochs.max_epochs)
+        self.fit_loop.epoch_loop = type(batches)(
+            self, min_steps=batches.min_steps, max_steps=batches.max_steps
+        )
+
     def validate(self, *args: Any, **kwargs: Any) -> list[Mapping[str, float]]:
         """Measure on the validation rows and print the table; `verbose=True` adds Lightning's own."""
         if "val_dataloaders" in kwargs:  # its name in Lightning Flash's time
             kwargs["dataloaders"] = kwargs.pop("val_dataloaders")
-        with _without_wrong_advice():
+        with _without_advertisements():
             return self._named(super().validate(*args, **{"verbose": False, **kwargs}), "val")
 
     def test(self, *args: Any, **kwargs: Any) -> list[Mapping[str, float]]:
         """Measure on the test rows and print the table; `verbose=True` adds Lightning's own."""
         if "test_dataloaders" in kwargs:  # its name in Lightning Flash's time
             kwargs["dataloaders"] = kwargs.pop("test_dataloaders")
-        with _without_wrong_advice():
+        with _without_advertisements():
             return self._named(super().test(*args, **{"verbose": False, **kwargs}), "test")
 
     def _named(self, found: list[Mapping[str, float]], stage: str) -> list[Mapping[str, float]]:
@@ -364,15 +365,6 @@ def _with_progress_bar(callbacks: Any) -> list[Any]:
 def _listed(callbacks: Any) -> list[Any]:
     """Callbacks as a list, which the user may have given as one, several or none."""
     return list(callbacks) if isinstance(callbacks, (list, tuple)) else [callbacks] if callbacks else []
-
-
-@contextmanager
-def _without_wrong_advice() -> Iterator[None]:
-    """Keep back what Lightning would warn of and what does not hold here."""
-    with warnings.catch_warnings(), _without_advertisements():
-        for message in WRONG_ADVICE:
-            warnings.filterwarnings("ignore", message)
-        yield
 
 
 def _are_texts(given: Any) -> bool:

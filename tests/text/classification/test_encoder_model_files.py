@@ -45,10 +45,11 @@ def make_model(folder: Path) -> Callable[..., TextClassifier]:
 
 
 @pytest.fixture
-def save(tmp_path: Path) -> Callable[..., Path]:
+def save(tmp_path: Path, as_if_trained: Callable[[Any], Any]) -> Callable[..., Path]:
     """Writes a model as `save_checkpoint` does, without a training."""
 
     def write(model: TextClassifier, name: str = "model.pt", **settings: Any) -> Path:
+        as_if_trained(model)
         content: dict[str, Any] = {"state_dict": model.state_dict()}
         model.on_save_checkpoint(content)
         content["flash"] |= settings

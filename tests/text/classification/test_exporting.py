@@ -504,7 +504,7 @@ def test_the_linear_backbone_is_refused_with_a_reason(
         "idf": torch.zeros(0),
         "weight": torch.zeros(0, 2),
         "scale": torch.zeros(0),
-        "bias": torch.zeros(2),
+        "bias": torch.ones(2),
     }
     path = tmp_path / "linear.pt"
     checkpoint.save(make_content(**{f"backbone.{name}": array for name, array in arrays.items()}), path)

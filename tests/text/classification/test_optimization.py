@@ -204,6 +204,54 @@ def test_torchs_optimizers_by_name_make_a_step(layers: Layers, name: str) -> Non
     assert not torch.equal(layers[-1][0], torch.ones(3, 2))
 
 
+SCHEDULE_ARGUMENTS: dict[str, dict[str, Any]] = {
+    "StepLR": {"step_size": 1},
+    "MultiStepLR": {"milestones": [1, 3]},
+    "ExponentialLR": {"gamma": 0.9},
+    "LambdaLR": {"lr_lambda": lambda step: 0.9**step},
+    "MultiplicativeLR": {"lr_lambda": lambda step: 0.9},
+    "CosineAnnealingWarmRestarts": {"T_0": 2},
+    "CyclicLR": {"base_lr": 0.01, "max_lr": 0.1},
+}
+
+
+def unfreeze_later(layers: Layers, optimizer: Any, schedule: Any = None) -> None:
+    """Steps with gradients of the head alone, then of the last block too, then of all layers; each layer must move."""
+    made = make_optimizer(
+        optimizer, parameter_groups(layers, learning_rate=0.1), 0.1, fused=True, unfreezes=True
+    )
+    scheduler = make_schedule(schedule, made, total_steps=6)["scheduler"]
+    for first in (3, 3, 2, 2, 0, 0):
+        made.zero_grad()
+        for parameter in (parameter for layer in layers[first:] for parameter in layer):
+            parameter.grad = torch.full_like(parameter, 0.5)
+        made.step()
+        scheduler.step(*([0.5] if isinstance(scheduler, lr_scheduler.ReduceLROnPlateau) else []))
+    for layer in layers:
+        assert all(not torch.equal(parameter, torch.ones_like(parameter)) for parameter in layer)
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        *(name for name in OPTIMIZERS if name not in ("LBFGS", "SparseAdam", "Muon")),
+        ("SGD", {"momentum": 0.9}),
+        ("SGD", {"momentum": 0.9, "nesterov": True}),
+        ("RMSprop", {"momentum": 0.9}),
+        ("Adam", {"amsgrad": True}),
+    ],
+)
+def test_every_optimizer_takes_layers_that_unfreeze_later(layers: Layers, optimizer: Any) -> None:
+    unfreeze_later(layers, optimizer)
+
+
+@pytest.mark.parametrize("optimizer", ["AdamW", "SGD", ("SGD", {"momentum": 0.9})])
+@pytest.mark.parametrize("name", [*SCHEDULES, *SCHEDULERS])
+def test_every_schedule_takes_layers_that_unfreeze_later(layers: Layers, name: str, optimizer: Any) -> None:
+    arguments = SCHEDULE_ARGUMENTS.get(name, {})
+    unfreeze_later(layers, optimizer, (name, arguments) if arguments else name)
+
+
 @pytest.mark.parametrize(
     ("optimizer", "options"),
     [
@@ -228,6 +276,7 @@ def test_what_a_choice_says_itself(optimizer: Any, options: dict[str, float]) ->
         (("SGD", {"momentun": 0.9}), "the optimizer SGD cannot be made: "),
         ("LBFGS", "the optimizer LBFGS cannot be made: "),
         ("Muon", "the optimizer Muon cannot be made: "),
+        ("sparseadam", "takes sparse gradients only, and an encoder's are dense; pass 'Adam'"),
         (lambda parameters: None, "returned NoneType; expected a torch.optim.Optimizer of the groups"),
         (adamw(), "is an object of AdamW, which knows no parameters of this model; pass the name 'AdamW'"),
     ],
@@ -332,6 +381,7 @@ def test_a_fit_of_few_steps(name: str, steps: int) -> None:
             lambda each: lr_scheduler.OneCycleLR(each, 2.0, total_steps=10),
             "step",
         ),
+        ("onecyclelr", lambda each: lr_scheduler.OneCycleLR(each, 1.0, total_steps=10), "step"),
         (partial(lr_scheduler.StepLR, step_size=2), lambda each: lr_scheduler.StepLR(each, 2), "epoch"),
         ((lr_scheduler.StepLR, {"step_size": 2}), lambda each: lr_scheduler.StepLR(each, 2), "epoch"),
         (

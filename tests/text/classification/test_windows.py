@@ -107,11 +107,13 @@ def test_an_empty_batch() -> None:
 
 
 @pytest.fixture
-def encoder(tmp_path: Path, make_bert: Callable[..., Path]) -> TextClassifier:
+def encoder(
+    tmp_path: Path, make_bert: Callable[..., Path], as_if_trained: Callable[[Any], TextClassifier]
+) -> TextClassifier:
     """A classifier around a small BERT with random weights."""
     torch.manual_seed(1)
     folder = make_bert(tmp_path / "encoder")
-    return TextClassifier(backbone=str(folder), labels=LABELS, multi_label=True, max_length=16)
+    return as_if_trained(TextClassifier(backbone=str(folder), labels=LABELS, multi_label=True, max_length=16))
 
 
 def seen_by(model: TextClassifier, monkeypatch: pytest.MonkeyPatch) -> list[int]:

@@ -8,11 +8,10 @@ from contextlib import contextmanager
 from difflib import get_close_matches
 from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning.pytorch as pl
 import numpy as np
-import pyarrow as pa
 import torch
 from lightning.pytorch.utilities import rank_zero_info
 
@@ -40,6 +39,11 @@ from flash.text.classification.scores.own_metrics import Metrics
 from flash.text.classification.scores.threshold_tuning import DEFAULT_OBJECTIVE, Objective, parse_objective
 from flash.text.classification.scores.thresholds import Thresholds, resolve_thresholds
 from flash.text.classification.windows import RowsAhead
+
+NO_TRACE = (
+    "a TextClassifier reads texts, which no trace of torch can: it would answer every text with the same numbers; save "
+    "the model with trainer.save_checkpoint and type: flash export MODEL, which writes an encoder as ONNX"
+)
 
 
 class TextClassifier(FlashTask, MeasuringModule):
@@ -158,12 +162,39 @@ class TextClassifier(FlashTask, MeasuringModule):
 
     def forward(self, texts: Any) -> torch.Tensor:
         """(N, L) float32 logits of N strings, calibrated where the model is."""
-        array = (
-            texts
-            if isinstance(texts, pa.Array | pa.ChunkedArray)
-            else given_texts(texts, "texts", self.input_fields)
-        )
+        if cast(Any, torch.jit).is_tracing():
+            raise FlashError(NO_TRACE)
+        self._check_fitted()
+        array = given_texts(texts, "texts", self.input_fields)
         return torch.from_numpy(self.calibration.apply(self.backbone.margins(array)))
+
+    def to_torchscript(self, *args: Any, **kwargs: Any) -> Any:
+        """Refused: texts are tokenized outside of torch, so a trace would hold the answers of one batch as constants.
+
+        Raises:
+            FlashError: always; it names `flash export`.
+        """
+        raise FlashError(NO_TRACE)
+
+    def to_onnx(self, *args: Any, **kwargs: Any) -> Any:
+        """Refused, as `to_torchscript`.
+
+        Raises:
+            FlashError: always; it names `flash export`.
+        """
+        raise FlashError(NO_TRACE)
+
+    def _check_fitted(self) -> None:
+        """Refuse to answer, or to be stored, without weights that were trained."""
+        if not self.backbone.fitted:
+            raise FlashError(
+                "this model was never trained, so its answers would mean nothing; train it with trainer.fit(model, "
+                "datamodule=...) first, or load a trained one with TextClassifier.load_from_checkpoint(path)"
+            )
+
+    def on_predict_start(self) -> None:
+        """Refuse a model that was never trained; `ckpt_path=` has brought its weights by now."""
+        self._check_fitted()
 
     # ---- training -------------------------------------------------------------------------------------------
 
@@ -394,7 +425,9 @@ class TextClassifier(FlashTask, MeasuringModule):
             self._in_half = False
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what a file needs to stand on its own."""
+        """Add what a file needs to stand on its own; refuse a model that was never trained, but for callbacks in a fit."""
+        if self._trainer is None or self.trainer.state.stage is None:
+            self._check_fitted()
         choices = kept_choices(self.optimizer, self.lr_scheduler, self.loss_fn, self.backbone.loss)
         if choices["not_kept"] and not self._told_not_kept:
             rank_zero_info(not_kept_sentence(choices["not_kept"]))

@@ -40,6 +40,9 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {
 FUSED = ("Adagrad", "Adam", "AdamW", "SGD")
 """Those of torch's with a step that is computed in one pass over the parameters, on a processor or a CUDA device."""
 
+DENSE = {"SparseAdam": "Adam"}
+"""Those of torch's that take sparse gradients alone, which no layer here has, and what takes dense ones."""
+
 SCHEDULERS: dict[str, type[lr_scheduler.LRScheduler]] = {
     name: kind
     for name, kind in vars(lr_scheduler).items()
@@ -156,7 +159,12 @@ def own_options(optimizer: OptimizerChoice) -> dict[str, float]:
 
 
 def make_optimizer(
-    optimizer: OptimizerChoice, groups: list[dict[str, Any]], learning_rate: float, *, fused: bool = False
+    optimizer: OptimizerChoice,
+    groups: list[dict[str, Any]],
+    learning_rate: float,
+    *,
+    fused: bool = False,
+    unfreezes: bool = False,
 ) -> Optimizer:
     """An optimiser of these groups.
 
@@ -167,6 +175,8 @@ def make_optimizer(
         learning_rate: of groups that say nothing.
         fused: take the fused step of torch's own optimisers that have one, unless the user says how to step. Not for
             scaled gradients: a fused step makes them their size itself, and clipping would come too early.
+        unfreezes: whether some parameters get gradients only in a later epoch. SGD's fused step cannot take those
+            without momentum beside those that have it, so SGD is not fused then.
 
     Raises:
         FlashError: an unknown name, arguments that the optimiser does not take, or something else than an optimiser.
@@ -174,10 +184,15 @@ def make_optimizer(
     _check_learning_rate(learning_rate)
     function, options = _optimizer_function(optimizer)
     name = _name(function)
+    if name in DENSE:
+        raise FlashError(
+            f"the optimizer {name} takes sparse gradients only, and an encoder's are dense; pass {DENSE[name]!r}"
+        )
     if _takes(function, "lr"):
         options = {**options, "lr": float(learning_rate)}
     fused = fused and not options.keys() & {"fused", "foreach", "differentiable"}
     fused = fused and any(function is OPTIMIZERS[each] for each in FUSED)
+    fused = fused and not (unfreezes and function is torch.optim.SGD)
     if fused:
         options["fused"] = True
     try:
@@ -291,7 +306,7 @@ def make_schedule(
         if isinstance(function, str):
             function = SCHEDULERS[_known("learning rate schedule", function, (*SCHEDULES, *SCHEDULERS))]
             words = {"interval": "step" if function.__name__ in STEPPED else "epoch"}
-            options = {**_ends(function.__name__, total_steps, options), **options}
+            options = {**_ends(function.__name__, optimizer, total_steps, options), **options}
         else:
             words = {"interval": "epoch"}
         try:
@@ -379,12 +394,15 @@ def _own_schedule(
     return _FactorLR(optimizer, factor)
 
 
-def _ends(name: str, total_steps: float, given: dict[str, Any]) -> dict[str, Any]:
-    """The length of the fit for the schedulers of torch that need it and count steps."""
+def _ends(name: str, optimizer: Optimizer, total_steps: float, given: dict[str, Any]) -> dict[str, Any]:
+    """The length of the fit for the schedulers of torch that need it and count steps; a cycle's peak is the learning rate."""
+    peak = {"max_lr": [group["lr"] for group in optimizer.param_groups]} if name == "OneCycleLR" else {}
     if not isfinite(total_steps):
-        return {}
-    if name == "OneCycleLR" and not given.keys() & {"total_steps", "epochs", "steps_per_epoch"}:
-        return {"total_steps": int(total_steps)}
+        return peak
+    if peak and not given.keys() & {"total_steps", "epochs", "steps_per_epoch"}:
+        return {**peak, "total_steps": int(total_steps)}
+    if peak:
+        return peak
     return {"T_max": int(total_steps)} if name == "CosineAnnealingLR" else {}
 
 

@@ -105,6 +105,11 @@ class Predictor:
             raise CheckpointError(
                 f"the checkpoint {path} is damaged: {problem}; copy or save it again"
             ) from error
+        if not backbone.fitted:
+            raise CheckpointError(
+                f"{path} holds a model that was never trained, so its answers would mean nothing; train it, and save it "
+                "after that"
+            )
         return cls(
             backbone,
             settings["labels"],

@@ -196,3 +196,21 @@ def test_what_a_strategy_by_name_adds_is_a_layer_finetuning(
     trainer.finetune(model, datamodule=make_data(labels=LABELS), strategy="freeze")
     assert isinstance(trainer.of_strategy, LayerFinetuning)
     assert torch.equal(embeddings(model), before)
+
+
+@pytest.mark.parametrize("strategy", [("freeze_unfreeze", 1), ("unfreeze_milestones", ((1, 2), 1))])
+@pytest.mark.parametrize(
+    "choices",
+    [
+        {"optimizer": ("SGD", {"momentum": 0.9})},
+        {"optimizer": "SGD", "lr_scheduler": "onecyclelr"},  # which gives SGD a momentum
+        {"lr_scheduler": ("onecyclelr", {"max_lr": 1e-3})},
+    ],
+)
+def test_momentum_and_layers_that_unfreeze_later(
+    make_model: Any, make_data: Any, make_trainer: Any, strategy: Any, choices: dict[str, Any]
+) -> None:
+    model = make_model(**choices)
+    before = embeddings(model).clone()
+    make_trainer(max_epochs=3).finetune(model, datamodule=make_data(), strategy=strategy)
+    assert not torch.equal(embeddings(model), before)

@@ -44,7 +44,8 @@ def file(tmp_path: Path, make_folder: Callable[..., Path]) -> Path:
         backbone=str(make_folder(tmp_path / "encoder")), labels=LABELS, multi_label=True, max_length=16
     )
     assert isinstance(model.backbone, EncoderModule)
-    torch.nn.init.normal_(model.backbone.encoder.head.weight)
+    for parameter in model.backbone.encoder.head.parameters():
+        torch.nn.init.normal_(parameter)
     return save(model, tmp_path / "model.pt")
 
 

@@ -25,13 +25,15 @@ TEXTS = ["row tells of banana", "", LONG]
 
 
 @pytest.fixture(scope="module")
-def encoder_file(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def encoder_file(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory, as_if_trained: Callable[[Any], Any]
+) -> Path:
     """A model file of a random encoder that reads ten tokens."""
     model = TextClassifier(
         labels=LABELS, backbone=str(folder), multi_label=True, max_length=10, thresholds=0.4
     )
     trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
-    trainer.strategy.connect(model)
+    trainer.strategy.connect(as_if_trained(model))
     path = tmp_path_factory.mktemp("encoder_file") / "encoder.pt"
     trainer.save_checkpoint(path, weights_only=True)
     return path
@@ -62,18 +64,23 @@ def test_an_encoder_answers_as_its_predictor(
         assert ask(f"{url}/predict", {"inputs": TEXTS[:2], "truncate": False}).status == 200
 
 
-def test_a_model_that_reads_windows_cuts_nothing(folder: Path) -> None:
+def test_a_model_that_reads_windows_cuts_nothing(folder: Path, as_if_trained: Callable[[Any], Any]) -> None:
     model = TextClassifier(
         labels=LABELS, backbone=str(folder), multi_label=True, max_length=10, long_text="window"
     )
-    held = served(model, ServeOptions())
+    held = served(as_if_trained(model), ServeOptions())
     assert held.max_length is None
     assert held.cut([LONG]) == []
     assert held.costs([LONG]) == [len(LONG) // 4 + 2]
 
 
-def test_a_model_in_memory_is_served_as_it_was(folder: Path) -> None:
+def test_a_model_in_memory_is_served_as_it_was(folder: Path, as_if_trained: Callable[[Any], Any]) -> None:
     model = TextClassifier(labels=LABELS, backbone=str(folder), multi_label=True, max_length=10)
+    with pytest.raises(
+        FlashError, match="this model was never trained, so its answers would mean nothing; train"
+    ):
+        served(model, ServeOptions())
+    as_if_trained(model)
     with pytest.raises(FlashError, match="unknown label 'fruits'"):
         served(model, ServeOptions(thresholds={"fruits": 0.5}))
     held = served(model, ServeOptions(precision="32"))

@@ -95,8 +95,17 @@ class EncoderModule(BackboneModule):
         self._trained = False  # for good
         self._read = False  # weights that are not the checkpoint's that it was made of
         self.precision_sentence = ""  # why a prediction has its precision, where that was measured
+        self._learnt = encoder.kept_head
+        self._start = {name: each.detach().clone() for name, each in encoder.head.named_parameters()}
         self._cache: TokenCache | None = None  # while a fit lasts, for validation's texts
         self.frozen: KeptFeatures | None = None  # while the head alone trains, for the same
+
+    @property
+    def fitted(self) -> bool:
+        """Whether its head is a checkpoint's own, has taken a step, or was loaded; a new one is random."""
+        now = dict(self.encoder.head.named_parameters())
+        start = {name: tensor.to(now[name]) for name, tensor in self._start.items()}
+        return self._learnt or any(not torch.equal(now[name], tensor) for name, tensor in start.items())
 
     @classmethod
     def from_pretrained(
@@ -124,6 +133,10 @@ class EncoderModule(BackboneModule):
         )
         made = cls(settings["backbone"], encoder, settings["max_length"], training)
         made.starts_at_base_rates = False
+        # of a head from a file, a bias of 0 alone tells that it was never trained
+        bias = made._start.get("bias")
+        made._start = {} if bias is None else {"bias": torch.zeros_like(bias)}
+        made._learnt = encoder.kept_head or bias is None
         return made
 
     def options(self) -> dict[str, Any]:
@@ -310,8 +323,8 @@ class EncoderModule(BackboneModule):
             )
         optimizer = model.optimizer or "AdamW"
         own = own_options(optimizer)
-        strategy = getattr(getattr(model.trainer, "finetuning", None), "name", "no_freeze")
-        usual = default_learning_rate(strategy, self.encoder.head.in_features)
+        strategy = getattr(model.trainer, "finetuning", None)
+        usual = default_learning_rate(getattr(strategy, "name", "no_freeze"), self.encoder.head.in_features)
         rate = own.get("lr", usual) if model.learning_rate is None else model.learning_rate
         groups = parameter_groups(
             self.layers(),
@@ -320,7 +333,8 @@ class EncoderModule(BackboneModule):
             weight_decay=own.get("weight_decay", DEFAULT_WEIGHT_DECAY),
             trainable_only=self.adapters is not None or has_finetuning_of_its_own(model.trainer),
         )
-        made = make_optimizer(optimizer, groups, rate, fused=self._may_fuse(model))
+        unfreezes = bool(getattr(strategy, "epochs", ()))
+        made = make_optimizer(optimizer, groups, rate, fused=self._may_fuse(model), unfreezes=unfreezes)
         total = model.trainer.estimated_stepping_batches
         schedule = make_schedule(
             model.lr_scheduler, made, total_steps=total, warmup=self.training_options.warmup
@@ -349,6 +363,7 @@ class EncoderModule(BackboneModule):
         now = (device.type == "cpu" and trainer.world_size == 1) or steps.scaler_of(trainer) is not None
         self._broken.see_loss(loss, trainer.global_step, now=now)
         model.log("train_loss", loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=len(texts))
+        self._learnt = True
         of_step = steps.share_of_step(batch.place[2], trainer.num_training_batches, accumulated)
         return loss * (batch.weight * of_step)
 
@@ -419,6 +434,8 @@ class _Batches:
         if module.starts_at_base_rates:
             module.encoder.start_bias(positives / len(dataset), multi_label=model.multi_label)
             module.starts_at_base_rates = False
+            start = dict(module.encoder.head.named_parameters())
+            module._start = {name: start[name].detach().clone() for name in module._start}
         self._features: torch.Tensor | None = None
 
     def __len__(self) -> int:

@@ -189,6 +189,11 @@ class Linear:
             }
         )
 
+    @property
+    def fitted(self) -> bool:
+        """Whether a fit or a file has given it biases or weights other than 0; without, every score is 0."""
+        return bool(self._arrays["bias"].any() or self._arrays["weight"].any())
+
     def choose(self, **options: Any) -> None:
         """Put options that the data has chosen in place of "auto"."""
         self.config = replace(self.config, **options)

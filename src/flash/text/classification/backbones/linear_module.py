@@ -41,7 +41,15 @@ class LinearModule(BackboneModule):
         super().__init__()
         self.linear = linear
         self.margins = linear.logits
+        self._taken_back: list[
+            tuple[pl.Trainer, str, Any]
+        ] = []  # the user's settings, for as long as a fit lasts
         self.show_arrays()
+
+    @property
+    def fitted(self) -> bool:
+        """As `Linear.fitted`."""
+        return self.linear.fitted
 
     def options(self) -> dict[str, Any]:
         """The fields of `LinearConfig`."""
@@ -83,7 +91,7 @@ class LinearModule(BackboneModule):
     # ---- training -------------------------------------------------------------------------------------------
 
     def before_fit(self, model: "TextClassifier", trainer: pl.Trainer) -> None:
-        """Take back, and say once, which of the user's settings the linear backbone has no use for."""
+        """Take back until the end of the fit, and say, which of the user's settings the linear backbone has no use for."""
         settings: list[tuple[str, Any, Any, Any]] = [
             (
                 "strategy",
@@ -100,10 +108,11 @@ class LinearModule(BackboneModule):
             ("val_check_interval", trainer, trainer.val_check_interval, 1.0),
         ]
         given = [setting for setting in settings if setting[2] != setting[3]]
-        for name, holder, _, usual in given:
+        for name, holder, value, usual in given:
             if (
                 holder is not None
             ):  # Lightning refuses some of these, and others would skip the one validation
+                self._taken_back.append((holder, name, value))
                 setattr(holder, name, usual)
         unused = [f"{name}={value!r}" for name, _, value, _ in given]
         if model.loss_fn is not None:
@@ -113,6 +122,12 @@ class LinearModule(BackboneModule):
                 "The linear backbone is solved exactly, in one epoch, and has no layers to freeze: "
                 f"{', '.join(unused)} {'changes' if len(unused) == 1 else 'change'} nothing."
             )
+
+    def after_fit(self) -> None:
+        """Give the trainer back the settings that it had."""
+        for holder, name, value in self._taken_back:
+            setattr(holder, name, value)
+        self._taken_back.clear()
 
     def train_batches(self, model: "TextClassifier", dataset: "TextDataset", seed: int) -> Iterable[int]:
         """The passes of the exact solver over all rows, until the optimum."""

@@ -5,7 +5,6 @@ only when adapters are added; files that hold adapters are read without it.
 """
 
 import re
-import warnings
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -59,10 +58,11 @@ def add_adapters(model: nn.Module, options: LoraOptions, name: str) -> Adapters:
         lora_alpha=options.scaling * options.rank,
         lora_dropout=options.dropout,
         target_modules="|".join(re.escape(layer) for layer in layers),  # whole names; a list would match ends
+        fan_in_fan_out=all(
+            type(model.get_submodule(layer)).__name__ == "Conv1D" for layer in layers
+        ),  # GPT-2's
     )
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "fan_in_fan_out is set to")  # peft notices GPT-2's layers by itself
-        peft.inject_adapter_in_model(config, model)
+    peft.inject_adapter_in_model(config, model)
     return Adapters(options, layers, frozen)
 
 

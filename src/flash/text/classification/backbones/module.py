@@ -39,6 +39,11 @@ class BackboneModule(nn.Module, ABC):
     loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None
     at_hand: Work | None = None
 
+    @property
+    @abstractmethod
+    def fitted(self) -> bool:
+        """Whether its weights for the labels were trained, here or elsewhere."""
+
     @abstractmethod
     def options(self) -> dict[str, Any]:
         """The options that it was made with, as plain values."""

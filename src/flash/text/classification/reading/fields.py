@@ -105,15 +105,15 @@ def given_texts(texts: Any, name: str, fields: Sequence[str] | None) -> pa.Large
     Raises:
         DataError: not a list of texts; a plain string where the model reads several fields; a field that is missing.
     """
-    if fields is None or not len(texts):
+    if fields is None:
         return text_array(texts, name)
     several = len(fields) > 1
-    if isinstance(texts, list | tuple) and (several or isinstance(texts[0], Mapping)):
+    if isinstance(texts, list | tuple) and texts and (several or isinstance(texts[0], Mapping)):
         return text_array(
             [joined_text(text, f"{name}[{row}]", fields) for row, text in enumerate(texts)], name
         )
     array = text_array(texts, name)
-    if several:
+    if several and len(array):
         counts = pc.count_substring(array, SEPARATOR)  # by way of the buffer, as numpy's way imports pandas
         wrong = np.flatnonzero(np.frombuffer(counts.buffers()[1], np.int64)[: len(array)] != len(fields) - 1)
         if len(wrong):

@@ -7,6 +7,7 @@ import codecs
 import csv
 import io
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from itertools import chain
@@ -177,11 +178,12 @@ def _walk_quotes(starts: list[bool], stops: list[bool], after: list[bool]) -> tu
 def _csv_row(data: npt.NDArray[np.uint8], position: int, delimiter: str) -> int:
     """The row that the byte at `position` belongs to: the complete records before it, by Python's parser."""
     text = data[:position].tobytes().decode("utf-8", errors="replace").replace("\0", " ")  # Python 3.10
-    limit = csv.field_size_limit(max(131_072, len(text) + 1))
+    # what separates nothing is shortened, as Python's parser takes no cell of more than 131,072 characters
+    text = re.sub(rf'[^"\r\n{re.escape(delimiter)}]{{2,}}', "x", text)
     try:
         widths = [len(record) for record in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)]
-    finally:
-        csv.field_size_limit(limit)
+    except csv.Error:
+        return text.count("\n")  # a cell with more separators than that
     complete = len(widths) if widths[:1] == [1] else len(widths) - widths.count(0)  # blank lines: see readers
     if text and not text.endswith(("\n", "\r")):
         complete -= 1

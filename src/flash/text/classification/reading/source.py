@@ -8,7 +8,7 @@ Imports nothing of the project but errors and the wording of mistakes; neither t
 from array import array
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import accumulate
@@ -107,19 +107,44 @@ def text_array(texts: Any, name: str) -> pa.LargeStringArray:
     """N texts, N may be 0, as one array; `name` is what messages call them.
 
     Raises:
-        DataError: one text instead of a list, an element that is null or no text, half a surrogate pair.
+        DataError: not a sequence of texts (one text, a dict, a set, a generator, a table), an element that is null or
+            no text, half a surrogate pair.
     """
-    if isinstance(texts, str | bytes) or not hasattr(texts, "__len__"):
-        raise DataError(
-            f"{name} is a {type(texts).__name__}, not a list of texts; pass a list such as ['a text', ...]"
-        )
+    if hint := _not_texts(texts):
+        raise DataError(f"{name} is a {type(texts).__name__}, not a list of texts; pass {hint}")
     if isinstance(texts, pa.LargeStringArray) and not texts.null_count:
         return texts
     if isinstance(texts, list) and set(map(type, texts)) == {str}:
         with suppress(UnicodeEncodeError):  # half a surrogate pair: said which below
             return _few_texts(texts) if len(texts) <= FEW else pa.array(texts, pa.large_string())
     table = pa.table({"text": to_array(texts, "text", name)})
+    if pa.types.is_nested(table["text"].type):
+        raise DataError(
+            f"{name}[0] is a {_kind(texts[0])}, not a text; pass a flat list such as ['a text', ...]"
+        )
     return text_column(Source(table, ((name, table.num_rows),)), "text")
+
+
+def _not_texts(texts: Any) -> str | None:
+    """What to pass in place of what is no sequence of texts; None for a list, tuple, array or Series."""
+    shape = getattr(texts, "shape", None)
+    if isinstance(texts, Mapping):
+        return "the texts alone, as a list such as ['a text', ...]"
+    if isinstance(texts, pa.Table | pa.RecordBatch) or (isinstance(shape, tuple) and len(shape) == 2):
+        return "one column of it, or a list such as ['a text', ...]"
+    if isinstance(texts, Set):
+        return "a list such as ['a text', ...]: a set has no order, and the answers come in the order of the texts"
+    flat = isinstance(texts, Sequence | pa.Array | pa.ChunkedArray) or (
+        isinstance(shape, tuple) and len(shape) == 1
+    )
+    if isinstance(texts, str | bytes | bytearray | memoryview) or not flat:
+        return "a list such as ['a text', ...]"
+    return None
+
+
+def _kind(value: Any) -> str:
+    """The type of one element, of Arrow's as Python has it."""
+    return type(value.as_py() if isinstance(value, pa.Scalar) else value).__name__
 
 
 def _few_texts(texts: Sequence[str]) -> pa.LargeStringArray:
