@@ -297,7 +297,7 @@ def test_under_torchrun_one_process_trains_the_linear_backbone_and_says_so(comme
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("Validation: 20 rows") == done.stdout.count("Saved text_classification") == 1
     assert done.stderr.count("flash: ") == done.stderr.count(LOADING) == 1
-    assert Predictor.load("text_classification_model.pt").labels == ["toxic", "obscene"]
+    assert list(Predictor.load("text_classification_model.pt").labels) == ["toxic", "obscene"]
 
 
 @pytest.mark.parametrize("launched", ["torchrun", "ddp"])
@@ -323,7 +323,7 @@ def test_an_encoder_trains_in_two_processes_and_is_saved_once(
         "mine.pt",
         "mine.yaml",
     ]
-    assert Predictor.load("mine.pt").labels == ["toxic", "obscene"]
+    assert list(Predictor.load("mine.pt").labels) == ["toxic", "obscene"]
 
 
 def test_gathered_lists() -> None:
