@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from flash.__main__ import main
-from flash.cli.hints import closing_words
+from flash.cli.hints import closing_words, printed_text
 
 LABELS = ["rude", "dirty"]
 
@@ -38,7 +38,8 @@ def run_as_typed(lines: Sequence[str], folder: Path) -> list[str]:
         subprocess.run(line, shell=True, env={**os.environ, **path}, capture_output=True, text=True)
         for line in lines
     ]
-    assert [(each.returncode, each.stderr) for each in done] == [(0, "")] * len(done)
+    said = [re.sub(r"^flash: note: \d+ rows?, .* with a label: .*\n", "", each.stderr) for each in done]
+    assert [(each.returncode, words) for each, words in zip(done, said, strict=True)] == [(0, "")] * len(done)
     return [each.stdout for each in done]
 
 
@@ -152,3 +153,10 @@ def test_what_files_of_a_source_need(
     lines = commands(closing_words("m.pt", Path("m.yaml"), source, data, LABELS))
     assert lines[1:] == [f"flash predict m.pt --input {predict}", f"flash evaluate m.pt {evaluate}"]
     assert all(shlex.split(line)[0] in ("flash", "printf") for line in lines)
+
+
+def test_a_text_of_several_columns_is_printed_with_them() -> None:
+    assert printed_text("post") == printed_text(["post"]) == "printf 'text\\n\"Thank you for your help\"\\n'"
+    assert printed_text(["title", "100%"]) == (
+        'printf \'"title","100%%"\\n"Thank you for your help","Thank you for your help"\\n\''
+    )

@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from flash.cli import Parser, add_csv_options, add_trust_option
 from flash.cli.evaluate import READERS
+from flash.cli.hints import printed_text
 from flash.core.errors import DataError, FlashError
 from flash.text.classification import checkpoint
 from flash.text.classification.exporting import FORMATS, QUANTIZE, ExportReport, export
@@ -143,7 +144,7 @@ def closing_words(report: ExportReport, sample: str | None) -> str:
         f"average ({whose}{advice}).",
         "Try it:",
         "",
-        f"  printf 'text\\n\"Thank you for your help\"\\n' | flash predict {report.folder} --input -",
+        f"  {printed_text(report.input_fields)} | flash predict {report.folder} --input -",
     ]
     if report.format == "transformers":
         call = f'pipeline("text-classification", "{report.folder}", top_k=None, truncation=True)'

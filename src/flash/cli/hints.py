@@ -52,7 +52,7 @@ To answer over HTTP, type: {flash} serve {model}"""
     return f"""
 {saved}
 
-  printf 'text\\n"Thank you for your help"\\n' | {flash} predict {model} --input -
+  {printed_text(data.get("input_field"))} | {flash} predict {model} --input -
 
 and, with files of your own in place of these:
 
@@ -60,6 +60,21 @@ and, with files of your own in place of these:
   {flash} evaluate {model} {shlex.join(evaluate)}
 
 To answer over HTTP, type: {flash} serve {model}"""
+
+
+def printed_text(fields: str | Sequence[str] | None) -> str:
+    r"""A command that prints a CSV of one text, which a model of these fields takes.
+
+    >>> print(printed_text("comment"))
+    printf 'text\n"Thank you for your help"\n'
+    >>> print(printed_text(["title", "body"]))
+    printf '"title","body"\n"Thank you for your help","Thank you for your help"\n'
+    """
+    text = '"Thank you for your help"'
+    if fields is None or isinstance(fields, str) or len(fields) == 1:
+        return rf"printf 'text\n{text}\n'"
+    header = ",".join(f'"{field}"'.replace("%", "%%") for field in fields)
+    return "printf " + shlex.quote(rf"{header}\n{','.join([text] * len(fields))}\n")
 
 
 def program() -> str:

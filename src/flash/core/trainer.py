@@ -197,7 +197,10 @@ class Trainer(pl.Trainer):
             refuse_other_lightning({"datamodule": datamodule})
             datamodule, output = None, output or datamodule  # the third argument of Flash's own
         if dataloaders is not None and _are_texts(dataloaders):
-            dataloaders = TextClassificationData.from_lists(predict_data=_in_order(dataloaders))
+            dataloaders = TextClassificationData.from_lists(
+                predict_data=_in_order(dataloaders),
+                input_field=getattr(model, "input_fields", None) or "text",
+            )
         output = output or getattr(model, "output", None) or "preds"
         with model.predicting(output, thresholds), _without_advertisements():  # type: ignore[operator]
             return super().predict(model, dataloaders, datamodule, **kwargs)
@@ -372,7 +375,7 @@ def _are_texts(given: Any) -> bool:
     if isinstance(given, Mapping):
         return any(isinstance(value, str | list) for value in given.values())
     if isinstance(given, list | tuple):
-        return not given or isinstance(given[0], str) or not hasattr(given[0], "__iter__")
+        return not given or isinstance(given[0], str | Mapping) or not hasattr(given[0], "__iter__")
     return isinstance(given, str | set | frozenset | np.ndarray | pa.Array | pa.ChunkedArray) or (
         type(given).__module__.partition(".")[0] == "pandas"
     )

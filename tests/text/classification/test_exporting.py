@@ -68,7 +68,9 @@ def make_folder(folder: Path, kind: str, labels: tuple[str, ...] | None) -> Path
     inner.add_special_tokens(special)
     if kind != "gpt2":
         ends = [("[CLS]", 2), ("[SEP]", 3)]
-        inner.post_processor = tokenizers.processors.TemplateProcessing("[CLS] $A [SEP]", special_tokens=ends)
+        inner.post_processor = tokenizers.processors.TemplateProcessing(
+            single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=ends
+        )
     names = {"unk_token": "[UNK]", "pad_token": "[PAD]", "eos_token": "[SEP]"}
     transformers.PreTrainedTokenizerFast(tokenizer_object=inner, **names).save_pretrained(folder)
     torch.manual_seed(3)
@@ -89,7 +91,13 @@ def make_folder(folder: Path, kind: str, labels: tuple[str, ...] | None) -> Path
 
 
 def save_model(
-    path: Path, kind: str = "bert", *, kept: bool = False, multi_label: bool = True, **options: Any
+    path: Path,
+    kind: str = "bert",
+    *,
+    kept: bool = False,
+    multi_label: bool = True,
+    fields: list[str] | None = None,
+    **options: Any,
 ) -> Path:
     """A model file as training leaves it: a head with large weights, calibration, thresholds."""
     folder = make_folder(path.with_name(f"{path.stem}-encoder"), kind, OTHER_ORDER if kept else None)
@@ -110,6 +118,7 @@ def save_model(
     shift = np.array([0.5, -0.25, 0], np.float32) * bias
     model.calibration = Calibration(np.array([1.5, 0.75, 1.0], np.float32), shift)
     model.thresholds.copy_(torch.tensor([0.25, 0.5, 0.625]))
+    model.input_fields = fields
     content: dict[str, Any] = {"state_dict": model.state_dict()}
     model.on_save_checkpoint(content)
     checkpoint.save(content, path)
@@ -574,3 +583,30 @@ def test_a_missing_package(
     ):
         export(model, tmp_path / "out")
     assert not list(tmp_path.iterdir())
+
+
+# texts of several fields
+
+
+def test_fields_in_an_onnx_export(tmp_path: Path) -> None:
+    path = save_model(tmp_path / "two.pt", fields=["title", "body"])
+    made = export(path, tmp_path / "onnx")
+    assert made.input_fields == ("title", "body")
+    ours, theirs = Predictor.load(tmp_path / "onnx"), Predictor.load(path, precision="32")
+    assert ours.input_fields == theirs.input_fields == ("title", "body")
+    texts = [{"title": "the zebra", "body": text} for text in TEXTS]
+    first, second = ours.probabilities(texts), theirs.probabilities(texts)
+    np.testing.assert_allclose(first, second, atol=1e-4)
+    assert np.abs(first - ours.probabilities([["", text] for text in TEXTS])).max() > 0.01
+    with pytest.raises(FlashError, match="is one plain text, and this model reads 2 fields"):
+        ours.probabilities(["the zebra"])
+
+
+def test_a_pipeline_takes_two_fields_as_a_pair(tmp_path: Path) -> None:
+    path = save_model(tmp_path / "two.pt", kept=True, fields=["title", "body"])
+    export(path, tmp_path / "whole", "transformers")
+    pipe = transformers.pipeline("text-classification", str(tmp_path / "whole"), top_k=None, device="cpu")
+    predictor = Predictor.load(path, precision="32")
+    (scores,) = predictor.probabilities([["you are", "a banana ."]])
+    made = {one["label"]: one["score"] for one in pipe({"text": "you are", "text_pair": "a banana ."})}
+    np.testing.assert_allclose([made[label] for label in LABELS], scores, atol=1e-4)

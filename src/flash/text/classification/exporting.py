@@ -65,6 +65,7 @@ class ExportReport:
         own_texts: whether they are the user's sample; else synthetic ones.
         largest: the largest difference of a probability.
         mean: the mean difference.
+        input_fields: the columns of texts that the model was trained on; None where its file says of none.
     """
 
     folder: Path
@@ -75,6 +76,7 @@ class ExportReport:
     own_texts: bool
     largest: float
     mean: float
+    input_fields: tuple[str, ...] | None = None
 
 
 def export(
@@ -136,7 +138,8 @@ def export(
             "another folder"
         ) from error
     largest, mean = float(difference.max()), float(difference.mean())
-    return ExportReport(folder, format, quantize, size, len(texts), own is not None, largest, mean)
+    fields = predictor.input_fields
+    return ExportReport(folder, format, quantize, size, len(texts), own is not None, largest, mean, fields)
 
 
 def _load(model_path: str | Path, trust_remote_code: bool) -> tuple[Predictor, "EncoderModule"]:
