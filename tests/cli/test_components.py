@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml  # type: ignore[import-untyped]
+import yaml
 from lightning.pytorch import callbacks, loggers
 
 from flash.__main__ import main
