@@ -152,6 +152,13 @@ def add_csv_options(parser: argparse.ArgumentParser) -> None:
         default="true",
         help="false if a double quote is an ordinary character in CSV (default: true)",
     )
+    parser.add_argument(
+        "--column_names",
+        nargs="+",
+        metavar="NAME",
+        help="of a CSV or TSV without a header: its columns, in order",
+    )
+    parser.add_argument("--sheet", metavar="NAME", help="of an Excel file (default: the first)")
 
 
 def add_precision_option(parser: argparse.ArgumentParser) -> None:

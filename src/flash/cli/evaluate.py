@@ -3,7 +3,7 @@
 import argparse
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,9 +20,12 @@ from flash.cli import (
 from flash.core.errors import DataError, unknown_name
 from flash.text.classification.predictor import Predictor
 from flash.text.classification.reading.csv import read_csv
+from flash.text.classification.reading.fasttext import read_fasttext
 from flash.text.classification.reading.fields import joined_texts, match_fields, missing_fields, named
 from flash.text.classification.reading.inputs import find_format
 from flash.text.classification.reading.mistakes import some_of
+from flash.text.classification.reading.nested import add_paths, refuse_objects, spread_scores
+from flash.text.classification.reading.odd_rows import without_odd_rows
 from flash.text.classification.reading.source import Source, check_columns
 from flash.text.classification.reading.streams import TARGET_FIELDS, find_texts, other_delimiter
 from flash.text.classification.reading.tables import read_json, read_parquet
@@ -33,6 +36,7 @@ from flash.text.classification.targets.cells import read_cells
 from flash.text.classification.targets.encoding import encode_targets
 from flash.text.classification.targets.formats import infer_format
 from flash.text.classification.targets.name_columns import join_name_columns
+from flash.text.classification.targets.repeated_texts import warn_of_contrary_labels
 
 DESCRIPTION = "Print how good a model is on a file with targets."
 EPILOG = """\
@@ -99,8 +103,11 @@ def run(argv: list[str]) -> int:
         options.model, precision=options.precision, trust_remote_code=options.trust_remote_code
     )
     note_unused_thresholds(thresholds, predictor.multi_label)
-    source = READERS[kind](options)
+    asked = [*(options.input_field or ()), *(options.target_fields or ())]
+    source = READERS[kind](options, [*asked, *(predictor.input_fields or ()), *predictor.labels])
+    source = replace(source, table=add_paths(source.table, asked))
     if options.target_fields is not None and set(options.target_fields) <= set(source.table.column_names):
+        source, options.target_fields = spread_scores(source, options.target_fields)
         sources, options.target_fields = join_name_columns({"": source}, options.target_fields)
         source = sources[""]
     fields = choose_fields(
@@ -126,22 +133,27 @@ def run(argv: list[str]) -> int:
     return 0
 
 
-def _read_csv(options: argparse.Namespace, delimiter: str | None = None) -> Source:
+def _read_csv(options: argparse.Namespace, known: Sequence[str], delimiter: str | None = None) -> Source:
     return read_csv(
         options.file,
         encoding=options.encoding,
         delimiter=options.delimiter or delimiter,
         quoting=options.quoting == "true",
+        column_names=options.column_names,
+        sheet=options.sheet,
+        known=known,
     )
 
 
-READERS: dict[str, Callable[[argparse.Namespace], Source]] = {
+READERS: dict[str, Callable[[argparse.Namespace, Sequence[str]], Source]] = {
     "csv": _read_csv,
-    "tsv": lambda options: _read_csv(options, "\t"),
-    "jsonl": lambda options: read_json(options.file),
-    "parquet": lambda options: read_parquet(options.file),
+    "tsv": lambda options, known: _read_csv(options, known, "\t"),
+    "jsonl": lambda options, _: read_json(options.file),
+    "parquet": lambda options, _: read_parquet(options.file),
+    "excel": _read_csv,
+    "fasttext": lambda options, _: read_fasttext(options.file),
 }
-"""Format to what reads the file that the options name."""
+"""Format to what reads the file that the options name; names that tell its header from a row come second."""
 
 
 @dataclass(frozen=True)
@@ -214,6 +226,9 @@ def evaluate_source(
     Raises:
         DataError: a text or target that is none.
     """
+    columns = [fields.targets] if isinstance(fields.targets, str) else fields.targets
+    refuse_objects(source, [*fields.texts, *columns])
+    source = without_odd_rows(source, [*fields.texts, *columns])
     texts = joined_texts(source, fields.texts)
     sources, _, label_delimiter = read_cells(
         {"": source},
@@ -231,6 +246,7 @@ def evaluate_source(
         labels=fields.labels,
     )
     targets = encode_targets(target_format, source, fields.targets, unknown_labels=unknown_labels)
+    warn_of_contrary_labels(source, texts, targets)
     kept = np.array([predictor.labels.index(label) for label in fields.labels])
     return evaluate(
         predictor.probabilities(texts)[:, kept],

@@ -108,7 +108,7 @@ def sample_texts(options: argparse.Namespace) -> pa.Array | None:
     if options.sample is None:
         return None
     kind = find_format(options.sample, options.input_format, "input_format")
-    source = READERS[kind](argparse.Namespace(**vars(options), file=options.sample))
+    source = READERS[kind](argparse.Namespace(**vars(options), file=options.sample), options.text_field or ())
     fields = _text_fields(
         source, options, other_delimiter(source.table.column_names, kind, options.delimiter)
     )

@@ -17,7 +17,12 @@ TRY = "try_flash.csv"
 SAMPLE = r"""'text,label\n"Thank you for your help",\n"You are an idiot","toxic,insult"\n'"""
 """Two comments and the names of their labels, as the shell's `printf` takes them."""
 
-FORMATS = {"from_csv": ("csv", "tsv"), "from_json": ("jsonl",), "from_parquet": ("parquet",)}
+FORMATS = {
+    "from_csv": ("csv", "tsv", "excel"),
+    "from_json": ("jsonl",),
+    "from_parquet": ("parquet",),
+    "from_fasttext": ("fasttext",),
+}
 """What `flash predict` calls the formats of a source's files, the usual one first."""
 
 
@@ -109,6 +114,10 @@ def _reading(source: str, data: Mapping[str, Any], file: str) -> list[str]:
         words += ["--encoding", data["encoding"]]
     if data.get("quoting") is False:
         words += ["--quoting", "false"]
+    if data.get("column_names"):
+        words += ["--column_names", *data["column_names"]]
+    if data.get("sheet"):
+        words += ["--sheet", data["sheet"]]
     return words
 
 

@@ -51,7 +51,7 @@ GONE_SOURCES = {
 """Lightning Flash's sources that are not here, and what to do instead."""
 
 LIST_OPTIONS = (
-    *("--input_field", "--target_fields", "--labels"),
+    *("--input_field", "--target_fields", "--labels", "--column_names"),
     *("--train_file", "--val_file", "--test_file", "--predict_file"),
 )
 

@@ -170,6 +170,8 @@ def _predict(options: argparse.Namespace, thresholds: Thresholds, predictor: Pre
             output_delimiter=options.output_delimiter,
             output_encoding=options.output_encoding,
             source_field=options.source_field,
+            column_names=options.column_names,
+            sheet=options.sheet,
             rows=options.batch_size,
             prefix=options.prefix,
             progress=progress,

@@ -94,6 +94,7 @@ SOURCES: dict[str, Any] = {
     "from_toxic": from_toxic,
     "from_csv": TextClassificationData.from_csv,
     "from_json": TextClassificationData.from_json,
+    "from_fasttext": TextClassificationData.from_fasttext,
     "from_parquet": TextClassificationData.from_parquet,
     "from_labelstudio": TextClassificationData.from_labelstudio,
     "from_hf_datasets": TextClassificationData.from_hf_datasets,

@@ -39,6 +39,11 @@ class MissingExtraError(FlashError, ImportError):
     """An optional dependency that is not installed; the message holds the pip command."""
 
 
+def shortened(words: str, longest: int = 40) -> str:
+    """The start of a text that a sentence quotes."""
+    return words if len(words) <= longest else f"{words[:longest].rstrip()}..."
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
     """A sentence for a name that is none of `known`: the closest one, then all of them.
 

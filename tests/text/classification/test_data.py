@@ -331,14 +331,15 @@ def test_loaders_keep_order_and_the_last_partial_batch() -> None:
     data = TextClassificationData.from_lists(
         TEXTS[:3],
         NAMES[:3],
-        val_data=TEXTS[:3],
+        val_data=[f"{text}, for validation" for text in TEXTS[:3]],
         val_targets=NAMES[:3],
-        test_data=TEXTS[:3],
+        test_data=[f"{text}, for a test" for text in TEXTS[:3]],
         test_targets=NAMES[:3],
         batch_size=2,
     )
     for loader in (data.val_dataloader(), data.test_dataloader()):
-        assert [batch["texts"].to_pylist() for batch in loader] == [["a", "b"], ["c"]]
+        batches = [[text[0] for text in batch["texts"].to_pylist()] for batch in loader]
+        assert batches == [["a", "b"], ["c"]]
         assert torch.cat([batch["targets"] for batch in loader]).tolist() == MATRIX[:3]
         assert len(loader) == 2
 

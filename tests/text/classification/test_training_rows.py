@@ -91,7 +91,9 @@ def test_labels_that_no_training_row_has_or_that_all_have(tmp_path: Path) -> Non
 
 
 def test_repr_of_many_labels() -> None:
-    data = TextClassificationData.from_lists(["t"] * 3, [[f"label{i}" for i in range(12)], ["label11"], []])
+    data = TextClassificationData.from_lists(
+        ["t", "u", "v"], [[f"label{i}" for i in range(12)], ["label11"], []]
+    )
     assert repr(data).endswith(
         "label11 2, label0 1, label1 1, label2 1, label3 1, label4 1, label5 1, label6 1, label7 1, label8 "
         "1 ... and 2 more"

@@ -21,9 +21,12 @@ from flash.core.errors import DataError, FlashError, unknown_name
 from flash.text.classification.from_flash.options import take_data_options
 from flash.text.classification.from_flash.shown_rows import ShowsRows
 from flash.text.classification.reading.csv import read_csv
+from flash.text.classification.reading.fasttext import read_fasttext
 from flash.text.classification.reading.fields import field_names, given_texts, joined_texts
 from flash.text.classification.reading.labelstudio import Annotators, read_labelstudio
-from flash.text.classification.reading.source import Source
+from flash.text.classification.reading.nested import refuse_objects, spread_scores
+from flash.text.classification.reading.odd_rows import without_odd_rows
+from flash.text.classification.reading.source import Source, check_columns
 from flash.text.classification.reading.tables import (
     read_data_frame,
     read_hf_dataset,
@@ -35,6 +38,7 @@ from flash.text.classification.targets.cells import read_cells
 from flash.text.classification.targets.encoding import encode_targets
 from flash.text.classification.targets.formats import TargetFormat, infer_format
 from flash.text.classification.targets.labels import LabelSet
+from flash.text.classification.targets.repeated_texts import warn_of_repeated_texts
 from flash.text.classification.training_rows import check_training_rows, describe, hold_out
 
 # The types are simple ones, because the command line makes its options of them.
@@ -136,9 +140,11 @@ class TextClassificationData(ShowsRows, LightningDataModule):
         delimiter: str | None = None,
         encoding: str = "utf-8",
         quoting: bool = True,
+        column_names: list[str] | None = None,
+        sheet: str | None = None,
         **options: Any,
     ) -> "TextClassificationData":
-        """Comma- or tab-separated files (.csv, .tsv, .tab, .txt).
+        """Comma- or tab-separated files (.csv, .tsv, .tab, .txt), or Excel files (.xlsx, .xlsm, .xlsb, .xls, .ods).
 
         Args:
             input_field: the column of texts, or a list of several such as `["title", "body"]`.
@@ -151,12 +157,21 @@ class TextClassificationData(ShowsRows, LightningDataModule):
                 else a comma.
             encoding: of the files, such as cp1252.
             quoting: whether cells may stand in double quotes.
+            column_names: the names of the columns, in order, of files without a header.
+            sheet: of Excel files; the first unless given.
             **options: see `from_sources`.
 
         Raises:
             DataError: files, columns, texts or targets that cannot be read as asked.
         """
-        read = partial(read_csv, delimiter=delimiter, encoding=encoding, quoting=quoting)
+        read = partial(
+            read_csv,
+            delimiter=delimiter,
+            encoding=encoding,
+            quoting=quoting,
+            column_names=column_names,
+            sheet=sheet,
+        )
         return cls.from_sources(
             lambda files, _, columns: read(files, columns=columns),
             "file",
@@ -200,6 +215,39 @@ class TextClassificationData(ShowsRows, LightningDataModule):
             (train_file, val_file, test_file, predict_file),
             input_field,
             target_fields,
+            **options,
+        )
+
+    @classmethod
+    def from_fasttext(
+        cls,
+        train_file: Files = None,
+        val_file: Files = None,
+        test_file: Files = None,
+        predict_file: Files = None,
+        *,
+        label_prefix: str = "__label__",
+        **options: Any,
+    ) -> "TextClassificationData":
+        """FastText's files: a text per line, and before it its labels as `__label__NAME`.
+
+        Args:
+            train_file: a file, a list of files, or a glob.
+            val_file: the same, for validation.
+            test_file: the same, for testing.
+            predict_file: the same; only the texts are read.
+            label_prefix: what a label begins with.
+            **options: see `from_sources`.
+
+        Raises:
+            DataError: files or labels that cannot be read as asked.
+        """
+        return cls.from_sources(
+            lambda files, _, columns: read_fasttext(files, label_prefix=label_prefix),
+            "file",
+            (train_file, val_file, test_file, predict_file),
+            "text",
+            "labels",
             **options,
         )
 
@@ -476,14 +524,23 @@ class TextClassificationData(ShowsRows, LightningDataModule):
         inputs = {f"{split}_{kind}": value for split, value in zip(SPLITS, given, strict=True)}
         names = field_names(input_field)
         fields = _check_fields(inputs, names, target_fields)
-        sources = {}
+        sources, spread = {}, None
         for name, value in inputs.items():  # no comprehension here: a warning counts the frames to the user
             if value is not None:
                 targets = [] if name.startswith("predict") else fields
-                sources[name] = read(value, name, [*names, *targets])
+                source = read(value, name, [*names, *targets])
+                if targets:
+                    source, keys = spread_scores(without_odd_rows(source, [*names, *targets]), targets)
+                    spread = keys if spread is None and keys != targets else spread
+                    targets = check_columns(source.table.column_names, spread or targets, source.name)
+                refuse_objects(source, [*names, *targets])
+                sources[name] = source
         target_format = None
         with_targets = {name: source for name, source in sources.items() if not name.startswith("predict")}
         if with_targets:
+            if spread is not None:
+                fields = target_fields = spread
+                multi_label = True if multi_label is None else multi_label
             with_targets, targets_read, label_delimiter = read_cells(
                 with_targets,
                 target_fields or fields,
@@ -505,6 +562,7 @@ class TextClassificationData(ShowsRows, LightningDataModule):
         for name, source in sources.items():
             dataset = _dataset(source, names, fields, target_format, name, unknown_labels)
             datasets[name.split("_")[0]] = dataset
+        whole = dict(datasets)
         if val_split is not None:
             rows, held_out = hold_out(datasets, val_split, seed)
             datasets["train"], datasets["val"] = (
@@ -515,6 +573,7 @@ class TextClassificationData(ShowsRows, LightningDataModule):
             check_training_rows(
                 sources[f"train_{kind}"], fields, datasets["train"].targets, target_format.label_set
             )
+        warn_of_repeated_texts({name.split("_")[0]: source for name, source in sources.items()}, whole)
         label_set = target_format.label_set if target_format else None
         if label_set is None and labels is not None:  # nothing but texts to predict
             label_set = LabelSet(tuple(labels), multi_label is not False)

@@ -209,9 +209,18 @@ def test_utf16_is_recognised(tmp_path: Path) -> None:
     [
         (b"PAR1\x15\x04", "is a Parquet file: use from_parquet"),
         (b"PK\x03\x04\x14\0a.csv", "is a ZIP archive: unpack it and pass the file in it"),
-        (b"PK\x03\x04\x14\0[Content_Types].xml", "is an Excel file: save it as CSV"),
-        (b"PK\x03\x04\x14\0xl/workbook.xml", "is an Excel file: save it as CSV"),
-        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "is an Excel file: save it as CSV"),
+        (
+            b"PK\x03\x04\x14\0[Content_Types].xml",
+            "is an Excel file: give its name the ending .xlsx, or save it as CSV",
+        ),
+        (
+            b"PK\x03\x04\x14\0xl/workbook.xml",
+            "is an Excel file: give its name the ending .xlsx, or save it as CSV",
+        ),
+        (
+            b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1",
+            "is an Excel file: give its name the ending .xls, or save it as CSV",
+        ),
         (
             pickle.dumps(["a"], protocol=4),
             "is a pickle: load it, and pass it to from_data_frame or from_lists",
@@ -243,7 +252,7 @@ def test_a_genuine_zip_and_parquet_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", ['{"text": "a"}\n', '[\n  {"text": "a"}]'])
 def test_json_read_as_csv(tmp_path: Path, content: str) -> None:
     path = write(tmp_path / "a.json", content)
-    assert refused(read_csv, path, columns=["text"]).endswith("; the file looks like JSON: use from_json")
+    assert refused(read_csv, path, columns=["text"]).endswith(" looks like JSON, not CSV; use from_json")
 
 
 def test_another_encoding_that_does_not_fit(tmp_path: Path) -> None:

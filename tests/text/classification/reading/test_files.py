@@ -55,10 +55,6 @@ def test_files_that_are_not_there(tmp_path: Path) -> None:
     assert refused(find_files, [], "csv") == (
         "no file given; pass a path such as 'train.csv', a list of paths, or a glob"
     )
-    assert (
-        "is a URL; download it first: flash.core.data.download_data('https://x.org/a.csv', 'data/')"
-        in refused(find_files, "https://x.org/a.csv", "csv")
-    )
 
 
 def test_a_name_with_brackets_is_itself_before_it_is_a_glob(tmp_path: Path) -> None:

@@ -519,14 +519,14 @@ def test_rows_of_one_label_never_flip_the_format(rows: list[list[str]], seed: in
             [{"a": 1}],
             "y",
             {},
-            "train.csv: column 'y' holds struct<a: int64> (train.csv, row 1: {'a': 1}); expected names, "
+            "train.csv: column 'y' holds objects with the keys a (train.csv, row 1: {'a': 1}); expected names, "
             "class indices, or lists of them (rows are counted from 1)",
         ),
         (
             [[{"a": 1}]],
             "y",
             {},
-            "train.csv: column 'y' holds list<item: struct<a: int64>>; expected lists of names or of numbers",
+            "train.csv: column 'y' holds lists of objects with the keys a; expected lists of names or of numbers",
         ),
         ([[1], [2]], ["y"], {"multi_label": True}, "holds lists of class indices"),
     ],

@@ -8,9 +8,11 @@ the project but errors, readers, `Block` and the wording of mistakes; neither to
 import codecs
 import io
 import json
+import lzma
 import re
 import select
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,9 +24,21 @@ import pyarrow as pa
 import pyarrow.csv
 
 from flash.core.errors import DataError
-from flash.text.classification.reading.csv import csv_header
-from flash.text.classification.reading.files import PACKED, ending, find_files, open_packed
-from flash.text.classification.reading.mistakes import UTF8_MARK, decoded
+from flash.text.classification.reading.excel import read_sheet
+from flash.text.classification.reading.fasttext import fasttext_rows
+from flash.text.classification.reading.files import find_files, open_file
+from flash.text.classification.reading.layout import UNUSED, Layout, find_layout, first_record, sep_line
+from flash.text.classification.reading.mistakes import (
+    HEADER,
+    MAGIC,
+    SHOWN,
+    UTF8_MARK,
+    count_rows,
+    decoded,
+    foreign,
+    rows_of,
+)
+from flash.text.classification.reading.odd_rows import repeated_headers, swallowed_rows, swallowed_warning
 from flash.text.classification.reading.source import check_columns
 from flash.text.classification.reading.writers import Block
 
@@ -41,6 +55,9 @@ class Dialect:
         encoding: of a text format; a byte-order mark is fine.
         delimiter: of CSV; None for a tab in a `.txt` whose header holds one, otherwise a comma.
         quoting: of CSV, whether a cell may stand in double quotes.
+        column_names: of CSV without a header, the names of its columns in order.
+        sheet: of an Excel file; None for the first.
+        known: of CSV and Excel, names of columns or labels that tell a header from a row.
 
     Raises:
         DataError: a delimiter that is not one character of ASCII.
@@ -49,6 +66,9 @@ class Dialect:
     encoding: str = "utf-8"
     delimiter: str | None = None
     quoting: bool = True
+    column_names: tuple[str, ...] | None = None
+    known: tuple[str, ...] = ()
+    sheet: str | None = None
 
     def __post_init__(self) -> None:
         given = self.delimiter
@@ -77,29 +97,42 @@ def read_blocks(
             )
         yield from READERS[kind](sys.stdin.buffer, "standard input", dialect, rows)
         return
-    path, *others = find_files(str(path), kind)
+    found, *others = find_files(str(path), kind)
     if others:
-        raise DataError(f"{len(others) + 1} files match, the first is {path}; name one of them")
-    with open_packed(path) if path.suffix.lower() in PACKED else path.open("rb") as file:
-        yield from READERS[kind](file, str(path), dialect, rows)
+        raise DataError(f"{len(others) + 1} files match, the first is {found}; name one of them")
+    try:
+        with open_file(found) as file:
+            yield from READERS[kind](file, str(found), dialect, rows)
+    except (EOFError, lzma.LZMAError) as error:  # of .xz; Arrow's are OSErrors
+        raise DataError(f"{found} cannot be unpacked: {error}; copy it again") from error
 
 
 def _read_csv(file: IO[bytes], name: str, dialect: Dialect, rows: int) -> Iterator[Block]:
     """Every cell is text, an empty one the empty text."""
     chunks = _read_text(file, name, dialect.encoding)
-    start = b""
-    for chunk in chunks:  # up to the first line, which decides the delimiter
+    start, skipped = b"", 0
+    for chunk in chunks:  # up to the first line, which decides the layout
         start = (start + chunk).removeprefix(UTF8_MARK).lstrip(b"\r\n")
-        if b"\n" in start or b"\r" in start:
+        skipped, _ = sep_line(start[:16].decode(errors="replace"))
+        if re.search(b"[\r\n]", start[skipped:]):
             break
     if not start.strip():
         raise DataError(f"{name} is empty; expected column names and rows")
-    delimiter, quoting = dialect.delimiter, dialect.quoting
-    if delimiter is None:
-        delimiter = "\t" if ending(name) == ".txt" and b"\t" in start.splitlines()[0] else ","
-    names: list[str] = []
-    first = 1
-    ends = _CsvEnds(delimiter, quoting=quoting)
+    # A pipe gives its start as it comes: only the first line may decide, so that it always decides alike.
+    seen = start if file is not sys.stdin.buffer else start[:skipped] + start[skipped:].splitlines()[0]
+    layout = find_layout(
+        name,
+        seen.decode(errors="ignore"),  # cut anywhere
+        delimiter=dialect.delimiter,
+        quoting=dialect.quoting,
+        column_names=dialect.column_names,
+        known=dialect.known,
+    )
+    start = start[layout.skipped :]
+    first, warned = 1, False
+    repeated: list[int] = []
+    ends = _CsvEnds(layout.delimiter, quoting=layout.quoting)
+    names: list[str] = [] if layout.headed else list(layout.names)
     for data in _whole_rows(chain([start], chunks), name, ends):
         if ends.unclosed is not None:
             place = f"row {first}" if names else "the header"
@@ -108,18 +141,42 @@ def _read_csv(file: IO[bytes], name: str, dialect: Dialect, rows: int) -> Iterat
                 'write a quote inside a quoted cell twice (""), or pass quoting=False if quotes are ordinary '
                 "characters here"
             )
-        table = _parse_csv(data, name, (delimiter, quoting), names, first)
-        yield from _slices(table, first, rows, delimiter, even_empty=not names)
+        table = _parse_csv(data, name, layout, names, first)
+        if layout.quoting and b'"' in data and not warned:
+            warned = _warn_of_swallowed_rows(table, layout, name, first)
+        headers = repeated_headers(table).tolist() if layout.headed else []
+        delimiter = "," if layout.delimiter == UNUSED else layout.delimiter
+        for begin, end in zip([0, *(row + 1 for row in headers)], [*headers, table.num_rows], strict=True):
+            part = table.slice(begin, end - begin)
+            yield from _slices(part, first + begin, rows, delimiter, even_empty=not names)
+        repeated += [first + row for row in headers]
         names = names or table.column_names
         first += table.num_rows
+    if repeated:
+        places = rows_of(repeated[:SHOWN], len(repeated))
+        warnings.warn(
+            f"{name}: {count_rows(len(repeated))} the header again ({places}) and left out ({HEADER})",
+            UserWarning,
+            stacklevel=2,
+        )
 
 
-def _parse_csv(data: bytes, name: str, cells: tuple[str, bool], names: list[str], first: int) -> pa.Table:
-    """A table of whole rows; without `names` the first of them is the header. `cells`: delimiter, quoting."""
-    delimiter, quoting = cells
+def _warn_of_swallowed_rows(table: pa.Table, layout: Layout, name: str, first: int) -> bool:
+    """Warn of the first cell in a block that holds what looks like rows; whether there is one."""
+    found = swallowed_rows(table, table.column_names, layout.delimiter)
+    if found:
+        row, column, lines, alike = found[0]
+        place = f"{name}, row {first + row}"
+        sentence = swallowed_warning(place, column, lines, alike, len(found) - 1)
+        warnings.warn(f"{sentence} ({HEADER})", UserWarning, stacklevel=2)
+    return bool(found)
+
+
+def _parse_csv(data: bytes, name: str, layout: Layout, names: list[str], first: int) -> pa.Table:
+    """A table of whole rows; without `names` the first of them is the header."""
     header = not names
     if header:
-        names = csv_header(name, data.decode(), delimiter, quoting)
+        names = first_record(name, data.decode(), layout.delimiter, layout.quoting)
         check_columns(names, [column for column in names if column], name)
     ragged: list[Any] = []
     table = pa.csv.read_csv(
@@ -128,9 +185,9 @@ def _parse_csv(data: bytes, name: str, cells: tuple[str, bool], names: list[str]
             use_threads=False, block_size=len(data) + 1, column_names=None if header else names
         ),
         pa.csv.ParseOptions(
-            delimiter=delimiter,
-            quote_char='"' if quoting else False,
-            newlines_in_values=quoting,
+            delimiter=layout.delimiter,
+            quote_char='"' if layout.quoting else False,
+            newlines_in_values=layout.quoting,
             # As in readers: in a file of one column an empty line is an empty text.
             ignore_empty_lines=len(names) > 1,
             invalid_row_handler=lambda row: ragged.append(row) or "skip",  # type: ignore[func-returns-value]
@@ -143,9 +200,10 @@ def _parse_csv(data: bytes, name: str, cells: tuple[str, bool], names: list[str]
         row = ragged[0]
         more = f" ({len(ragged):,} such rows within {len(data):,} bytes)" if len(ragged) > 1 else ""
         width = f"{row.actual_columns} cell{'s' * (row.actual_columns != 1)}"
+        what = "header" if layout.headed else "first row"
         raise DataError(
-            f"{name}, row {first + row.number - 1 - header}: {width} where the header has "
-            f"{row.expected_columns} columns{more}; put a cell that holds {delimiter!r} in double quotes, or pass another delimiter="
+            f"{name}, row {first + row.number - 1 - header}: {width} where the {what} has "
+            f"{row.expected_columns} columns{more}; put a cell that holds {layout.delimiter!r} in double quotes, or pass another delimiter="
         )
     return table
 
@@ -215,6 +273,26 @@ def _read_parquet(file: IO[bytes], name: str, dialect: Dialect, rows: int) -> It
         yield Block(first, parquet.schema_arrow.empty_table())
 
 
+def _read_excel(file: IO[bytes], name: str, dialect: Dialect, rows: int) -> Iterator[Block]:
+    """A sheet is read whole: no format of Excel's can be read a row at a time."""
+    table = read_sheet(
+        name, file.read(), dialect.sheet, column_names=dialect.column_names, known=dialect.known
+    )
+    yield from _slices(table, 1, rows, ",", even_empty=True)
+
+
+def _read_fasttext(file: IO[bytes], name: str, dialect: Dialect, rows: int) -> Iterator[Block]:
+    """The texts without their labels."""
+    first = 1
+    for data in _whole_rows(
+        _read_text(file, name, dialect.encoding), name, lambda data, final: data.rfind(b"\n") + 1
+    ):
+        lines = [line for line in data.removeprefix(UTF8_MARK).decode().split("\n") if line.strip()]
+        table = fasttext_rows(lines).select(["text"])
+        yield from _slices(table, first, rows, ",", even_empty=first == 1)
+        first += table.num_rows
+
+
 READERS: dict[str, Callable[[IO[bytes], str, Dialect, int], Iterator[Block]]] = {
     "csv": _read_csv,
     "tsv": lambda file, name, dialect, rows: _read_csv(
@@ -222,6 +300,8 @@ READERS: dict[str, Callable[[IO[bytes], str, Dialect, int], Iterator[Block]]] = 
     ),
     "jsonl": _read_json_lines,
     "parquet": _read_parquet,
+    "excel": _read_excel,
+    "fasttext": _read_fasttext,
 }
 
 
@@ -238,6 +318,10 @@ def _read_text(file: IO[bytes], name: str, encoding: str) -> Iterator[bytes]:
     except LookupError as error:
         raise DataError(f"encoding {encoding!r} is not known; type one such as --encoding cp1252") from error
     chunks = iter(partial(_read_some, file), b"")
+    start = next(chunks, b"")
+    if start.startswith(tuple(magic for magic, words in MAGIC.items() if "encoding=" not in words)):
+        raise DataError(foreign(name, start[:4096]))
+    chunks = chain([start] * bool(start), chunks)
     for chunk, text in decoded(chunks, name, encoding, advice="type --encoding {}"):
         yield chunk if as_it_is else text.encode()
 

@@ -4,11 +4,9 @@ Imports nothing of the project but errors, the wording of mistakes, files and `S
 """
 
 import codecs
-import csv
-import io
-import re
-from collections.abc import Iterable
-from pathlib import Path
+import warnings
+from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +14,17 @@ import pyarrow as pa
 import pyarrow.csv
 
 from flash.core.errors import DataError
-from flash.text.classification.reading.files import BLOCK, LARGEST_BLOCK, Files, ending, read_bytes, read_each
+from flash.text.classification.reading.excel import EXCEL, read_sheet
+from flash.text.classification.reading.files import (
+    BLOCK,
+    LARGEST_BLOCK,
+    File,
+    Files,
+    ending,
+    read_bytes,
+    read_each,
+)
+from flash.text.classification.reading.layout import Layout, find_layout
 from flash.text.classification.reading.mistakes import (
     HEADER,
     MAGIC,
@@ -28,6 +36,7 @@ from flash.text.classification.reading.mistakes import (
     not_utf8,
     raise_for_quotes,
 )
+from flash.text.classification.reading.odd_rows import swallowed_rows, swallowed_warning
 from flash.text.classification.reading.source import Source, check_columns
 
 QUOTE, NEWLINES = ord('"'), (ord("\n"), ord("\r"))
@@ -40,17 +49,23 @@ def read_csv(
     encoding: str = "utf-8",
     delimiter: str | None = None,
     quoting: bool = True,
+    column_names: Sequence[str] | None = None,
+    sheet: str | None = None,
+    known: Collection[str] = (),
 ) -> Source:
     """Comma- or tab-separated files, every cell as text and an empty cell as the empty text.
 
     Args:
-        files: a file, a list of files, or a glob such as `"data/*.csv"`; .gz, .bz2 and .zst are unpacked.
+        files: a file, a list of files, or a glob such as `"data/*.csv"`; .gz, .bz2, .zst and .xz are unpacked.
         columns: the columns needed; None for all. Others are not materialised.
         encoding: the text encoding; a byte-order mark is fine.
-        delimiter: None for a tab in `.tsv` and `.tab`, and in `.txt` whose header holds one; otherwise a
-            comma.
+        delimiter: None for that of an Excel `sep=` line, else for a tab in `.tsv` and `.tab`, and in `.txt` whose
+            header holds one; otherwise a comma.
         quoting: whether a cell may stand in double quotes. False for files in which a quote is an ordinary
             character; no cell can then hold the delimiter or a newline.
+        column_names: the names of the columns, in order, of files that have no header.
+        sheet: of Excel files, which are told by their endings; None for the first.
+        known: names, such as those of labels, that tell a header from a row where `columns` is None.
 
     Raises:
         DataError: no such file or column, a duplicate column, an empty file, a file that is no text, a header
@@ -62,11 +77,29 @@ def read_csv(
             f"delimiter={delimiter!r} is not one character of ASCII; pass one such as ';' or '\\t'"
         )
     wanted = None if columns is None else list(columns)
-    return read_each(files, "csv", lambda path: _csv_table(path, wanted, encoding, delimiter, quoting))
+    find = partial(
+        find_layout,
+        delimiter=delimiter,
+        quoting=quoting,
+        column_names=column_names,
+        wanted=wanted,
+        known=known,
+    )
+
+    def read(path: File) -> pa.Table:
+        if ending(path) not in EXCEL:
+            return _csv_table(path, wanted, encoding, find)
+        content = bytes(read_bytes(path))
+        return read_sheet(str(path), content, sheet, columns=wanted, column_names=column_names, known=known)
+
+    return read_each(files, "csv", read)
 
 
 def _csv_table(
-    path: Path, columns: list[str] | None, encoding: str, delimiter: str | None, quoting: bool
+    path: File,
+    columns: list[str] | None,
+    encoding: str,
+    find: Callable[[str, str], Layout],
 ) -> pa.Table:
     buffer = _utf8(path, encoding)
     start = bytes(buffer.slice(0, min(len(buffer), 4096)))
@@ -76,58 +109,58 @@ def _csv_table(
     text = bytes(buffer.slice(0, min(len(buffer), BLOCK))).decode(errors="surrogateescape")
     if not text.strip():
         raise DataError(f"{path} is empty; is it the right file?")
-    if delimiter is None:
-        kind, first = ending(path), re.split("[\r\n]", text, maxsplit=1)[0]
-        delimiter = "\t" if kind in (".tsv", ".tab") or (kind == ".txt" and "\t" in first) else ","
-    names = csv_header(str(path), text, delimiter, quoting)
-    # Bytes that are not UTF-8 were decoded as surrogates; elsewhere than in the header Arrow finds them.
-    if any("\udc80" <= character <= "\udcff" for character in "".join(names)):
-        raise DataError(not_utf8(path, read_bytes(path)))
-    others = [other for other in ";\t|," if len(names) == 1 and other in names[0] and other != delimiter]
-    hint = f"; the header holds {others[0]!r}: pass delimiter={others[0]!r}" if others else ""
     if "".join(text[:50].split()).startswith(('{"', "[{")):
-        hint = "; the file looks like JSON: use from_json"
+        raise DataError(f"{path} looks like JSON, not CSV; use from_json")
+    layout = find(str(path), text)
+    # Bytes that are not UTF-8 were decoded as surrogates; elsewhere than in the header Arrow finds them.
+    if any("\udc80" <= character <= "\udcff" for character in "".join(layout.names)):
+        raise DataError(not_utf8(path, read_bytes(path)))
+    names = layout.names
+    others = [mark for mark in ";\t|," if len(names) == 1 and mark in names[0] and mark != layout.delimiter]
+    hint = f"; the header holds {others[0]!r}: pass delimiter={others[0]!r}" if others else ""
     wanted = check_columns(names, columns, str(path), hint)
-    if quoting:
-        _check_quotes(path, buffer, delimiter)
-    table, ragged = _parse_csv(path, buffer, names, wanted, delimiter, quoting, threads=True)
+    buffer = buffer.slice(layout.skipped)
+    if layout.quoting:
+        _check_quotes(path, buffer, layout)
+    table, ragged = _parse_csv(path, buffer, layout, wanted, threads=True)
     if ragged:  # only a serial parse numbers the rows
-        _, ragged = _parse_csv(path, buffer, names, wanted, delimiter, quoting, threads=False)
-        rows = [f"row {row.number - 1} has {row.actual_columns}" for row in ragged[:SHOWN]]
+        _, ragged = _parse_csv(path, buffer, layout, wanted, threads=False)
+        rows = [f"row {row.number - layout.headed} has {row.actual_columns}" for row in ragged[:SHOWN]]
+        what = "header" if layout.headed else "first row"
         raise DataError(
-            f"{path}: {count_rows(len(ragged))} not as wide as the header, which has {len(names)} columns "
-            f"({first_of(rows, len(ragged))}); put a cell that holds {delimiter!r} in double quotes, or "
+            f"{path}: {count_rows(len(ragged))} not as wide as the {what}, which has {len(names)} columns "
+            f"({first_of(rows, len(ragged))}); put a cell that holds {layout.delimiter!r} in double quotes, or "
             f"pass another delimiter= ({HEADER})"
         )
+    swallowed = swallowed_rows(table, names, layout.delimiter) if layout.quoting else []
+    if swallowed:
+        row, column, lines, alike = swallowed[0]
+        place = f"{path}, row {row + 1}"
+        sentence = swallowed_warning(place, column, lines, alike, len(swallowed) - 1)
+        warnings.warn(f"{sentence} ({HEADER})", UserWarning, stacklevel=6)
     return table
 
 
 def _parse_csv(
-    path: Path,
-    buffer: pa.Buffer,
-    names: list[str],
-    wanted: list[str],
-    delimiter: str,
-    quoting: bool,
-    *,
-    threads: bool,
+    path: File, buffer: pa.Buffer, layout: Layout, wanted: list[str], *, threads: bool
 ) -> tuple[pa.Table, list[Any]]:
     ragged: list[Any] = []
     parse = pa.csv.ParseOptions(
-        delimiter=delimiter,
-        quote_char='"' if quoting else False,
-        newlines_in_values=quoting,  # block boundaries are then found serially; parsing stays parallel
-        ignore_empty_lines=len(names) > 1,  # in a file of one column an empty line is an empty text
+        delimiter=layout.delimiter,
+        quote_char='"' if layout.quoting else False,
+        newlines_in_values=layout.quoting,  # block boundaries are then found serially; parsing stays parallel
+        ignore_empty_lines=len(layout.names) > 1,  # in a file of one column an empty line is an empty text
         invalid_row_handler=lambda row: ragged.append(row) or "skip",  # type: ignore[func-returns-value]
     )
     convert = pa.csv.ConvertOptions(
-        column_types=dict.fromkeys(names, pa.large_string()),
+        column_types=dict.fromkeys(layout.names, pa.large_string()),
         include_columns=wanted,
         strings_can_be_null=False,
     )
+    names = None if layout.headed else list(layout.names)
     block = BLOCK
     while True:
-        options = pa.csv.ReadOptions(block_size=block, use_threads=threads)
+        options = pa.csv.ReadOptions(block_size=block, use_threads=threads, column_names=names)
         try:
             return pa.csv.read_csv(pa.BufferReader(buffer), options, parse, convert), ragged
         except pa.ArrowInvalid as error:
@@ -143,20 +176,7 @@ def _parse_csv(
                 raise DataError(f"{path} cannot be read as CSV: {message}") from error
 
 
-def csv_header(name: str, text: str, delimiter: str, quoting: bool = True) -> list[str]:
-    """The column names in the first record of `text`, the start of what messages call `name`."""
-    records = csv.reader(
-        io.StringIO(text, newline=""),
-        delimiter=delimiter,
-        quoting=csv.QUOTE_MINIMAL if quoting else csv.QUOTE_NONE,
-    )
-    try:
-        return next(records)
-    except csv.Error as error:
-        raise DataError(f"{name} has no header that can be read: {error}") from error
-
-
-def _check_quotes(path: Path, buffer: pa.Buffer, delimiter: str) -> None:
+def _check_quotes(path: File, buffer: pa.Buffer, layout: Layout) -> None:
     """Arrow reads a quote that is never closed to the end of the file, and swallows the rows between.
 
     In a well-formed file quotes come in pairs, the first after a delimiter or newline, the second before one.
@@ -168,17 +188,17 @@ def _check_quotes(path: Path, buffer: pa.Buffer, delimiter: str) -> None:
         [np.flatnonzero(data[i : i + step] == QUOTE) + i for i in range(0, len(data), step)]
     )
     edge = np.zeros(256, bool)
-    edge[[ord(delimiter), *NEWLINES]] = True
+    edge[[ord(layout.delimiter), *NEWLINES]] = True
     starts = edge[data[quotes - 1]] | (quotes == 0)
     stops = edge[data[np.minimum(quotes + 1, len(data) - 1)]] | (quotes == len(data) - 1)
     quoted = np.diff(quotes, prepend=-2) == 1  # the quote before it is its neighbour
     before, after = quoted, np.append(quoted[1:], False)
     if len(quotes) % 2 == 0 and (starts | before)[0::2].all() and (stops | after)[1::2].all():
         return
-    raise_for_quotes(path, data, quotes, (starts, stops, after), delimiter)
+    raise_for_quotes(path, data, quotes, (starts, stops, after), layout.delimiter, headed=layout.headed)
 
 
-def _utf8(path: Path, encoding: str) -> pa.Buffer:
+def _utf8(path: File, encoding: str) -> pa.Buffer:
     """The bytes of a file as UTF-8: mapped, not copied, unless packed or in another encoding."""
     buffer = read_bytes(path)
     try:

@@ -1,34 +1,44 @@
-"""The files that a path or a glob names, their bytes, unpacked, and their tables as one `Source`.
+"""The files that a path, a glob or a URL names, their bytes, unpacked, and their tables as one `Source`.
 
-Imports nothing of the project but errors, the wording of mistakes and `Source`; neither torch nor lightning.
+Imports nothing of the project but errors, the wording of mistakes, remote files and `Source`; neither torch nor
+lightning.
 """
 
 import glob
-from collections.abc import Callable, Sequence
+import lzma
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeAlias
+from typing import IO, Any, TypeAlias
 
 import pyarrow as pa
 
 from flash.core.errors import DataError
 from flash.text.classification.reading.mistakes import missing_file
+from flash.text.classification.reading.remote import RemoteFile, is_url, remote_files
 from flash.text.classification.reading.source import Source
 
 Files: TypeAlias = str | Path | Sequence[str | Path]
+File: TypeAlias = Path | RemoteFile
 
-PACKED = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}  # file endings that are unpacked while reading
+PACKED = {
+    ".gz": "gzip",
+    ".bz2": "bz2",
+    ".zst": "zstd",
+    ".xz": "xz",
+}  # file endings that are unpacked while reading
 BLOCK = 1 << 22  # bytes parsed at once; 4 MiB measured as quick as larger ones, with less memory
 LARGEST_BLOCK = 2**31 - 1  # Arrow's own limit
 
 
-def read_each(files: Files, kind: str, read: Callable[[Path], pa.Table]) -> Source:
+def read_each(files: Files, kind: str, read: Callable[[File], pa.Table]) -> Source:
     """The tables of all the files that `files` names, one below the other."""
     tables, parts = [], []
     for path in find_files(files, kind):
         try:
             table = read(path)
-        except OSError as error:
-            raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+        except (OSError, EOFError, lzma.LZMAError) as error:
+            raise DataError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
         if not table.num_rows:
             header = ", only column names" if table.num_columns else ""
             raise DataError(f"{path} has no rows{header}; is it the right file?")
@@ -40,10 +50,13 @@ def read_each(files: Files, kind: str, read: Callable[[Path], pa.Table]) -> Sour
         raise DataError(f"{parts[0][0]} and the other files differ in a column's type: {error}") from error
 
 
-def find_files(files: Files, kind: str) -> list[Path]:
+def find_files(files: Files, kind: str) -> list[File]:
     """The files that a path, a glob or a list of them names, in order; the files of one glob are sorted."""
-    found: list[Path] = []
+    found: list[File] = []
     for entry in [files] if isinstance(files, str | Path) else list(files):
+        if is_url(entry):
+            found.extend(remote_files(str(entry)))
+            continue
         path = Path(entry).expanduser()
         if path.is_dir():
             raise DataError(
@@ -61,23 +74,36 @@ def find_files(files: Files, kind: str) -> list[Path]:
     return found
 
 
-def read_bytes(path: Path) -> pa.Buffer:
-    """The bytes of a file, mapped where it is an ordinary one."""
-    if path.suffix.lower() in PACKED:
-        with open_packed(path) as stream:
-            return stream.read_buffer()
+def read_bytes(path: File) -> pa.Buffer:
+    """The bytes of a file, unpacked, and mapped where it is an ordinary one."""
+    if path.suffix.lower() in PACKED or isinstance(path, RemoteFile):
+        with open_file(path) as stream:
+            return pa.py_buffer(stream.read())
     if path.is_file() and path.stat().st_size:
         with pa.memory_map(str(path)) as mapped:
             return mapped.read_buffer()
     return pa.py_buffer(path.read_bytes())
 
 
-def open_packed(path: Path) -> pa.NativeFile:
-    """The unpacked bytes of a file whose ending is in `PACKED`."""
-    return pa.input_stream(str(path), compression=PACKED[path.suffix.lower()])
+@contextmanager
+def open_file(path: File) -> Iterator[IO[bytes]]:
+    """The bytes of a file as a stream, unpacked where its ending is in `PACKED`."""
+    packed = path.suffix.lower()
+    with path.open("rb") as file:
+        if packed == ".xz":  # the one that Arrow does not know
+            with lzma.open(file) as unpacked:
+                yield unpacked
+        elif packed in PACKED:
+            source: Any = str(path) if isinstance(path, Path) else pa.PythonFile(file, mode="r")
+            with pa.input_stream(source, compression=PACKED[packed]) as stream:
+                yield stream
+        else:
+            yield file
 
 
-def ending(path: str | Path) -> str:
-    """The ending that tells a file's format, in lower case: `.csv` of `a.CSV` and of `a.csv.gz`."""
-    path = Path(path)
-    return (Path(path.stem) if path.suffix.lower() in PACKED else path).suffix.lower()
+def ending(path: str | Path | RemoteFile) -> str:
+    """The ending that tells a file's format, in lower case: `.csv` of `a.CSV`, `a.csv.gz` and `https://x/a.csv?b`."""
+    name: File = (
+        path if isinstance(path, RemoteFile) else RemoteFile(str(path)) if is_url(path) else Path(path)
+    )
+    return Path(name.stem if name.suffix.lower() in PACKED else name.name).suffix.lower()

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flash.core.errors import DataError, FlashError, unknown_name
-from flash.text.classification.reading.files import PACKED, ending, find_files
+from flash.text.classification.reading.excel import EXCEL
+from flash.text.classification.reading.files import PACKED, File, ending, find_files
+from flash.text.classification.reading.remote import is_url
 
 ENDINGS = {
     ".csv": "csv",
@@ -21,10 +23,12 @@ ENDINGS = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
     ".parquet": "parquet",
+    **dict.fromkeys(EXCEL, "excel"),
 }
 """File ending to format; `.txt` is tab-separated where its header holds a tab."""
 
 FORMATS = ("csv", "tsv", "jsonl", "parquet")
+INPUT_FORMATS = (*FORMATS, "excel", "fasttext")
 SHOWN = 5  # files that a sentence names
 
 
@@ -64,11 +68,14 @@ class Output:
 def find_format(path: str | Path, asked: str | None, option: str, default: str = "csv") -> str:
     """The format asked for, or the one that the file's ending stands for; `default` on a standard stream."""
     if asked is not None:
-        if asked not in FORMATS:
-            raise FlashError(unknown_name("format", asked, FORMATS))
+        formats = INPUT_FORMATS if option == "input_format" else FORMATS
+        if asked not in formats:
+            raise FlashError(unknown_name("format", asked, formats))
         return asked
     if str(path) == "-":
         return default
+    if option == "output_format" and ending(path) in EXCEL:
+        raise FlashError(f"{path}: Excel files are read, not written; name a .csv file, which Excel opens")
     packed = Path(path).suffix.lower()
     if packed in PACKED and option == "output_format":
         raise FlashError(
@@ -101,7 +108,7 @@ def find_inputs(source: str | Path | Sequence[str | Path], asked: str | None) ->
         if len(entries) > 1:
             raise DataError("- is standard input, and stands alone; leave it out, or leave the files out")
         return [Input("-", find_format("-", asked, "input_format"))]
-    found: list[Path] = []
+    found: list[File] = []
     for entry in entries:
         folder = Path(entry).expanduser()
         if folder.is_dir():
@@ -113,7 +120,11 @@ def find_inputs(source: str | Path | Sequence[str | Path], asked: str | None) ->
     twice = [path for path, count in Counter(found).items() if count > 1]
     if twice:
         raise DataError(f"{twice[0]} is named more than once, and would be predicted so; name each file once")
-    return [Input(path, find_format(path, asked, "input_format")) for path in found]
+    return [Input(_place(path), find_format(_place(path), asked, "input_format")) for path in found]
+
+
+def _place(file: File) -> str | Path:
+    return file if isinstance(file, Path) else str(file)
 
 
 def _files_in(folder: Path, asked: str | None) -> list[Path]:
@@ -159,7 +170,7 @@ def _output_in(folder: str, source: Input, asked: str | None) -> Output:
     name = Path(source.path).name
     if Path(name).suffix.lower() in PACKED:
         name = Path(name).stem
-    kind = asked or source.kind
+    kind = asked or (source.kind if source.kind in FORMATS else "csv")
     if ENDINGS.get(ending(name)) != kind:
         name = f"{Path(name).stem}.{kind}"
     return Output(f"{folder.rstrip('/')}/{name}", kind, (source,))
@@ -176,7 +187,11 @@ def _check_outputs(outputs: Sequence[Output], inputs: Collection[Input]) -> None
         )
     for output in outputs:
         place = Path(output.path).expanduser()
-        if str(output.path) == "-" or not place.exists():
+        if str(output.path) in {str(each.path) for each in inputs} - {"-"}:
+            raise FlashError(
+                f"{output.path} is the input itself, which would be lost; name another file for the output"
+            )
+        if str(output.path) == "-" or is_url(output.path) or not place.exists():
             continue
         if any(Path(each.path).exists() and place.samefile(each.path) for each in inputs):
             raise FlashError(

@@ -18,16 +18,17 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from flash.core.errors import DataError
+from flash.core.errors import DataError, shortened
 
 SHOWN = 3  # places that a message names
 ROWS = "rows are counted from 1"
 HEADER = f"{ROWS}, the header not"  # an editor counts the header's line, and a cell may have several
+SHOWN_KEYS = 5  # keys of an object that a message names
 UTF8_MARK = b"\xef\xbb\xbf"
 MAGIC = {
     b"PAR1\x15": "is a Parquet file: use from_parquet",
     b"PK\x03\x04": "is a ZIP archive: unpack it and pass the file in it",
-    b"\xd0\xcf\x11\xe0": "is an Excel file: save it as CSV",
+    b"\xd0\xcf\x11\xe0": "is an Excel file: give its name the ending .xls, or save it as CSV",
     b"\x1f\x8b": "is packed by gzip: add .gz to its name, or unpack it",
     b"%PDF-": "is a PDF file: save the table in it as CSV",
     b"\x80\x04\x95": "is a pickle: load it, and pass it to from_data_frame or from_lists",
@@ -76,10 +77,28 @@ def some_of(places: list[str]) -> str:
     return first_of(places[:SHOWN], len(places))
 
 
+def short_type(kind: pa.DataType) -> str:
+    """An Arrow type in a few words, however many keys it has.
+
+    >>> short_type(pa.list_(pa.struct([("id", pa.int64()), ("label", pa.string())])))
+    'lists of objects with the keys id, label'
+    """
+    if is_list_type(kind):
+        return f"lists of {short_type(kind.value_type)}"
+    if pa.types.is_struct(kind):
+        keys = [field.name for field in kind]
+        more = f" and {len(keys) - SHOWN_KEYS:,} more" if len(keys) > SHOWN_KEYS else ""
+        return f"objects with the keys {', '.join(map(shortened, keys[:SHOWN_KEYS]))}{more}"
+    return shortened(str(kind))
+
+
+def is_list_type(kind: pa.DataType) -> bool:
+    """Whether values of this type are lists, of whatever size."""
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
+
+
 def missing_file(entry: str, path: Path) -> str:
     """Why there is no such file, and which one may be meant."""
-    if "://" in entry:
-        return f"{entry} is a URL; download it first: flash.core.data.download_data({entry!r}, 'data/')"
     if any(character in entry for character in "*?["):
         return f"no file matches {entry!r}; check the folder and the ending"
     if not path.parent.is_dir():
@@ -92,10 +111,10 @@ def missing_file(entry: str, path: Path) -> str:
     )
 
 
-def foreign(path: Path, start: bytes) -> str:
+def foreign(path: object, start: bytes) -> str:
     """What a file is that begins with one of `MAGIC`, and what to do with it."""
     if start.startswith(b"PK\x03\x04") and (b"[Content_Types].xml" in start or b"xl/" in start):
-        return f"{path} is an Excel file: save it as CSV"
+        return f"{path} is an Excel file: give its name the ending .xlsx, or save it as CSV"
     return f"{path} {next(words for magic, words in MAGIC.items() if start.startswith(magic))}"
 
 
@@ -124,7 +143,7 @@ def decoded(
         position += len(chunk)
 
 
-def not_utf8(path: Path, buffer: pa.Buffer) -> str:
+def not_utf8(path: object, buffer: pa.Buffer) -> str:
     """Where the first bytes that are not UTF-8 stand, and which encoding to try."""
     step = 1 << 24
     starts = range(0, len(buffer), step)
@@ -138,21 +157,25 @@ def not_utf8(path: Path, buffer: pa.Buffer) -> str:
 
 
 def raise_for_quotes(
-    path: Path,
+    path: object,
     data: npt.NDArray[np.uint8],
     quotes: npt.NDArray[np.int64],
     flags: tuple[npt.NDArray[np.bool_], ...],
     delimiter: str,
+    *,
+    headed: bool,
 ) -> None:
     """Name the rows of quotes that close in mid-cell or never; quotes inside bare cells are fine."""
     wrong, opened = _walk_quotes(*(flag.tolist() for flag in flags))
     if opened is not None:
-        row = _csv_row(data, int(quotes[opened]), delimiter)
+        row = _csv_row(data, int(quotes[opened]), delimiter) + (not headed)
         raise DataError(
             f"{path}, row {row}: a cell opens with a quote that is never closed; {_QUOTE_HELP} ({HEADER})"
         )
     if wrong:
-        rows = rows_of([_csv_row(data, int(quotes[i]), delimiter) for i in wrong[:SHOWN]], len(wrong))
+        rows = rows_of(
+            [_csv_row(data, int(quotes[i]), delimiter) + (not headed) for i in wrong[:SHOWN]], len(wrong)
+        )
         cells = "1 cell goes on after its" if len(wrong) == 1 else f"{len(wrong):,} cells go on after their"
         raise DataError(f"{path}: {cells} closing quote ({rows}); {_QUOTE_HELP} ({HEADER})")
 
@@ -190,7 +213,7 @@ def _csv_row(data: npt.NDArray[np.uint8], position: int, delimiter: str) -> int:
     return complete  # the header is one of them, so this is the number, from 1, of the row that follows them
 
 
-def read_json_lines(path: Path, buffer: pa.Buffer) -> list[Any]:
+def read_json_lines(path: object, buffer: pa.Buffer) -> list[Any]:
     """What Arrow could not read, by Python's json; all lines that are not JSON are counted."""
     rows: list[Any] = []
     wrong: list[str] = []

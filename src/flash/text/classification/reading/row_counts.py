@@ -32,7 +32,7 @@ def count_rows(path: str | Path, kind: str, dialect: Dialect | None = None) -> i
         return None
     try:
         file, *others = find_files(str(path), kind)
-        if others or not file.is_file() or file.suffix.lower() in PACKED:
+        if others or not isinstance(file, Path) or not file.is_file() or file.suffix.lower() in PACKED:
             return None
         if kind == "parquet":
             return _parquet_rows(file)

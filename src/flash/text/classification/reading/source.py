@@ -19,8 +19,16 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from flash.core.errors import DataError, unknown_name
-from flash.text.classification.reading.mistakes import HEADER, ROWS, SHOWN, count_rows, mixture, rows_of
+from flash.core.errors import DataError, shortened, unknown_name
+from flash.text.classification.reading.mistakes import (
+    HEADER,
+    ROWS,
+    SHOWN,
+    count_rows,
+    mixture,
+    rows_of,
+    short_type,
+)
 
 FEW = 1_000  # texts up to which a list becomes an array by way of buffers
 
@@ -96,8 +104,8 @@ def text_column(source: Source, name: str) -> pa.LargeStringArray:
         )
     if not (pa.types.is_large_string(column.type) or len(column) == 0):
         raise DataError(
-            f"{source.name}: column {name!r} holds {column.type}, not text ({source.where(0)}: "
-            f"{column[0].as_py()!r}); name the column of texts, or turn its values into text "
+            f"{source.name}: column {name!r} holds {short_type(column.type)}, not text ({source.where(0)}: "
+            f"{shortened(repr(column[0].as_py()), 60)}); name the column of texts, or turn its values into text "
             f"({source.counting})"
         )
     return column.cast(pa.large_string())

@@ -31,6 +31,7 @@ from flash.text.classification.reading.fields import (
 )
 from flash.text.classification.reading.files import ending
 from flash.text.classification.reading.inputs import SHOWN, Input, Output, find_inputs, plan_outputs
+from flash.text.classification.reading.nested import add_paths, is_path, refuse_objects, value_at
 from flash.text.classification.reading.source import Source, check_columns
 from flash.text.classification.reading.writers import (
     DELIMITERS,
@@ -82,6 +83,8 @@ def predict_file(
     output_delimiter: str | None = None,
     output_encoding: str = "utf-8",
     source_field: str | None = None,
+    column_names: Sequence[str] | None = None,
+    sheet: str | None = None,
     rows: int = ROWS,
     prefix: str = "",
     progress: Callable[[int], object] = lambda rows: None,
@@ -101,7 +104,7 @@ def predict_file(
         input_field: the column of texts, or a list of as many as the model reads; None for what `find_texts` finds
             beside columns named as labels.
         thresholds: as in `Predictor.predict`.
-        input_format: `csv`, `tsv`, `jsonl` or `parquet`; None for what the file's ending says, and CSV on
+        input_format: `csv`, `tsv`, `jsonl`, `parquet`, `excel` or `fasttext`; None for what the file's ending says, and CSV on
             standard input.
         output_format: likewise; on standard output None is the input's format, or CSV if that is Parquet.
         encoding: of a CSV, TSV or JSON-lines input.
@@ -110,6 +113,8 @@ def predict_file(
         output_delimiter: of a CSV or TSV output; None for the input's where both are CSV, else a comma, or a tab.
         output_encoding: of a CSV or TSV output, such as `utf-8-sig`, or `cp1252`.
         source_field: the name of a new column that holds each row's file; None for no such column.
+        column_names: of a CSV, TSV or Excel input without a header: the names of its columns in order.
+        sheet: of an Excel input; None for the first.
         rows: how many rows to work on at a time, at most.
         prefix: what the names of the new columns begin with.
         progress: called with the number of rows of each block that has been written.
@@ -124,10 +129,13 @@ def predict_file(
     check_cells(output_delimiter, output_encoding)
     inputs = find_inputs(source, input_format)
     outputs = plan_outputs(inputs, target, output_format)
+    asked = (predictor.input_fields or ()) if input_field is None else field_names(input_field)
+    known = (*predictor.labels, *asked)
+    names = None if column_names is None else tuple(column_names)
     work = _Work(
         predictor,
         resolve_thresholds(thresholds, predictor.labels, predictor.thresholds),
-        Dialect(encoding, delimiter, quoting),
+        Dialect(encoding, delimiter, quoting, names, known, sheet),
         input_field=input_field,
         rows=max(1, min(rows, CELLS // len(predictor.labels))),
         prefix=prefix,
@@ -314,7 +322,9 @@ def _choose_fields(
     remembered = predictor.input_fields
     hint = f"; the header holds {other!r}: pass delimiter={other!r}" if other else ""
     if asked is not None:
-        return check_columns(names, match_fields(field_names(asked), remembered, name), name, hint)
+        wanted = match_fields(field_names(asked), remembered, name)
+        paths = [path for path in wanted if is_path(path, names)]
+        return check_columns([*names, *paths], wanted, name, hint)
     if other is not None and names[0] not in (remembered or ()):
         raise DataError(
             f"{name} has one column, {names[0]!r}: the header holds {other!r}: pass delimiter={other!r}, or "
@@ -336,8 +346,11 @@ def _texts(block: Block, fields: Sequence[str], name: str) -> pa.LargeStringArra
     """The texts of a block, or a sentence that counts the rows without one."""
     if isinstance(block.rows, pa.Table):
         numbers = np.arange(block.first, block.first + len(block.rows))
-        return joined_texts(Source(block.rows, ((name, len(block.rows)),), numbers=numbers), fields)
-    columns = [[row.get(field) for row in block.rows] for field in fields]
+        table = add_paths(block.rows, fields)
+        source = Source(table, ((name, len(table)),), numbers=numbers)
+        refuse_objects(source, fields)
+        return joined_texts(source, fields)
+    columns = [[value_at(row, field) for row in block.rows] for field in fields]
     for field, column in zip(fields, columns, strict=True):
         absent = [
             len(fields) > 1 and any(other[row] is not None for other in columns) for row in range(len(column))

@@ -5,6 +5,7 @@ Imports nothing of the project but errors, the door of the optional extras, the 
 """
 
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ import pyarrow.parquet
 
 from flash.core.errors import DataError, unknown_name
 from flash.core.extras import require
-from flash.text.classification.reading.files import BLOCK, LARGEST_BLOCK, Files, read_bytes, read_each
+from flash.text.classification.reading.files import BLOCK, LARGEST_BLOCK, File, Files, read_bytes, read_each
 from flash.text.classification.reading.mistakes import (
     MAGIC,
     ROWS,
@@ -28,7 +29,15 @@ from flash.text.classification.reading.mistakes import (
     read_json_lines,
     rows_of,
 )
+from flash.text.classification.reading.nested import add_paths, first_key, is_path, value_at
 from flash.text.classification.reading.source import Source, check_columns, text_array, to_array
+
+_PANDAS = re.compile(
+    rb'\{\s*"[^"]*"\s*:\s*\{\s*"\d+"\s*:'  # {"text": {"0":
+    rb'|\{\s*"\d+"\s*:\s*\{'  # {"0": {
+    rb'|\{\s*"columns"\s*:\s*\['
+)
+"""How a file begins that pandas' `to_json` wrote by another orient than "records"."""
 
 # -------------------------------------------------------------------------------------------- files
 
@@ -52,7 +61,7 @@ def read_json(files: Files, *, columns: Iterable[str] | None = None, field: str 
     return read_each(files, "json", lambda path: _json_table(path, wanted, field))
 
 
-def _json_table(path: Path, columns: list[str] | None, field: str | None) -> pa.Table:
+def _json_table(path: File, columns: list[str] | None, field: str | None) -> pa.Table:
     buffer = read_bytes(path)
     start = bytes(buffer.slice(0, min(len(buffer), 4096))).removeprefix(UTF8_MARK).lstrip()
     if not start:
@@ -62,6 +71,8 @@ def _json_table(path: Path, columns: list[str] | None, field: str | None) -> pa.
     if start[:1] not in (b"{", b"[") and start[0] < 128:
         first = start.splitlines()[0][:40].decode(errors="replace")
         raise DataError(f"{path} holds no JSON objects, it begins with {first!r}; if it is CSV, use from_csv")
+    if field is None and _PANDAS.match(start) and (rows := _pandas_rows(buffer)) is not None:
+        return _objects_table(path, rows, columns)
     if field is not None or start.startswith(b"["):
         return _objects_table(path, read_json_array(path, buffer, field), columns)
     try:
@@ -74,10 +85,30 @@ def _json_table(path: Path, columns: list[str] | None, field: str | None) -> pa.
     except (pa.ArrowInvalid, UnicodeDecodeError):  # Python's json, slower, can say which rows
         return _objects_table(path, read_json_lines(path, buffer), columns)
     hint = "; if the rows stand under one of these, pass field=" if table.num_rows == 1 else ""
+    table = add_paths(table, columns)
     return table.select(check_columns(table.column_names, columns, str(path), hint))
 
 
-def _parse_json(path: Path, buffer: pa.Buffer, schema: pa.Schema | None) -> pa.Table:
+def _pandas_rows(buffer: pa.Buffer) -> list[dict[str, Any]] | None:
+    """The rows of pandas' `to_json`, whose default is `{"column": {"0": ...}}`, or with orient="split" or "index".
+
+    None where the file is none of these.
+    """
+    try:
+        value = json.loads(bytes(buffer).removeprefix(UTF8_MARK))
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        return None
+    if {"columns", "index", "data"} == set(value):
+        return [dict(zip(value["columns"], row, strict=True)) for row in value["data"]]
+    if not all(isinstance(inner, dict) for inner in value.values()):
+        return None
+    if all(key.isdigit() for key in value):
+        return list(value.values())
+    index = dict.fromkeys(key for column in value.values() for key in column)
+    return [{name: column.get(key) for name, column in value.items()} for key in index]
+
+
+def _parse_json(path: File, buffer: pa.Buffer, schema: pa.Schema | None) -> pa.Table:
     parse = pa.json.ParseOptions(newlines_in_values=True, explicit_schema=schema)
     block = BLOCK
     while True:
@@ -97,7 +128,7 @@ def _as_text(kind: pa.DataType) -> pa.DataType:
     return pa.list_(pa.large_string()) if pa.types.is_list(kind) else pa.large_string()
 
 
-def parse_json(path: Path, buffer: pa.Buffer) -> Any:
+def parse_json(path: File, buffer: pa.Buffer) -> Any:
     """The value that a JSON file holds."""
     try:
         return json.loads(bytes(buffer).removeprefix(UTF8_MARK))
@@ -109,7 +140,7 @@ def parse_json(path: Path, buffer: pa.Buffer) -> Any:
         ) from error
 
 
-def read_json_array(path: Path, buffer: pa.Buffer, field: str | None) -> list[Any]:
+def read_json_array(path: File, buffer: pa.Buffer, field: str | None) -> list[Any]:
     """The array in a JSON file, or under `field` of the object in it."""
     value = parse_json(path, buffer)
     if field is not None:
@@ -127,19 +158,19 @@ def read_json_array(path: Path, buffer: pa.Buffer, field: str | None) -> list[An
     return value
 
 
-def _objects_table(path: Path, rows: list[Any], columns: list[str] | None) -> pa.Table:
+def _objects_table(path: File, rows: list[Any], columns: list[str] | None) -> pa.Table:
     wrong = [number for number, row in enumerate(rows, 1) if not isinstance(row, dict)]
     if wrong:
         raise DataError(
             f"{path}: {count_rows(len(wrong))} not an object ({rows_of(wrong[:SHOWN], len(wrong))}); write "
             f"{{...}} ({ROWS})"
         )
-    wanted = (
-        check_columns(list(dict.fromkeys(key for row in rows for key in row)), columns, str(path))
-        if rows
-        else []
+    keys = dict.fromkeys(key for row in rows for key in row)
+    paths = [path for path in columns or () if is_path(path, keys)]
+    wanted = check_columns([*keys, *paths], columns, str(path)) if rows else []
+    return pa.table(
+        {name: to_array([value_at(row, name) for row in rows], name, str(path)) for name in wanted}
     )
-    return pa.table({name: to_array([row.get(name) for row in rows], name, str(path)) for name in wanted})
 
 
 def read_parquet(files: Files, *, columns: Iterable[str] | None = None) -> Source:
@@ -148,14 +179,21 @@ def read_parquet(files: Files, *, columns: Iterable[str] | None = None) -> Sourc
     return read_each(files, "parquet", lambda path: _parquet_table(path, wanted))
 
 
-def _parquet_table(path: Path, columns: list[str] | None) -> pa.Table:
+def _parquet_table(path: File, columns: list[str] | None) -> pa.Table:
     try:
-        with pa.parquet.ParquetFile(path, memory_map=True) as file:
-            table = file.read(columns=check_columns(file.schema_arrow.names, columns, str(path)))
+        source = path if isinstance(path, Path) else pa.BufferReader(read_bytes(path))
+        with pa.parquet.ParquetFile(source, memory_map=True) as file:
+            names = file.schema_arrow.names
+            asked = [name if name in names else first_key(name) for name in columns or names]
+            table = file.read(columns=[name for name in dict.fromkeys(asked) if name in names])
+            table = add_paths(table, columns)
+            table = table.select(
+                check_columns(list(dict.fromkeys([*names, *table.column_names])), columns, str(path))
+            )
             table.validate(full=True)  # a text column may hold any bytes
             return table
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        empty = not path.stat().st_size
+        empty = not len(read_bytes(path))
         reason = "it is empty" if empty else str(error).rstrip(".")
         raise DataError(f"{path} cannot be read as Parquet: {reason}; is it the right file?") from error
 

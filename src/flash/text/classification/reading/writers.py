@@ -22,6 +22,7 @@ import pyarrow.csv
 from flash.core.errors import DataError, FlashError
 from flash.core.files import whole_file
 from flash.text.classification.reading import arrow_values
+from flash.text.classification.reading.remote import RemoteFile, is_url
 
 ROW_GROUP = 2**16  # rows of a Parquet row group, as far as
 ROW_GROUP_BYTES = 2**26  # they do not take more memory than this
@@ -80,10 +81,14 @@ def open_output(path: str | Path) -> Iterator[IO[bytes]]:
     """A file to write that takes its name only when it is whole (see `whole_file`); `-` is standard output.
 
     An earlier file of that name stays as it was until then, and for good if an error or Ctrl-C comes before.
-    Pipes and devices are written to directly.
+    Pipes and devices are written to directly; a URL by way of fsspec.
     """
     if str(path) == "-":
         yield sys.stdout.buffer
+        return
+    if is_url(path):
+        with RemoteFile(str(path)).open("wb") as remote:
+            yield remote
         return
     path = Path(path).expanduser()
     with ExitStack() as stack:

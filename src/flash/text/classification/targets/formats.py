@@ -44,7 +44,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from flash.core.errors import DataError, unknown_name
-from flash.text.classification.reading.mistakes import some_of
+from flash.text.classification.reading.mistakes import short_type, some_of
 from flash.text.classification.reading.source import Source, plain_column
 from flash.text.classification.targets.delimiters import refuse_other_delimiter, unescaped
 from flash.text.classification.targets.labels import (
@@ -176,7 +176,7 @@ def _kind_of(
         return "delimited" if commas else "single"
     if delimiter is not None:
         raise DataError(
-            f"{source.name}: column {field!r} holds {column.type}, which label_delimiter={delimiter!r} "
+            f"{source.name}: column {field!r} holds {short_type(column.type)}, which label_delimiter={delimiter!r} "
             "cannot split; leave it out"
         )
     return "single"
@@ -190,7 +190,7 @@ def _kind_of_lists(source: Source, field: str, column: pa.Array, known: int | No
         return "vectors"
     if not pa.types.is_integer(inner):
         raise DataError(
-            f"{source.name}: column {field!r} holds {column.type}; expected lists of names or of numbers"
+            f"{source.name}: column {field!r} holds {short_type(column.type)}; expected lists of names or of numbers"
         )
     if pa.types.is_fixed_size_list(column.type):
         return "vectors"

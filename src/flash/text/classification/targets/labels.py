@@ -13,8 +13,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from flash.core.errors import DataError
-from flash.text.classification.reading.mistakes import count_rows
+from flash.core.errors import DataError, shortened
+from flash.text.classification.reading.mistakes import count_rows, short_type
 from flash.text.classification.reading.source import Source
 
 Kind: TypeAlias = Literal["columns", "vectors", "lists", "delimited", "single"]
@@ -99,8 +99,8 @@ def pieces_of(
         column = pc.utf8_trim_whitespace(column.cast(pa.large_string()))
     elif not pa.types.is_integer(column.type):
         raise DataError(
-            f"{source.name}: column {field!r} holds {column.type} ({source.where(0)}: "
-            f"{column[0].as_py()!r}); expected names, class indices, or lists of them ({source.counting})"
+            f"{source.name}: column {field!r} holds {short_type(column.type)} ({source.where(0)}: "
+            f"{shortened(repr(column[0].as_py()), 60)}); expected names, class indices, or lists of them ({source.counting})"
         )
     filled = np.asarray(pc.fill_null(pc.not_equal(column.cast(pa.large_string()), ""), False))
     return np.flatnonzero(filled), column.filter(pa.array(filled))

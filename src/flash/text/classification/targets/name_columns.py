@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from flash.core.errors import DataError
-from flash.text.classification.reading.mistakes import some_of
+from flash.text.classification.reading.mistakes import short_type, some_of
 from flash.text.classification.reading.source import Source, plain_column
 from flash.text.classification.targets.labels import is_text
 
@@ -87,7 +87,7 @@ def _join(source: Source, fields: Sequence[str], joined: str) -> Source:
         column = plain_column(source, field)
         if not (is_text(column.type) or pa.types.is_null(column.type)):
             raise DataError(
-                f"{source.name}: column {field!r} holds {column.type}, but the training rows hold names; give every split "
+                f"{source.name}: column {field!r} holds {short_type(column.type)}, but the training rows hold names; give every split "
                 f"the same structure ({source.counting})"
             )
         trimmed = pc.utf8_trim_whitespace(column.cast(pa.large_string()))

@@ -1,0 +1,152 @@
+"""Rows of a table that are no rows of the user's: wholly empty ones, repeated headers, rows inside of a cell.
+
+Imports nothing of the project but the wording of mistakes and `Source`; neither torch nor lightning.
+"""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from flash.core.errors import DataError
+from flash.text.classification.reading.mistakes import count_rows
+from flash.text.classification.reading.source import Source
+
+FEW_LINES = (
+    3  # lines of a cell that have as many delimiters as a row, from which on they are rows whatever they hold
+)
+
+
+def without_odd_rows(source: Source, fields: Sequence[str]) -> Source:
+    """The rows that are an example: without those that are empty in all of `fields`, or hold their names again.
+
+    Empty are nothing, white space and null. An empty text that has a target, and a text without labels, stay.
+
+    Args:
+        source: as it was read.
+        fields: the columns of the text and of the targets.
+
+    Raises:
+        DataError: no row is left.
+
+    Warns:
+        UserWarning: how many rows were left out, and which.
+    """
+    empty = _empty_rows(source.table.select(fields))
+    headers = np.zeros(len(empty), bool)
+    if source.kind == "csv":
+        headers[repeated_headers(source.table.select(fields))] = True
+    if not (empty.any() or headers.any()):
+        return source
+    if (empty | headers).all():
+        raise DataError(f"{source.name} has no rows but empty ones; is it the right file?")
+    for rows, words in ((empty, "empty"), (headers, "the header again")):
+        if rows.any():
+            found = np.flatnonzero(rows)
+            warnings.warn(
+                f"{source.name}: {count_rows(len(found))} {words} ({source.places(found)}) and left out "
+                f"({source.counting})",
+                UserWarning,
+                stacklevel=5,
+            )
+    return kept_rows(source, ~(empty | headers))
+
+
+def kept_rows(source: Source, kept: npt.NDArray[np.bool_]) -> Source:
+    """The rows that `kept` is true for; each knows where it came from."""
+    numbers = source.numbers
+    if numbers is None:
+        numbers = np.concatenate([np.arange(1, rows + 1) for _, rows in source.parts])
+    ends = np.cumsum([rows for _, rows in source.parts])
+    parts = np.searchsorted(ends, np.flatnonzero(kept), side="right")
+    counts = np.bincount(parts, minlength=len(source.parts)).tolist()
+    return replace(
+        source,
+        table=source.table.filter(pa.array(kept)),
+        parts=tuple((name, count) for (name, _), count in zip(source.parts, counts, strict=True)),
+        numbers=numbers[kept],
+    )
+
+
+def _empty_rows(table: pa.Table) -> npt.NDArray[np.bool_]:
+    """Which rows hold nothing but white space and nulls; a column of another type is empty where it is null."""
+    empty = np.ones(table.num_rows, bool)
+    for column in table.columns:
+        if not empty.any():
+            break
+        if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+            blank = pc.fill_null(pc.match_substring_regex(column, r"^\s*$"), True)
+        else:
+            blank = pc.is_null(column, nan_is_null=True)
+        empty &= np.asarray(blank)
+    return empty
+
+
+def repeated_headers(table: pa.Table) -> npt.NDArray[np.int64]:
+    """The rows of a table of text that hold the name of each column; in one column alone that may be a text."""
+    found = np.full(table.num_rows, table.num_columns > 1)
+    for name in table.column_names if table.num_columns > 1 else ():
+        found &= np.asarray(pc.fill_null(pc.equal(table[name], name), False))
+        if not found.any():
+            break
+    return np.flatnonzero(found)
+
+
+def swallowed_rows(table: pa.Table, names: Sequence[str], delimiter: str) -> list[tuple[int, str, int, int]]:
+    """Cells that hold what looks like rows of their own file, as two stray quotes leave them.
+
+    A line of a cell looks like a row if it has as many delimiters as one, and if the cell in one of its columns is
+    among those of that column, or if there are several such lines in a file of more than two columns.
+
+    Args:
+        table: the rows of a CSV file, all cells text; some of its columns are enough.
+        names: all columns of the file in order.
+        delimiter: between cells.
+
+    Returns:
+        For each such cell its row (from 0), its column, its number of lines, and how many of these look like rows.
+    """
+    if len(names) < 2:
+        return []
+    found = []
+    for column in table.column_names:
+        cells = table[column]
+        rows = np.flatnonzero(np.asarray(pc.match_substring(cells, "\n")))
+        if not len(rows):
+            continue
+        lines = pc.split_pattern(cells.take(pa.array(rows)), "\n").combine_chunks()
+        flat, parents = pc.list_flatten(lines), np.asarray(pc.list_parent_indices(lines))
+        wide = np.asarray(pc.equal(pc.count_substring(flat, delimiter), len(names) - 1))
+        for parent in np.unique(parents[wide]).tolist():
+            own = flat.filter(pa.array(wide & (parents == parent))).to_pylist()
+            alike = _like_rows(table, names, delimiter, own)
+            if alike:
+                found.append((int(rows[parent]), column, int((parents == parent).sum()), alike))
+    return sorted(found)
+
+
+def _like_rows(table: pa.Table, names: Sequence[str], delimiter: str, lines: list[str]) -> int:
+    """How many of some lines that are as wide as a row look like one."""
+    if len(names) > 2 and len(lines) >= FEW_LINES:
+        return len(lines)
+    cells = [dict(zip(names, line.rstrip("\r").split(delimiter), strict=True)) for line in lines]
+    alike = np.zeros(len(lines), bool)
+    for column in table.column_names:
+        values = pa.array([row[column] for row in cells], pa.large_string())
+        known = pc.and_(pc.is_in(values, table[column]), pc.not_equal(values, ""))
+        alike |= np.asarray(known)
+    return int(alike.sum())
+
+
+def swallowed_warning(place: str, column: str, lines: int, alike: int, more: int) -> str:
+    """The sentence about the first of some cells that `swallowed_rows` found."""
+    others = f"; so do {count_rows(more, 'row')} more" if more else ""
+    return (
+        f"{place}: the cell in column {column!r} runs over {lines} lines, {alike} of which look like rows that it has "
+        f'swallowed{others}; if a quote there stands by mistake, remove it or write it twice in a quoted cell (""), '
+        "or pass quoting=False if quotes are ordinary characters here"
+    )

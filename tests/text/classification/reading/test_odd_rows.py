@@ -1,0 +1,76 @@
+"""Empty rows, repeated headers, and rows inside of cells."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from flash.core.errors import DataError
+from flash.text.classification.reading.blocks import read_blocks
+from flash.text.classification.reading.csv import read_csv
+from flash.text.classification.reading.odd_rows import swallowed_rows, without_odd_rows
+from flash.text.classification.reading.source import Source
+
+FIELDS = ["text", "labels"]
+
+
+def test_empty_rows_are_left_out_and_counted(tmp_path: Path) -> None:
+    path = tmp_path / "train.csv"
+    path.write_text("text,labels\na,x\n,\n , \nb,\n,y\n")
+    with pytest.warns(UserWarning, match=" row") as caught:
+        source = without_odd_rows(read_csv(path), FIELDS)
+    assert str(caught[0].message) == (
+        f"{path}: 2 rows are empty ({path}, rows 2 and 3) and left out (rows are counted from 1, the header not)"
+    )
+    assert source.table.to_pydict() == {"text": ["a", "b", ""], "labels": ["x", "", "y"]}
+    assert [source.where(row) for row in range(3)] == [f"{path}, row {row}" for row in (1, 4, 5)]
+
+
+def test_places_after_empty_rows_of_several_files() -> None:
+    table = pa.table({"text": ["a", None, "b", None], "labels": ["x", None, "y", None]})
+    with pytest.warns(UserWarning, match="2 rows are empty \\(p, row 2; q, row 2\\)"):
+        source = without_odd_rows(Source(table, (("p", 2), ("q", 2))), FIELDS)
+    assert [source.where(row) for row in range(2)] == ["p, row 1", "q, row 1"]
+
+
+def test_nothing_but_empty_rows() -> None:
+    with pytest.raises(DataError, match="t has no rows but empty ones; is it the right file?"):
+        without_odd_rows(Source(pa.table({"text": [" "], "labels": [""]}), (("t", 1),)), FIELDS)
+
+
+def test_a_header_in_the_middle_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "train.csv"
+    path.write_text("text,labels\na,x\ntext,labels\nb,y\n")
+    with pytest.warns(UserWarning, match="1 row is the header again .*, row 2\\) and left out"):
+        source = without_odd_rows(read_csv(path), FIELDS)
+    assert source.table["text"].to_pylist() == ["a", "b"]
+    with pytest.warns(UserWarning, match="1 row is the header again \\(row 2\\) and left out"):
+        blocks = list(read_blocks(path, "csv"))
+    assert [(block.first, block.table["text"].to_pylist()) for block in blocks] == [(1, ["a"]), (3, ["b"])]
+
+
+def test_a_text_that_is_the_name_of_its_only_column_stays(tmp_path: Path) -> None:
+    path = tmp_path / "new.csv"
+    path.write_text("text\na\ntext\n")
+    (block,) = read_blocks(path, "csv")
+    assert block.table["text"].to_pylist() == ["a", "text"]
+
+
+def test_rows_that_two_stray_quotes_swallow(tmp_path: Path) -> None:
+    path = tmp_path / "train.csv"
+    path.write_text('text,labels\na,sport\n"b,sport\nc,food\nd,sport\ne",food\n')
+    with pytest.warns(UserWarning, match=" row") as caught:
+        assert read_csv(path).table.num_rows == 2
+    assert str(caught[0].message) == (
+        f"{path}, row 2: the cell in column 'text' runs over 4 lines, 3 of which look like rows that it has swallowed; "
+        'if a quote there stands by mistake, remove it or write it twice in a quoted cell (""), or pass quoting=False '
+        "if quotes are ordinary characters here (rows are counted from 1, the header not)"
+    )
+    with pytest.warns(UserWarning, match=r"row 2: the cell in column 'text' runs over 4 lines"):
+        list(read_blocks(path, "csv"))
+
+
+def test_poems_and_letters_are_no_rows() -> None:
+    texts = ["Dear all,\nthanks, and\nbye, Bob", "plain"]
+    assert swallowed_rows(pa.table({"text": texts, "labels": ["x", ""]}), FIELDS, ",") == []
+    assert swallowed_rows(pa.table({"text": texts}), ["text"], ",") == []
