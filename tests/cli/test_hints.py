@@ -71,11 +71,11 @@ def test_those_after_a_file_that_needs_options(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["flash"])
-    rows = [
-        f'{row};{"naïve" if row % 2 else "kind"} "{row};{"rude|dirty" if row % 2 else ""}'
-        for row in range(80)
-    ]
-    for name in ("my train.dat", "held out.csv"):
+    for name, start in (("my train.dat", 0), ("held out.csv", 80)):
+        rows = [
+            f'{row};{"naïve" if row % 2 else "kind"} "{row};{"rude|dirty" if row % 2 else ""}'
+            for row in range(start, start + 80)
+        ]
         Path(name).write_bytes("\n".join(["id;body;tags", *rows, ""]).encode("cp1252"))
     data = ["from_csv", "--input_field", "body", "--target_fields", "tags", "--label_delimiter", "|"]
     data += ["--delimiter", ";", "--encoding", "cp1252", "--quoting", "false"]
