@@ -10,7 +10,7 @@ PROGRAM = """
 import csv, gc, os, sys, warnings
 import lightning.pytorch, numba, numpy, pyarrow, torch, transformers, uvicorn  # which may change what they like
 
-OTHERS = ("lightning.pytorch", "numba", "numpy", "torch", "torch.nn.functional", "transformers", "uvicorn", "warnings")
+OTHERS = ("lightning.pytorch", "numba", "numpy", "torch", "torch.nn.functional", "uvicorn", "warnings")
 
 def state():
     attributes = {
