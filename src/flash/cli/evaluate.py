@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from flash.cli import (
     Parser,
@@ -33,10 +34,11 @@ from flash.text.classification.scores.metrics import Evaluation, evaluate
 from flash.text.classification.scores.table import format_table
 from flash.text.classification.scores.thresholds import Thresholds, resolve_thresholds
 from flash.text.classification.targets.cells import read_cells
-from flash.text.classification.targets.encoding import encode_targets
+from flash.text.classification.targets.encoding import encode_known
 from flash.text.classification.targets.formats import infer_format
 from flash.text.classification.targets.name_columns import join_name_columns
 from flash.text.classification.targets.repeated_texts import warn_of_contrary_labels
+from flash.text.classification.targets.unknown import ACTIONS, NOT_ALLOWED, UnknownTargets, left_in
 
 DESCRIPTION = "Print how good a model is on a file with targets."
 EPILOG = """\
@@ -78,6 +80,19 @@ def build_parser() -> Parser:
         "--unknown_labels", choices=("error", "ignore"), default="error", help="labels the model lacks"
     )
     parser.add_argument(
+        "--unknown_targets",
+        choices=ACTIONS,
+        default="error",
+        help="targets that say that nothing is known, such as -1, blanks and NA: error; mask leaves these cells out; "
+        "negative takes them as 0",
+    )
+    parser.add_argument(
+        "--unknown_values",
+        nargs="+",
+        metavar="VALUE",
+        help='which targets do (default: -1, blanks ("") and NA)',
+    )
+    parser.add_argument(
         "--thresholds",
         nargs="+",
         metavar="T",
@@ -97,6 +112,7 @@ def build_parser() -> Parser:
 def run(argv: list[str]) -> int:
     """Print the table, or JSON; returns the exit code."""
     options = build_parser().parse(argv)
+    unknown = UnknownTargets.from_options(options.unknown_targets, options.unknown_values)
     thresholds = parse_thresholds(options.thresholds)
     kind = find_format(options.file, options.input_format, "input_format")
     predictor = Predictor.load(
@@ -125,6 +141,7 @@ def run(argv: list[str]) -> int:
             label_delimiter=options.label_delimiter,
             unknown_labels=options.unknown_labels,
             thresholds=thresholds,
+            unknown=unknown,
         )
     if options.json:
         print(json.dumps({**_described(source, fields), **evaluation.to_dict()}, allow_nan=False, indent=2))
@@ -220,8 +237,18 @@ def evaluate_source(
     label_delimiter: str | None = None,
     unknown_labels: Any = "error",
     thresholds: Thresholds = None,
+    unknown: UnknownTargets = NOT_ALLOWED,
 ) -> Evaluation:
     """Compare a model's predictions with the targets of a source, for the labels that have targets.
+
+    Args:
+        predictor: the model.
+        source: texts and targets.
+        fields: their columns.
+        label_delimiter: between the names in one cell.
+        unknown_labels: error, or ignore to leave labels out that the model lacks.
+        thresholds: in place of the model's own.
+        unknown: which targets say that nothing is known, and what becomes of them.
 
     Raises:
         DataError: a text or target that is none.
@@ -236,6 +263,7 @@ def evaluate_source(
         multi_label=predictor.multi_label,
         label_delimiter=label_delimiter,
         labels=fields.labels,
+        blank_is_negative=unknown.action == "negative",
     )
     source = sources[""]
     target_format = infer_format(
@@ -244,13 +272,18 @@ def evaluate_source(
         multi_label=predictor.multi_label,
         label_delimiter=label_delimiter,
         labels=fields.labels,
+        unknown=unknown,
     )
-    targets = encode_targets(target_format, source, fields.targets, unknown_labels=unknown_labels)
-    warn_of_contrary_labels(source, texts, targets)
+    known = encode_known(
+        target_format, source, fields.targets, unknown_labels=unknown_labels, unknown=unknown
+    )
+    if known.rows is not None:
+        texts, source = texts.take(pa.array(known.rows)), left_in(source, known.rows)
+    warn_of_contrary_labels(source, texts, known.targets)
     kept = np.array([predictor.labels.index(label) for label in fields.labels])
     return evaluate(
         predictor.probabilities(texts)[:, kept],
-        targets,
+        known.targets,
         labels=fields.labels,
         thresholds=resolve_thresholds(thresholds, predictor.labels, predictor.thresholds)[kept],
         multi_label=predictor.multi_label,

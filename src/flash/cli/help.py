@@ -201,6 +201,14 @@ _LABELS = (
         "of labels that train lacks: error, or ignore them with a warning",
         "error",
     ),
+    Option(
+        "unknown_targets",
+        "WHAT",
+        "of targets that say that nothing is known (-1, blanks, NA): error; mask: they count nowhere; negative: the "
+        "label does not apply",
+        "error",
+    ),
+    Option("unknown_values", "VALUE ...", 'which targets do; unless given, -1, blanks ("") and NA'),
 )
 _SPLIT_WORDS = "the fraction (such as 0.1) or the number of training rows to hold out; 0 for none"
 _SPLIT = Option(

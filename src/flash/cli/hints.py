@@ -132,6 +132,12 @@ def _targets(data: Mapping[str, Any], labels: Sequence[str]) -> list[str]:
         words += ["--label_delimiter", data["label_delimiter"].replace("\t", r"\t").replace("\n", r"\n")]
     if data.get("unknown_labels") == "ignore":
         words += ["--unknown_labels", "ignore"]
+    if data.get("unknown_targets", "error") != "error":
+        words += ["--unknown_targets", data["unknown_targets"]]
+    values = data.get("unknown_values")
+    if values is not None:
+        listed = values if isinstance(values, list) else [values]
+        words += ["--unknown_values", *("" if value is None else str(value) for value in listed)]
     return words
 
 

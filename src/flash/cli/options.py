@@ -54,6 +54,9 @@ LIST_OPTIONS = (
     *("--input_field", "--target_fields", "--labels", "--column_names"),
     *("--train_file", "--val_file", "--test_file", "--predict_file"),
 )
+TARGET_VALUES = "--unknown_values"
+"""A list of any values, -1 and the empty one among them."""
+NUMBER = re.compile(r"-[0-9.]+")
 
 KINDS = {
     "NoneType": "null",
@@ -176,20 +179,24 @@ def _plain_strategy(argv: list[str]) -> list[str]:
 
 
 def _gather_lists(argv: list[str]) -> list[str]:
-    """`--target_fields a b` as the JSON list that the parser takes; a single value stays as it is, but for a label."""
+    """`--target_fields a b` as the JSON list that the parser takes; a single value stays as it is, but for a label.
+
+    `--unknown_values -1` is always a list of text, so that neither `null` nor the empty text means the default.
+    """
     gathered: list[str] = []
     position = 0
     while position < len(argv):
         name, equals, value = argv[position].partition("=")
         position += 1
-        if name not in LIST_OPTIONS:
+        if name not in (*LIST_OPTIONS, TARGET_VALUES):
             gathered.append(argv[position - 1])
             continue
         values = [value] if equals else []
-        while not equals and position < len(argv) and not argv[position].startswith("-"):
+        while not equals and position < len(argv) and not _is_option(argv[position], name):
             values.append(argv[position])
             position += 1
-        label = name == "--labels" and values and values[0] != "null" and not values[0].startswith("[")
+        text = name == TARGET_VALUES or (name == "--labels" and values[:1] != ["null"])
+        label = text and values and not values[0].startswith("[")
         listed = [_as_list(values)] if len(values) > 1 or label else values
         gathered += [name, *listed]
     return gathered
@@ -199,6 +206,11 @@ def _as_list(words: list[str]) -> str:
     """JSON that YAML reads as the same words: of an emoji no halves, and no line ends but those that are escaped."""
     written = json.dumps(words, ensure_ascii=False)
     return re.sub("[\x7f-\x9f\u2028\u2029\ufeff]", lambda found: f"\\u{ord(found[0]):04x}", written)
+
+
+def _is_option(word: str, before: str) -> bool:
+    """Whether a word begins another option; after `--unknown_values` a negative number is a value."""
+    return word.startswith("-") and not (before == TARGET_VALUES and NUMBER.fullmatch(word))
 
 
 def _sentence(message: str) -> str:

@@ -35,10 +35,11 @@ from flash.text.classification.reading.tables import (
     read_parquet,
 )
 from flash.text.classification.targets.cells import read_cells
-from flash.text.classification.targets.encoding import encode_targets
+from flash.text.classification.targets.encoding import encode_known
 from flash.text.classification.targets.formats import TargetFormat, infer_format
 from flash.text.classification.targets.labels import LabelSet
 from flash.text.classification.targets.repeated_texts import warn_of_repeated_texts
+from flash.text.classification.targets.unknown import NOT_ALLOWED, UnknownTargets, UnknownValues, left_in
 from flash.text.classification.training_rows import check_training_rows, describe, hold_out
 
 # The types are simple ones, because the command line makes its options of them.
@@ -58,7 +59,7 @@ class TextDataset(Dataset[Batch]):
 
     Attributes:
         texts: N texts.
-        targets: (N, L) float32, sparse; None where there are only texts.
+        targets: (N, L) float32, sparse, NaN where one is not known; None where there are only texts.
     """
 
     texts: pa.LargeStringArray
@@ -92,7 +93,7 @@ class TextClassificationData(ShowsRows, LightningDataModule):
     """Texts and targets for `flash.Trainer`, made by one of the `from_*` methods.
 
     Each of these takes the options `label_delimiter`, `labels`, `num_classes`, `multi_label`,
-    `unknown_labels`, `val_split`, `batch_size`, `num_workers` and `seed`, which `from_sources` explains. The
+    `unknown_labels`, `unknown_targets`, `unknown_values`, `val_split`, `batch_size`, `num_workers` and `seed`, which `from_sources` explains. The
     target formats are the table in `flash.text.classification.targets.formats`.
 
     Attributes:
@@ -484,6 +485,8 @@ class TextClassificationData(ShowsRows, LightningDataModule):
         num_classes: int | None = None,
         multi_label: bool | None = None,
         unknown_labels: Literal["error", "ignore"] = "error",
+        unknown_targets: Literal["error", "mask", "negative"] = "error",
+        unknown_values: UnknownValues = None,
         val_split: int | float | None = None,
         batch_size: int = 32,
         num_workers: int = 0,
@@ -503,6 +506,14 @@ class TextClassificationData(ShowsRows, LightningDataModule):
             num_classes: the number of labels, where class indices have no names.
             multi_label: whether any number of labels may apply; unless given, the target's structure decides.
             unknown_labels: error, or ignore to leave labels that train lacks out of the rows, with a warning.
+            unknown_targets: what becomes of targets that say that nothing is known, such as -1, blanks and NA in 0/1
+                columns and in vectors: `"error"` refuses them; `"mask"` leaves each such cell out of the losses, the
+                thresholds, the calibration and all measures of its label, and the rows of which nothing is known;
+                `"negative"` takes them as labels that do not apply. An empty text in a column of lists of labels is
+                an empty label set, whatever this is. With a single label, `"mask"` leaves out the rows without one.
+            unknown_values: which values do that, one or a list such as `[-1, 9, ""]`, where `""` stands for blanks,
+                nulls and NaN; unless given, -1, blanks, nulls, NaN, and NA, N/A, nan, null, None, <NA> and ? in
+                upper or lower case.
             val_split: the fraction (such as 0.1) or the number of training rows to hold out, stratified.
             batch_size: rows a batch.
             num_workers: processes that prepare batches; 0 for none, which is right for the linear backbone.
@@ -514,7 +525,8 @@ class TextClassificationData(ShowsRows, LightningDataModule):
             DataError: anything that cannot be read as asked, or no label in any training row.
 
         Warns:
-            UserWarning: labels that every training row has, or none; label names that look like mistakes.
+            UserWarning: labels that every training row has, or none; label names that look like mistakes; rows that
+                are left out, as nothing is known of them.
         """
         told = take_data_options(unknown) if unknown else {}  # Lightning Flash's keywords
         labels, num_classes = told.get("labels", labels), told.get("num_classes", num_classes)
@@ -535,9 +547,10 @@ class TextClassificationData(ShowsRows, LightningDataModule):
                     targets = check_columns(source.table.column_names, spread or targets, source.name)
                 refuse_objects(source, [*names, *targets])
                 sources[name] = source
-        target_format = None
+        target_format, unknown_cells = None, NOT_ALLOWED
         with_targets = {name: source for name, source in sources.items() if not name.startswith("predict")}
         if with_targets:
+            unknown_cells = UnknownTargets.from_options(unknown_targets, unknown_values)
             if spread is not None:
                 fields = target_fields = spread
                 multi_label = True if multi_label is None else multi_label
@@ -547,6 +560,7 @@ class TextClassificationData(ShowsRows, LightningDataModule):
                 multi_label=multi_label,
                 label_delimiter=label_delimiter,
                 labels=labels,
+                blank_is_negative=unknown_targets == "negative",
             )
             fields = [targets_read] if isinstance(targets_read, str) else list(targets_read)
             sources |= with_targets
@@ -557,11 +571,13 @@ class TextClassificationData(ShowsRows, LightningDataModule):
                 label_delimiter=label_delimiter,
                 labels=labels,
                 num_classes=num_classes,
+                unknown=unknown_cells,
             )
         datasets = {}
-        for name, source in sources.items():
-            dataset = _dataset(source, names, fields, target_format, name, unknown_labels)
-            datasets[name.split("_")[0]] = dataset
+        for name, source in list(sources.items()):
+            sources[name], datasets[name.split("_")[0]] = _dataset(
+                source, names, fields, target_format, name, unknown_labels, unknown_cells
+            )
         whole = dict(datasets)
         if val_split is not None:
             rows, held_out = hold_out(datasets, val_split, seed)
@@ -714,8 +730,13 @@ def _dataset(
     target_format: TargetFormat | None,
     name: str,
     unknown_labels: Any,
-) -> TextDataset:
+    unknown: UnknownTargets,
+) -> tuple[Source, TextDataset]:
+    """The rows of which something is known, and their source."""
     texts = joined_texts(source, input_fields)
     if target_format is None or name.startswith("predict"):
-        return TextDataset(texts)
-    return TextDataset(texts, encode_targets(target_format, source, fields, unknown_labels=unknown_labels))
+        return source, TextDataset(texts)
+    known = encode_known(target_format, source, fields, unknown_labels=unknown_labels, unknown=unknown)
+    if known.rows is not None:
+        texts, source = texts.take(pa.array(known.rows)), left_in(source, known.rows)
+    return source, TextDataset(texts, known.targets)

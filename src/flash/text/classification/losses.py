@@ -1,12 +1,13 @@
 """Losses of `(N, L)` logits against float targets in [0, 1], and the weights of labels that they take.
 
 Where a target is soft, each of the multi-label losses is what it is at 1 and at 0, weighted by the target. All of
-them are means over rows and labels, in nats, computed in float32 at least. Imports nothing of the project but errors;
-no Lightning.
+them are means over rows and labels, in nats, computed in float32 at least. Where a target is NaN it is not known: the
+mean is over the other cells (`loss_of_known`). Imports nothing of the project but errors; no Lightning.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from numbers import Real
 from typing import Any, Literal, TypeAlias, cast
 
@@ -19,6 +20,8 @@ from flash.core.errors import FlashError, unknown_name
 LossFunction: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 PosWeight: TypeAlias = float | Sequence[float] | Mapping[str, float] | Literal["balanced"] | None
 
+DECIDED = -30.0
+"""A logit of which a probability of 0 to 13 digits follows."""
 EXPECTED = "expected a number above 0, a list with one per label, a dict by label, or 'balanced'"
 
 
@@ -101,6 +104,7 @@ def distribution_balanced(
     scale: float = 2.0,
     gamma: float = 2.0,
     balance: float = 2.0,
+    known: Tensor | None = None,
 ) -> Tensor:
     """Weights that undo what sampling labels together does, and negatives that stop counting early; focal.
 
@@ -112,7 +116,7 @@ def distribution_balanced(
         logits: (N, L).
         targets: (N, L), in [0, 1].
         positives: (L,), in how many training rows each label applies.
-        rows: how many training rows there are.
+        rows: how many training rows there are, or (L,) in how many of them each label's target is known.
         alpha: added to the weights, which are `alpha + sigmoid(beta * (r - mu))`.
         beta: how steep the weights are in r, the label's inverse frequency over the sum of those in the row.
         mu: the r with the middle weight. Rows without a label have the largest: their r is infinite.
@@ -120,6 +124,8 @@ def distribution_balanced(
         scale: of the logits of labels that do not apply, whose loss is divided by it.
         gamma: the focal exponent.
         balance: a factor of the whole.
+        known: (N, L), which cells the mean is over; None for all. The others are to have the target 0, as the weights
+            of a row's labels depend on which of them apply.
     """
     frequent = positives.clamp(min=0.5).minimum(torch.as_tensor(rows - 0.5))  # none, or all: no infinite odds
     inverse = 1 / frequent
@@ -130,7 +136,8 @@ def distribution_balanced(
     positive = torch.exp(gamma * functional.logsigmoid(-shifted)) * functional.softplus(-shifted)
     scaled = scale * shifted
     negative = torch.exp(gamma * functional.logsigmoid(scaled)) * functional.softplus(scaled) / scale
-    return (balance * weight * _mixed(positive, negative, targets, None)).mean()
+    cells = balance * weight * _mixed(positive, negative, targets, None)
+    return (cells if known is None else cells[known]).mean()
 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
@@ -164,6 +171,17 @@ class Loss:
                 self.numbers[name] = tensor.to(logits.device)
         numbers = {name: tensor.to(kind) for name, tensor in self.numbers.items()}
         return self.function(logits.to(kind), targets.to(kind), **numbers)
+
+    def of_known(self, logits: Tensor, targets: Tensor, known: Tensor) -> Tensor:
+        """The same over the cells that are `known`, (N, L) booleans."""
+        if self.name == "distribution_balanced":  # a cell's weight depends on the others of its row
+            whole = Loss(self.name, partial(self.function, known=known), self.numbers)
+            return whole(logits, targets.masked_fill(~known, 0))
+        numbers = {
+            name: tensor.to(logits.device).expand(logits.shape)[known]
+            for name, tensor in self.numbers.items()
+        }
+        return Loss(self.name, self.function, numbers)(logits[known], targets[known])
 
     def content(self) -> dict[str, Any]:
         """Its name and numbers as plain values."""
@@ -217,7 +235,7 @@ def make_loss(
     labels: Sequence[str],
     pos_weight: PosWeight = None,
     positives: Any = None,
-    rows: int | None = None,
+    rows: Any = None,
 ) -> LossFunction:
     """What to call with (N, L) logits and (N, L) float targets, from what the user asked for.
 
@@ -229,8 +247,8 @@ def make_loss(
         labels: the L names, in order.
         pos_weight: how much more the rows count to which a label applies: one number for all labels, L numbers, a
             dict by label (the others weigh 1), or `"balanced"`: the rows without the label over those with it.
-        positives: (L,), the sum of the training targets of each label, for what needs to know how frequent it is.
-        rows: how many training rows those were counted in.
+        positives: (L,), the sum of the known training targets of each label, for what needs to know how frequent it is.
+        rows: in how many training rows those were counted: one number, or (L,) where some targets are not known.
 
     Raises:
         FlashError: an unknown loss, one that does not fit `multi_label`, weights that are not L numbers above 0, or
@@ -267,7 +285,7 @@ def make_loss(
                 "given; leave pos_weight out"
             )
         counted, total = _counts(positives, rows, f"the loss {loss!r}", len(labels))
-        return Loss(loss, LOSSES[loss], {"positives": counted, "rows": torch.tensor(float(total))})
+        return Loss(loss, LOSSES[loss], {"positives": counted, "rows": total})
     if pos_weight is None:
         return Loss(loss, LOSSES[loss], {})
     if not multi_label:
@@ -280,7 +298,7 @@ def make_loss(
 
 
 def label_weights(
-    pos_weight: PosWeight, labels: Sequence[str], positives: Any = None, rows: int | None = None
+    pos_weight: PosWeight, labels: Sequence[str], positives: Any = None, rows: Any = None
 ) -> Tensor:
     """The (L,) float32 weights of `make_loss(pos_weight=...)`.
 
@@ -310,6 +328,25 @@ def label_weights(
         if isinstance(value, bool) or not isinstance(value, Real) or not 0 < value < float("inf"):
             raise FlashError(f"the pos_weight of label {name!r} is {value!r}; {EXPECTED}")
     return torch.tensor([float(value) for value in values])
+
+
+def loss_of_known(loss: LossFunction, logits: Tensor, targets: Tensor) -> Tensor:
+    """A loss of logits against targets of which some are not known (NaN), which have no gradient.
+
+    A loss by name is its mean over the cells that are known. A callable of the user's own gets its (N, L) logits and
+    targets as always; each cell that is not known looks to it as one that is decided already, without a doubt: the target
+    0, and a logit of -30 that has no gradient. Of a loss that is a sum or a mean over cells it is then the known cells'
+    sum, or that over the number of all cells; nothing but the scale of the mean depends on how many are known.
+
+    Args:
+        loss: from `make_loss`.
+        logits: (N, L).
+        targets: (N, L), NaN where one is not known.
+    """
+    known = ~targets.isnan()
+    if isinstance(loss, Loss):
+        return loss.of_known(logits, targets, known)
+    return loss(logits.masked_fill(~known, DECIDED), targets.masked_fill(~known, 0))
 
 
 def one_number(loss: Any) -> Tensor:
@@ -365,19 +402,21 @@ def _users_loss(loss: LossFunction, pos_weight: PosWeight) -> LossFunction:
     return wrapped
 
 
-def _counts(positives: Any, rows: int | None, what: str, labels: int) -> tuple[Tensor, int]:
-    """(L,) float32 positives and the number of rows, or what lacks."""
+def _counts(positives: Any, rows: Any, what: str, labels: int) -> tuple[Tensor, Tensor]:
+    """(L,) float32 positives and the number of rows, or (L,) of them, or what lacks."""
     if positives is None or rows is None:
         raise FlashError(
             f"{what} needs to know how often each label applies; fit on a datamodule whose rows have targets"
         )
     counted = torch.as_tensor(positives).to(torch.float32).flatten()
-    if len(counted) != labels or rows < 1 or not bool(((counted >= 0) & (counted <= rows)).all()):
+    total = torch.as_tensor(rows).to(torch.float32)
+    fitting = len(counted) == labels and total.numel() in (1, labels) and bool((total >= 1).all())
+    if not fitting or not bool(((counted >= 0) & (counted <= total)).all()):
         raise FlashError(
-            f"{what} was given {len(counted)} counts in {rows} rows for {labels} labels; expected one count a "
+            f"{what} was given {len(counted)} counts in {_short(rows)} rows for {labels} labels; expected one count a "
             "label, from 0 to the number of rows"
         )
-    return counted, rows
+    return counted, total
 
 
 def _listed(pos_weight: Any) -> list[Any]:

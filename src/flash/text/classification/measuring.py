@@ -17,7 +17,7 @@ from flash.core.errors import DataError
 from flash.core.processes import in_turn, of_all
 from flash.text.classification.backbones.module import BackboneModule
 from flash.text.classification.from_flash.monitors import flash_names
-from flash.text.classification.losses import make_loss, no_module, one_number
+from flash.text.classification.losses import loss_of_known, make_loss, no_module, one_number
 from flash.text.classification.scores.calibration import fit_calibration
 from flash.text.classification.scores.metrics import Evaluation, evaluate
 from flash.text.classification.scores.outputs import Calibration, to_probabilities
@@ -25,6 +25,7 @@ from flash.text.classification.scores.own_metrics import Metrics, OwnMetrics
 from flash.text.classification.scores.table import format_table
 from flash.text.classification.scores.threshold_tuning import choose_thresholds
 from flash.text.classification.scores.thresholds import Thresholds
+from flash.text.classification.targets.known import any_unknown
 from flash.text.classification.windows import KeptRows
 
 Batch = dict[str, Any]
@@ -69,6 +70,13 @@ class MeasuringModule(pl.LightningModule):
         self._scores = KeptRows()
         self._cross_validated = False
         self._notes: list[str] = []
+
+    def check_metrics(self, data: Any) -> None:
+        """Refuse the user's metrics before the first epoch if some target is not known that they would count."""
+        for stage, metrics in self.metrics.items():
+            targets = getattr(getattr(data, f"{stage}_dataset", None), "targets", None)
+            if targets is not None and any_unknown(targets):
+                cast(OwnMetrics, metrics).ignored()
 
     def choose(self, margins: np.ndarray, targets: Any) -> None:
         """Calibrate, and choose thresholds, on rows that the weights have not seen."""
@@ -135,6 +143,8 @@ class MeasuringModule(pl.LightningModule):
         loss = self.backbone.loss  # what a training has made of the user's choice
         if loss is None:
             loss = make_loss(self.loss_fn, multi_label=self.multi_label, labels=self.labels)
+        if any_unknown(targets.numpy()):
+            return one_number(loss_of_known(loss, logits, targets))
         return one_number(loss(logits, targets))
 
     def _measure(self, stage: str, *, tune: bool, dealt: bool = True) -> dict[str, Any]:
@@ -173,11 +183,16 @@ class MeasuringModule(pl.LightningModule):
     def _users_scores(
         self, stage: str, logits: torch.Tensor, targets: torch.Tensor
     ) -> dict[str, torch.Tensor]:
-        """What the user's metrics found, a number a label where they give L of them."""
+        """What the user's metrics found, a number a label where they give L of them.
+
+        A target that is not known is to them what they were told to ignore.
+        """
         metrics = cast(OwnMetrics, self.metrics[stage])
         if not metrics.names:
             return {}
         expected = (targets >= 0.5).int() if self.multi_label else targets.argmax(dim=1)
+        if any_unknown(targets.numpy()):
+            expected[targets.isnan()] = metrics.ignored()
         probabilities = torch.from_numpy(to_probabilities(logits.numpy(), self.multi_label))
         return metrics.scores(probabilities.to(self.device), expected.to(self.device), self.labels)
 

@@ -61,14 +61,16 @@ class TextClassifier(FlashTask, MeasuringModule):
         max_length: tokens a text for encoders; the linear backbone reads every text whole.
         loss_fn: a function of `(N, L)` logits and float targets, or the name of one in `losses.LOSSES`; binary
             cross-entropy by default, softmax cross-entropy with `multi_label=False`. Of a dict of several the sum is
-            minimised. The linear backbone only reports it.
+            minimised. The linear backbone only reports it. Of targets that are not known (NaN), a
+            function gets what `losses.loss_of_known` says.
         optimizer: for encoders, one of torch's by name, class or callable, AdamW by default; the linear backbone is
             solved exactly.
         lr_scheduler: for encoders: a name, `(name, {arguments})` or a callable of the optimiser; by default a linear
             warm-up, then linear decay.
         metrics: metrics of torchmetrics or functions, or a list or dict of them, to log beside the built-in ones. They are
             given tensors: the `(N, L)` probabilities and int targets, which are `(N, L)` 0/1, or `(N,)` class indices
-            with `multi_label=False`. A function gives one number, or L.
+            with `multi_label=False`. A function gives one number, or L. Where some targets are not known, each needs
+            `ignore_index=-1`, and gets that there.
         learning_rate: for encoders; None for one that suits the finetuning strategy.
         multi_label: whether any number of labels applies to a text; unless given, the datamodule decides where the model
             takes its names, and else it is False.
@@ -221,6 +223,7 @@ class TextClassifier(FlashTask, MeasuringModule):
                 f"the datamodule is {_kind(label_set.multi_label)} and the model {_kind(self.multi_label)}; "
                 "pass multi_label=datamodule.multi_label to the model"
             )
+        self.check_metrics(getattr(self.trainer, "datamodule", None))
 
     def _check_fields(self, given: str | list[str] | None, stage: str) -> None:
         """Remember the columns of texts of a fit; refuse rows of more or fewer of them in what follows it."""

@@ -14,6 +14,7 @@ from scipy.sparse import csr_array
 
 from flash.core.errors import DataError
 from flash.text.classification.reading.source import Source
+from flash.text.classification.targets.known import any_unknown, known_rows, unknown_places, without_unknown
 from flash.text.classification.targets.labels import LabelSet
 from flash.text.classification.targets.stratified_split import stratified_split
 
@@ -21,8 +22,23 @@ SHOWN = 10  # labels that a sentence, or a line of repr, names
 
 
 def check_training_rows(source: Source, fields: list[str], targets: csr_array, label_set: LabelSet) -> None:
-    """Refuse rows that teach nothing; warn of labels that cannot be told from the rows."""
-    if not targets.nnz:
+    """Refuse rows that teach nothing; warn of labels that cannot be told from the rows.
+
+    Args:
+        source: of the rows, for its name.
+        fields: the target columns.
+        targets: (N, L), NaN where one is not known.
+        label_set: the L labels.
+
+    Raises:
+        DataError: no label applies to any row, or of some label nothing is known.
+    """
+    known = known_rows(targets)
+    if label_set.multi_label and not known.all():
+        raise DataError(
+            _nothing_known(source, [label_set.names[label] for label in np.flatnonzero(known == 0)])
+        )
+    if not without_unknown(targets).nnz:
         columns = f"column {fields[0]!r}" if len(fields) == 1 else f"the {len(fields)} target columns"
         raise DataError(
             f"{source.name}: no training row has a label in {columns}, so there is nothing to learn; check that "
@@ -31,21 +47,38 @@ def check_training_rows(source: Source, fields: list[str], targets: csr_array, l
         )
     rows, labels = targets.shape
     counts = np.bincount(targets.indices[targets.data >= 0.5], minlength=labels)
+    partly = any_unknown(targets)
+    among = f"the {rows:,} training row{'s' * (rows != 1)}" + " where it is known" * partly
     found = []
     for chosen, one, several, future in (
         (counts == 0, "has no positive row among", "have no positive row among", "never"),
-        (counts == rows, "applies to each of", "apply to each of", "always"),
+        (counts == known, "applies to each of", "apply to each of", "always"),
     ):
         names = [label_set.names[label] for label in np.flatnonzero(chosen)]
         if names:
             more = f", and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
             found.append(
                 f"{len(names):,} of {labels:,} label{'s' * (labels != 1)} {one if len(names) == 1 else several} "
-                f"the {rows:,} training row{'s' * (rows != 1)} ({', '.join(names[:SHOWN])}{more}): "
+                f"{among} ({', '.join(names[:SHOWN])}{more}): "
                 f"{'it' if len(names) == 1 else 'they'} will {future} be predicted"
             )
+            if partly and future == "always":
+                found[-1] += (
+                    "; if a cell without a value means that the label does not apply, pass unknown_targets='negative'"
+                )
     if found:
         warnings.warn(f"{source.name}: {'; '.join(found)}", UserWarning, stacklevel=4)
+
+
+def _nothing_known(source: Source, names: list[str]) -> str:
+    """Of which labels nothing is known, and what to do."""
+    more = f", and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
+    it = "it" if len(names) == 1 else "them"
+    return (
+        f"{source.name}: in no training row is it known whether {len(names):,} label{'s apply' if len(names) > 1 else ' applies'} "
+        f"({', '.join(names[:SHOWN])}{more}), so nothing can be learnt about {it}; leave {it} out of target_fields=, or "
+        "add rows where it is known"
+    )
 
 
 def hold_out(
@@ -75,7 +108,7 @@ def hold_out(
 
 
 def describe(split: str, rows: int, targets: csr_array | None, labels: list[str]) -> Iterator[str]:
-    """The lines of a datamodule's `repr` about one split: its size, and its most frequent labels."""
+    """The lines of a datamodule's `repr` about one split: its size, its most frequent labels, and what is not known."""
     size = f"  {split + ':':9}{rows:>9,} text{'s' * (rows != 1)}"
     if targets is None:
         yield size
@@ -87,3 +120,9 @@ def describe(split: str, rows: int, targets: csr_array | None, labels: list[str]
     order = np.argsort(-counts, kind="stable")
     more = f" ... and {len(labels) - SHOWN:,} more" if len(labels) > SHOWN else ""
     yield "    " + ", ".join(f"{labels[label]} {counts[label]:,}" for label in order[:SHOWN]) + more
+    if any_unknown(targets):
+        unknown, rows_with = len(unknown_places(targets)[0]), len(np.unique(unknown_places(targets)[0]))
+        yield (
+            f"    {unknown:,} of {rows * len(labels):,} targets are not known, in {rows_with:,} "
+            f"text{'s' * (rows_with != 1)}"
+        )

@@ -82,13 +82,15 @@ def test_vectors_and_columns_round_trip(matrix: list[list[float]]) -> None:
 
 
 def test_bad_cells_of_several_columns_come_in_the_order_of_rows() -> None:
-    data = source(["1", "x"], b=pa.array(["?", ""]))
+    data = source(["1", "x"], b=pa.array(["!", ""]))
     with pytest.raises(DataError) as caught:
         encode_targets(infer_format(data, ["y", "b"]), data, ["y", "b"])
     assert str(caught.value) == (
         "train.csv: 2 targets are not 0, 1, true, false or a number between 0 and 1 (train.csv, row 1, "
-        "column 'b': '?'; row 2, column 'y': 'x'); write 0 or 1; 1 target is null or empty "
-        "(train.csv, row 2, column 'b'); write 0 where a label does not apply (rows are counted from 1)"
+        "column 'b': '!'; row 2, column 'y': 'x'); write 0 or 1; 1 target says neither 0 nor 1: a blank in 1 cell (the "
+        "first train.csv, row 2, column 'b'); such values often mean \"not known\": pass unknown_targets='mask' if it "
+        "is not known there whether the label applies, or unknown_targets='negative' if it does not (rows are counted "
+        "from 1)"
     )
 
 

@@ -211,7 +211,8 @@ def test_a_null_target_of_a_frame_says_what_to_type() -> None:
         message = refused(Source(table, (("train_data_frame", 2),), kind="frame"))
         assert (
             'if these are rows without labels, type frame["y"] = frame["y"].fillna("") with your frame\'s '
-            "name, otherwise remove them (rows are counted from 1)" in message
+            "name, otherwise remove them, or pass unknown_targets='mask' to leave them out (rows are counted from 1)"
+            in message
         )
     numbers = Source(pa.table({"y": [1, None]}), (("train_data_frame", 2),), kind="frame")
     assert "write an empty list or an empty text" in refused(numbers)
@@ -271,9 +272,10 @@ def test_rows_of_one_label_never_flip_the_format(rows: list[list[str]], seed: in
             ["1", "maybe", "0", "2", "no", "-1"],
             ["y"],
             {"multi_label": True},
-            "train.csv: 4 targets are not 0, 1, true, false or a number between 0 and 1 (train.csv, row 2, "
-            "column 'y': 'maybe'; row 4, column 'y': '2'; row 5, column 'y': 'no'; and 1 more); write 0 or 1, "
-            "or pass target_fields='y' if it holds names (rows are counted from 1)",
+            "train.csv: 3 targets are not 0, 1, true, false or a number between 0 and 1 (train.csv, row 2, "
+            "column 'y': 'maybe'; row 4, column 'y': '2'; row 5, column 'y': 'no'); write 0 or 1, "
+            "or pass target_fields='y' if it holds names; 1 target says neither 0 nor 1: '-1' in 1 cell (the first "
+            "train.csv, row 6, column 'y'); such values",
         ),
         (
             [1, 7],
@@ -282,27 +284,33 @@ def test_rows_of_one_label_never_flip_the_format(rows: list[list[str]], seed: in
             "train.csv: 1 target is not 0, 1, true, false or a number between 0 and 1 (train.csv, row 2, "
             "column 'y': 7)",
         ),
-        (["1", "nan"], ["y"], {"multi_label": True}, "(train.csv, row 2, column 'y': 'nan')"),
+        (
+            ["1", "nan"],
+            ["y"],
+            {"multi_label": True},
+            "1 target says neither 0 nor 1: 'nan' in 1 cell (the first train.csv, row 2, column 'y'); such values often",
+        ),
         (
             ["1", " "],
             ["y"],
             {"multi_label": True},
-            "train.csv: 1 target is null or empty (train.csv, row 2, column 'y'); write 0 where a label "
-            "does not apply",
+            "train.csv: 1 target says neither 0 nor 1: a blank in 1 cell (the first train.csv, row 2, column 'y'); "
+            "such values often mean \"not known\": pass unknown_targets='mask' if it is not known there whether the "
+            "label applies, or unknown_targets='negative' if it does not (rows are counted from 1)",
         ),
         (
             [1, None, None],
             ["y"],
             {"multi_label": True},
-            "train.csv: 2 targets are null or empty (train.csv, row 2, column 'y'; row 3, column 'y'); "
-            "write 0 where",
+            "train.csv: 2 targets say neither 0 nor 1: null in 2 cells (the first train.csv, row 2, column 'y'); such",
         ),
         (
             [["a"], None],
             "y",
             {},
             "train.csv: 1 row has a null target in column 'y' (train.csv, row 2); write an empty list or an "
-            "empty text for a row without labels, or remove these rows (rows are counted from 1)",
+            "empty text for a row without labels, remove these rows, or pass unknown_targets='mask' to leave them "
+            "out (rows are counted from 1)",
         ),
         (
             ["a", None, "b", None],
@@ -322,7 +330,8 @@ def test_rows_of_one_label_never_flip_the_format(rows: list[list[str]], seed: in
             "y",
             {},
             "train.csv: 1 row has no label in column 'y' (train.csv, row 2), but a single-label row has "
-            "exactly one; pass multi_label=True if rows with none or several are meant (rows are counted from 1)",
+            "exactly one; pass multi_label=True if rows with none or several are meant, or unknown_targets='mask' to "
+            "leave these rows out (rows are counted from 1)",
         ),
         (
             [["a", "b"], ["a"]],
@@ -371,8 +380,8 @@ def test_rows_of_one_label_never_flip_the_format(rows: list[list[str]], seed: in
             [[0.5, 1.5], [0.1, None]],
             "y",
             {},
-            "train.csv: 2 rows have a value in column 'y' that is no number between 0 and 1 (train.csv, "
-            "rows 1 and 2); the first target is [0.5, 1.5] (rows are counted from 1)",
+            "train.csv: 1 row has a value in column 'y' that is no number between 0 and 1 (train.csv, "
+            "row 1); the first target is [0.5, 1.5] (rows are counted from 1)",
         ),
         (
             [0.5, 1.0],
@@ -385,8 +394,7 @@ def test_rows_of_one_label_never_flip_the_format(rows: list[list[str]], seed: in
             ["0", "", "1"],
             "y",
             {"multi_label": True},
-            "train.csv: 1 target is null or empty (train.csv, row 2, column 'y'); write 0 where a label does "
-            "not apply",
+            "train.csv: 1 target says neither 0 nor 1: a blank in 1 cell (the first train.csv, row 2, column 'y'); such",
         ),
         (
             [[1, 0], [0, 1]],

@@ -5,6 +5,7 @@ Imports torch, no Lightning and no transformers: prediction needs neither the on
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -26,7 +27,7 @@ from flash.text.classification.backbones.resuming import draw_noise, epoch_of, n
 from flash.text.classification.backbones.scoring import batches_of, features_of, training_logits
 from flash.text.classification.backbones.token_cache import KeptFeatures, TokenCache
 from flash.text.classification.batching import TokenRows, length_batches, pool_windows, tokenize
-from flash.text.classification.losses import make_loss, one_number
+from flash.text.classification.losses import Loss, loss_of_known, make_loss, one_number
 from flash.text.classification.optimization import (
     DEFAULT_WEIGHT_DECAY,
     default_learning_rate,
@@ -35,6 +36,7 @@ from flash.text.classification.optimization import (
     own_options,
     parameter_groups,
 )
+from flash.text.classification.targets.known import any_unknown, known_per_row, label_counts
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
@@ -359,7 +361,10 @@ class EncoderModule(BackboneModule):
                 logits = training_logits(encoder, epoch.tokens, batch.rows, epoch.batch_size, device)
             texts, logits = self._pool(logits, epoch.tokens, batch.rows)
             targets = torch.from_numpy(epoch.targets[texts].toarray()).to(device)
-            loss = one_number(cast(Any, self.loss)(logits, targets))
+            measure = (
+                cast(Any, self.loss) if epoch.known is None else partial(loss_of_known, cast(Any, self.loss))
+            )
+            loss = one_number(measure(logits, targets))
         now = (device.type == "cpu" and trainer.world_size == 1) or steps.scaler_of(trainer) is not None
         self._broken.see_loss(loss, trainer.global_step, now=now)
         model.log("train_loss", loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=len(texts))
@@ -422,17 +427,18 @@ class _Batches:
         self.tokens = module.tokenize(dataset.texts)
         _say_what_was_cut(module, self.tokens)
         self.targets = cast(Any, dataset.targets)
-        positives = np.asarray(self.targets.sum(axis=0), np.float64)
+        self.known = known_per_row(self.targets) if any_unknown(self.targets) else None
+        positives, rows = label_counts(self.targets)
         module.loss = make_loss(
             model.loss_fn,
             multi_label=model.multi_label,
             labels=model.labels,
             pos_weight=module.training_options.pos_weight,
             positives=positives,
-            rows=len(dataset),
+            rows=rows,
         )
         if module.starts_at_base_rates:
-            module.encoder.start_bias(positives / len(dataset), multi_label=model.multi_label)
+            module.encoder.start_bias(positives / np.maximum(rows, 1), multi_label=model.multi_label)
             module.starts_at_base_rates = False
             start = dict(module.encoder.head.named_parameters())
             module._start = {name: start[name].detach().clone() for name in module._start}
@@ -472,7 +478,10 @@ class _Batches:
         order = self._order(epoch)
         for index, rows in enumerate(order[done:], done):
             place, texts = (module.noise, epoch, index), self._share_of_texts(rows, len(order))
+            whole = rows
             rows, weight = own_share(rows, self.tokens.owner, trainer.global_rank, trainer.world_size)
+            if self.known is not None and isinstance(module.loss, Loss):
+                weight *= self._known_per_text(rows) / self._known_per_text(whole)
             features = None if kept is None else kept[torch.from_numpy(rows)]
             yield _Batch(self, rows, weight * texts, place, features)
 
@@ -481,6 +490,10 @@ class _Batches:
         if len(self.tokens) == self.tokens.texts:
             return 1.0
         return len(np.unique(self.tokens.owner[rows])) * batches / self.tokens.texts
+
+    def _known_per_text(self, rows: np.ndarray) -> float:
+        """How many targets are known of a text, in the mean over the texts of some rows."""
+        return float(cast(np.ndarray, self.known)[np.unique(self.tokens.owner[rows])].mean())
 
     def state_dict(self) -> dict[str, Any]:
         """Tells Lightning that an epoch can be resumed in its middle."""

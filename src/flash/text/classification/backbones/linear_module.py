@@ -21,6 +21,7 @@ from flash.text.classification.backbones.fitting import LinearSolver
 from flash.text.classification.backbones.linear import Linear
 from flash.text.classification.backbones.module import BackboneModule
 from flash.text.classification.losses import make_loss
+from flash.text.classification.targets.known import label_counts
 
 if TYPE_CHECKING:
     from flash.text.classification.data import TextDataset
@@ -134,12 +135,9 @@ class LinearModule(BackboneModule):
         if dataset.targets is None:
             raise DataError("the training rows have no targets")
         texts, targets = dataset.texts, dataset.targets
+        positives, rows = label_counts(targets)
         self.loss = make_loss(
-            model.loss_fn,
-            multi_label=model.multi_label,
-            labels=model.labels,
-            positives=np.asarray(targets.sum(axis=0), np.float64),
-            rows=len(dataset),
+            model.loss_fn, multi_label=model.multi_label, labels=model.labels, positives=positives, rows=rows
         )
         return _Epoch(dataset, lambda: _solver(model).remaining_passes(texts, targets, seed))
 

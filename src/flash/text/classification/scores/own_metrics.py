@@ -40,6 +40,24 @@ class OwnMetrics(torch.nn.Module):
         """What is logged, without the labels' names where a metric gives a number for each."""
         return [*map(str, self.collection.keys()), *self.functions]
 
+    def ignored(self) -> int:
+        """The target that all of them ignore, which they get where one is not known.
+
+        Raises:
+            FlashError: one of them ignores none, or another one than the others.
+        """
+        every: dict[str, Any] = {**dict(self.collection.items()), **self.functions}
+        found = {name: _ignored(metric) for name, metric in every.items()}
+        first = next(iter(found.values()), -1)
+        for name, value in found.items():
+            if not isinstance(value, int) or value != first:
+                told = "no target" if value is None else f"the target {value}"
+                raise FlashError(
+                    f"some targets are not known, and the metric {name!r} ignores {told}; give each of metrics= "
+                    "ignore_index=-1, which they then get where a target is not known, or leave metrics= out"
+                )
+        return int(first)
+
     def scores(
         self, probabilities: torch.Tensor, targets: torch.Tensor, labels: Sequence[str]
     ) -> dict[str, torch.Tensor]:
@@ -95,6 +113,11 @@ def _checked(metric: Any) -> OneMetric:
             "probabilities and targets, or a list or dict of them"
         )
     return cast(OneMetric, metric)
+
+
+def _ignored(metric: Any) -> Any:
+    """The target that a metric ignores: its `ignore_index`, or that of a function's `functools.partial`."""
+    return getattr(metric, "ignore_index", getattr(metric, "keywords", {}).get("ignore_index"))
 
 
 def _function_name(function: Any) -> str:

@@ -6,6 +6,7 @@ nor lightning.
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -19,9 +20,18 @@ from flash.text.classification.reading.mistakes import SHOWN, count_rows, file_o
 from flash.text.classification.reading.source import Source, plain_column
 from flash.text.classification.targets.delimiters import joins_known_names
 from flash.text.classification.targets.formats import Fields, TargetFormat
+from flash.text.classification.targets.known import any_unknown, known_per_row
 from flash.text.classification.targets.labels import Kind, Rows, is_list, is_text, no_nulls, pieces_of
+from flash.text.classification.targets.unknown import (
+    NOT_ALLOWED,
+    NUMBER,
+    UnknownFound,
+    UnknownTargets,
+    left_in,
+    left_out_sentence,
+    refuse_negative,
+)
 
-NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 MOST_LABELS = 10  # that a message names
 SHAPES: dict[Kind, str] = {
     "columns": "numbers",
@@ -32,12 +42,84 @@ SHAPES: dict[Kind, str] = {
 }
 
 
+@dataclass(frozen=True, eq=False)
+class KnownTargets:
+    """The targets of a source's rows of which something is known.
+
+    Attributes:
+        targets: (M, L) float32: 1 where a label applies, the value itself for soft targets, NaN where one is not known.
+        rows: (M,) which of the source's N rows these are; None for all of them.
+    """
+
+    targets: csr_array
+    rows: Rows | None = None
+
+
+def encode_known(
+    target_format: TargetFormat,
+    source: Source,
+    target_fields: Fields,
+    *,
+    unknown_labels: Literal["error", "ignore"] = "error",
+    unknown: UnknownTargets = NOT_ALLOWED,
+) -> KnownTargets:
+    """The targets of a source, of the rows of which at least one is known.
+
+    Args:
+        target_format: from `infer_format`.
+        source: N rows.
+        target_fields: as given to `infer_format`.
+        unknown_labels: as in `encode_targets`.
+        unknown: which values say that nothing is known, and what becomes of them.
+
+    Raises:
+        DataError: as `encode_targets`; no row of which something is known.
+
+    Warns:
+        UserWarning: rows that are left out, as nothing is known of them.
+    """
+    if not target_format.label_set.multi_label:
+        refuse_negative(unknown)
+    settled, kept = _settled(target_format, source, target_fields, unknown)
+    targets = encode_targets(
+        target_format, settled, target_fields, unknown_labels=unknown_labels, unknown=unknown
+    )
+    if any_unknown(targets):
+        told = known_per_row(targets) > 0
+        targets, kept[kept] = targets[told], told
+    if kept.all():
+        return KnownTargets(targets)
+    warnings.warn(left_out_sentence(source, kept), UserWarning, stacklevel=4)
+    return KnownTargets(targets, np.flatnonzero(kept))
+
+
+def _settled(
+    target_format: TargetFormat, source: Source, target_fields: Fields, unknown: UnknownTargets
+) -> tuple[Source, npt.NDArray[np.bool_]]:
+    """The source as it is encoded, and (N,) which of its rows that has: all but those whose one cell is masked."""
+    every = np.ones(source.table.num_rows, np.bool_)
+    kind, label_set = target_format.kind, target_format.label_set
+    if kind == "columns" or unknown.action == "error":
+        return source, every
+    field = target_fields if isinstance(target_fields, str) else target_fields[0]
+    said_nothing = unknown.rows(plain_column(source, field), blank_is_unknown=not label_set.multi_label)
+    if not said_nothing.any():
+        return source, every
+    if unknown.action == "negative":
+        width = len(label_set) if kind == "vectors" else 0
+        return unknown.as_no_labels(source, field, said_nothing, width), every
+    if said_nothing.all():
+        left_out_sentence(source, ~said_nothing)
+    return left_in(source, ~said_nothing), ~said_nothing
+
+
 def encode_targets(
     target_format: TargetFormat,
     source: Source,
     target_fields: Fields,
     *,
     unknown_labels: Literal["error", "ignore"] = "error",
+    unknown: UnknownTargets = NOT_ALLOWED,
 ) -> csr_array:
     """The targets of a source.
 
@@ -46,9 +128,11 @@ def encode_targets(
         source: N rows.
         target_fields: as given to `infer_format`.
         unknown_labels: `"ignore"` drops the labels that the format lacks, with one counted warning.
+        unknown: what becomes of cells that say that nothing is known, in 0/1 columns and in vectors.
 
     Returns:
-        (N, L) float32: 1 where a label applies, the value itself for soft targets. Rows may be empty.
+        (N, L) float32: 1 where a label applies, the value itself for soft targets, NaN where one is not known. Rows
+        may be empty.
 
     Raises:
         DataError: null targets, values that are no target, unknown labels, in a single-label format rows
@@ -57,18 +141,29 @@ def encode_targets(
     fields = [target_fields] if isinstance(target_fields, str) else list(target_fields)
     labels = target_format.label_set
     if target_format.kind == "columns":
-        targets = _encode_columns(source, labels.names)
+        targets = _encode_columns(source, labels.names, unknown)
     else:
         column = plain_column(source, fields[0])
         no_nulls(source, fields[0], column)
         _same_shape(source, fields[0], column, target_format)
         if target_format.kind == "vectors":
-            targets = _encode_vectors(source, fields[0], column, len(labels))
+            targets = _encode_vectors(source, fields[0], column, len(labels), unknown)
         else:
             targets = _encode_names(target_format, source, fields[0], column, unknown_labels)
     if not labels.multi_label:
-        _exactly_one(source, fields, targets)
+        known = _of_one_label(targets) if any_unknown(targets) else targets
+        _exactly_one(source, fields, known, unknown)
+        targets = known
     return targets
+
+
+def _of_one_label(targets: csr_array) -> csr_array:
+    """Where a row's one label is known, so are its other targets, which are 0; where it is not, none of them is."""
+    dense = targets.toarray()
+    unknown, told = np.isnan(dense), (dense > 0).any(axis=1)  # NaN is not above 0
+    dense[unknown] = 0
+    dense[unknown.any(axis=1) & ~told] = np.nan
+    return csr_array(dense)
 
 
 def _same_shape(source: Source, field: str, column: pa.Array, target_format: TargetFormat) -> None:
@@ -89,9 +184,10 @@ def _same_shape(source: Source, field: str, column: pa.Array, target_format: Tar
         )
 
 
-def _exactly_one(source: Source, fields: list[str], targets: csr_array) -> None:
-    counts = np.diff(targets.indptr)
-    soft = np.flatnonzero(targets.data != 1)
+def _exactly_one(source: Source, fields: list[str], targets: csr_array, unknown: UnknownTargets) -> None:
+    known = known_per_row(targets) > 0
+    counts = np.where(known, np.diff(targets.indptr), 1)
+    soft = np.flatnonzero((targets.data != 1) & ~np.isnan(targets.data))
     place = f"column {fields[0]!r}" if len(fields) == 1 else f"{len(fields)} target columns"
     for wrong, words, expected, meant in (
         (np.unique(targets.tocoo().row[soft]), "a fraction", "one 1 and else 0", "soft targets are meant"),
@@ -100,31 +196,33 @@ def _exactly_one(source: Source, fields: list[str], targets: csr_array) -> None:
     ):
         if len(wrong):
             example = f"; the first is {targets.data[soft[0]]:g}" if words == "a fraction" else ""
+            leave = ", or unknown_targets='mask' to leave these rows out" if words == "no label" else ""
             raise DataError(
                 f"{source.name}: {count_rows(len(wrong), 'row has')} {words} in {place} "
                 f"({source.places(wrong)}{example}), but a single-label row has {expected}; pass "
-                f"multi_label=True if {meant} ({source.counting})"
+                f"multi_label=True if {meant}{leave if unknown.action == 'error' else ''} ({source.counting})"
             )
 
 
 # ------------------------------------------------------------------------------ columns and vectors
 
 
-def _encode_columns(source: Source, names: Sequence[str]) -> csr_array:
+def _encode_columns(source: Source, names: Sequence[str], unknown: UnknownTargets) -> csr_array:
     """One 0/1 or soft column a label; every cell that is neither is counted before the first is named."""
     rows, columns, data = [], [], []
-    empty, wrong = _Cells(), _Cells()
+    found_unknown, wrong = UnknownFound(), _Cells()
     for position, name in enumerate(names):
         column = plain_column(source, name)
-        values, nulls, bad = _zero_to_one(column)
-        empty.add(column, name, nulls)
+        values, unsaid, bad = _zero_to_one(column, unknown)
+        if unknown.action == "error":
+            found_unknown.add(column, name, unsaid)
         wrong.add(column, name, bad)
         found = np.flatnonzero(values)
         rows.append(found)
         columns.append(np.full(len(found), position))
         data.append(values[found])
-    if wrong.count or empty.count:
-        raise DataError(_wrong_cells(source, empty, wrong, len(names)))
+    if wrong.count or found_unknown.cells:
+        raise DataError(_wrong_cells(source, found_unknown, wrong, len(names), unknown))
     triples = (np.concatenate(data).astype(np.float32), (np.concatenate(rows), np.concatenate(columns)))
     return coo_array(triples, shape=(source.table.num_rows, len(names))).tocsr()
 
@@ -146,21 +244,21 @@ class _Cells:
         return "1 target is" if self.count == 1 else f"{self.count:,} targets are"
 
 
-def _wrong_cells(source: Source, empty: _Cells, wrong: _Cells, columns: int) -> str:
+def _wrong_cells(
+    source: Source, found_unknown: UnknownFound, wrong: _Cells, columns: int, unknown: UnknownTargets
+) -> str:
     sentences = []
     if wrong.count:
         cells = _places(source, [(row, f"column {name!r}: {value!r}") for row, name, value in wrong.first])
         names = f", or pass target_fields={wrong.first[0][1]!r} if it holds names" if columns == 1 else ""
+        if unknown.action != "error":
+            names += ", or name it in unknown_values= if it says that nothing is known"
         sentences.append(
             f"{wrong.targets_are()} not 0, 1, true, false or a number between 0 and 1 "
             f"({first_of(cells, wrong.count)}); write 0 or 1{names}"
         )
-    if empty.count:
-        cells = _places(source, [(row, f"column {name!r}") for row, name, _ in empty.first])
-        sentences.append(
-            f"{empty.targets_are()} null or empty ({first_of(cells, empty.count)}); write 0 where a label "
-            "does not apply"
-        )
+    if found_unknown.cells:
+        sentences.append(found_unknown.sentence(source))
     return f"{source.name}: {'; '.join(sentences)} ({source.counting})"
 
 
@@ -170,7 +268,9 @@ def _places(source: Source, cells: list[tuple[int, str]]) -> list[str]:
     return file_once([(part, f"row {number}, {words}") for (part, number), words in located])
 
 
-def _encode_vectors(source: Source, field: str, column: pa.Array, labels: int) -> csr_array:
+def _encode_vectors(
+    source: Source, field: str, column: pa.Array, labels: int, unknown: UnknownTargets
+) -> csr_array:
     lengths = np.asarray(pc.list_value_length(column))
     wrong = np.flatnonzero(lengths != labels)
     if len(wrong):
@@ -179,23 +279,28 @@ def _encode_vectors(source: Source, field: str, column: pa.Array, labels: int) -
             f"{labels} long, one value a label ({source.places(wrong)}); the first is {lengths[wrong[0]]} long "
             f"({source.counting})"
         )
-    values, nulls, bad = _zero_to_one(pc.list_flatten(column))
-    wrong = np.flatnonzero((nulls | bad).reshape(-1, labels).any(axis=1))
+    flat = pc.list_flatten(column)
+    values, unsaid, bad = _zero_to_one(flat, unknown)
+    wrong = np.flatnonzero(bad.reshape(-1, labels).any(axis=1))
     if len(wrong):
         raise DataError(
             f"{source.name}: {count_rows(len(wrong), 'row has')} a value in column {field!r} that is no number "
             f"between 0 and 1 ({source.places(wrong)}); the first target is {column[int(wrong[0])].as_py()} "
             f"({source.counting})"
         )
+    if unknown.action == "error" and unsaid.any():
+        found = UnknownFound()
+        found.add(flat, field, unsaid, labels)
+        raise DataError(f"{source.name}: {found.sentence(source)} ({source.counting})")
     return csr_array(values.reshape(-1, labels).astype(np.float32))
 
 
 def _zero_to_one(
-    column: pa.Array,
+    column: pa.Array, unknown: UnknownTargets
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """Values, which cells are null or empty, and which are something else (both of these have the value 0).
+    """Values, which cells say that nothing is known, and which are something else, of which the value is 0.
 
-    Text is parsed once a distinct value: a 0/1 column has two.
+    Text is parsed once a distinct value: a 0/1 column has two. What is no target is looked at once more.
     """
     if is_text(column.type):
         encoded = column.dictionary_encode()
@@ -208,17 +313,19 @@ def _zero_to_one(
             pa.scalar(0.0),
             numbers,
         )
-        column = parsed.take(encoded.indices)
-        blank = pc.fill_null(pc.equal(distinct, "").take(encoded.indices), True)
+        numbers = parsed.take(encoded.indices)
     elif _is_number(column.type):
-        column = column.cast(pa.float64())
-        blank = pc.is_null(column)
+        numbers = column.cast(pa.float64())
     else:
         return np.zeros(len(column)), np.zeros(len(column), bool), np.ones(len(column), bool)
-    values = np.asarray(pc.fill_null(column, np.nan))
-    nulls = np.asarray(blank)
-    bad = ~((values >= 0) & (values <= 1)) & ~nulls
-    return np.where(nulls | bad, 0.0, values), nulls, bad
+    values = np.asarray(pc.fill_null(numbers, np.nan))
+    bad = ~((values >= 0) & (values <= 1))
+    unsaid = np.zeros_like(bad)
+    if bad.any() or unknown.takes_targets:
+        unsaid = unknown.cells(column)
+        bad &= ~unsaid
+        values = np.where(unsaid, unknown.fill, np.where(bad, 0.0, values))
+    return values, unsaid, bad
 
 
 def _is_number(kind: pa.DataType) -> bool:
@@ -293,11 +400,13 @@ def _report_unknown(
         )
         return
     hint = ""
+    if NOT_ALLOWED.cells(values).any() and not labels.multi_label:
+        hint = ", pass unknown_targets='mask' to leave the rows out whose label is not known"
     if target_format.kind in ("single", "delimited") and is_text(values.type):
         others = [other for other in (",", ";", "|") if other != target_format.delimiter]
         held = [other for other in others if pc.any(pc.match_substring(values, other)).as_py()]
         joins = joins_known_names(values, labels.names) or (held[0] if held else None)
-        hint = f", pass label_delimiter={joins!r} if it separates labels" if joins else ""
+        hint += f", pass label_delimiter={joins!r} if it separates labels" if joins else ""
     raise DataError(
         f"{found}; add them to labels=[...]{hint}, or pass unknown_labels='ignore' to leave them out "
         f"({source.counting})"

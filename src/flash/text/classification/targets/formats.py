@@ -57,6 +57,7 @@ from flash.text.classification.targets.labels import (
     pieces_of,
 )
 from flash.text.classification.targets.odd_names import warn_of_odd_names
+from flash.text.classification.targets.unknown import NOT_ALLOWED, UnknownTargets
 
 Fields: TypeAlias = str | Sequence[str]
 
@@ -89,6 +90,7 @@ def infer_format(
     label_delimiter: str | None = None,
     labels: Sequence[str] | None = None,
     num_classes: int | None = None,
+    unknown: UnknownTargets = NOT_ALLOWED,
 ) -> TargetFormat:
     """Decide the format by the table above, and the labels: `labels`, or those of `source` in natural order.
 
@@ -99,6 +101,7 @@ def infer_format(
         label_delimiter: separates the names in a cell of text.
         labels: the names in order; None to take them from `source`.
         num_classes: their number, where it is known without names.
+        unknown: which values say that nothing is known: they are no labels, and no target of a structure of its own.
 
     Raises:
         DataError: arguments that contradict each other or the column, an ambiguous column, no label at all.
@@ -113,8 +116,10 @@ def infer_format(
     if len(fields) > 1 or (one_of_many and not is_list(column.type)):
         return TargetFormat("columns", LabelSet(_column_labels(fields, given), multi_label is not False))
     own_name = given in (None, (field,)) or (labels is None and num_classes == 1)
-    if multi_label and label_delimiter is None and own_name and _says_whether(column):
+    if multi_label and label_delimiter is None and own_name and _says_whether(column, unknown):
         return TargetFormat("columns", LabelSet((field,), True))
+    source = unknown.without_unknown_rows(source, field)
+    column = plain_column(source, field)
     no_nulls(source, field, column)
     kind = _kind_of(source, field, column, multi_label, label_delimiter, len(given) if given else None)
     multi = kind != "single" if multi_label is None else multi_label
@@ -144,14 +149,20 @@ def infer_format(
 # ------------------------------------------------------------------------------------ the structure
 
 
-def _says_whether(column: pa.Array) -> bool:
-    """Whether a column holds nothing but 0/1, true/false or fractions, and so says whether a label applies."""
+def _says_whether(column: pa.Array, unknown: UnknownTargets) -> bool:
+    """Whether a column holds nothing but 0/1, true/false or fractions, and so says whether a label applies.
+
+    Beside these, -1, NA and other values that say that nothing is known make no names of them.
+    """
     if is_text(column.type):
-        cells = pc.unique(pc.ascii_lower(pc.utf8_trim_whitespace(column))).to_pylist()
-        return set(cells) & set(YES_OR_NO) != set() and set(cells) <= {*YES_OR_NO, "", None}
+        cells = pc.unique(pc.ascii_lower(pc.utf8_trim_whitespace(column)))
+        said = set(cells.filter(pa.array(~unknown.cells(cells))).to_pylist())
+        return said & set(YES_OR_NO) != set() and said <= {*YES_OR_NO, "", None}
     if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
         return bool(pa.types.is_boolean(column.type))
     ends = pc.min_max(column).as_py()
+    if ends["min"] is not None and ends["min"] < 0:
+        ends = pc.min_max(column.filter(pa.array(~unknown.cells(column)))).as_py()
     return ends["min"] is not None and ends["min"] >= 0 and ends["max"] <= 1
 
 
@@ -197,6 +208,8 @@ def _kind_of_lists(source: Source, field: str, column: pa.Array, known: int | No
     lengths = pc.unique(pc.list_value_length(column)).to_pylist()
     flat = pc.min_max(pc.list_flatten(column)).as_py()
     length = known or lengths[0]
+    if flat["min"] == -1 and flat["max"] <= 1 and lengths == [length]:
+        return "vectors"  # -1 is no class index; what it says is for the encoding to tell
     if flat["min"] is None or flat["min"] < 0 or flat["max"] > 1:
         return "lists"
     if lengths != [length]:

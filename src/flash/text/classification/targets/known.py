@@ -62,6 +62,12 @@ def known_per_row(targets: Any) -> NDArray[np.int64]:
     return counts
 
 
+def label_counts(targets: Any) -> tuple[NDArray[np.float64], Any]:
+    """(L,) sums of each label's known targets, and in how many rows they are known: N, or (L,) where it differs."""
+    sums = np.asarray(without_unknown(targets).sum(axis=0), np.float64)
+    return sums, known_rows(targets) if any_unknown(targets) else targets.shape[0]
+
+
 def without_unknown(targets: Any) -> Any:
     """A sparse matrix with 0 for NaN; the matrix itself where it has none."""
     if not any_unknown(targets):

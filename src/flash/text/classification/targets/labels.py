@@ -167,11 +167,14 @@ def no_nulls(source: Source, field: str, column: pa.Array) -> None:
     """A null is no empty label set: raise a DataError that names the first such rows."""
     if column.null_count or pa.types.is_null(column.type):
         nulls = np.flatnonzero(pc.is_null(column))
-        help_ = "write an empty list or an empty text for a row without labels, or remove these rows"
+        help_ = (
+            "write an empty list or an empty text for a row without labels, remove these rows, or pass "
+            "unknown_targets='mask' to leave them out"
+        )
         if source.kind == "frame" and (is_text(column.type) or pa.types.is_null(column.type)):
             help_ = (
                 f'if these are rows without labels, type frame["{field}"] = frame["{field}"].fillna("") '
-                "with your frame's name, otherwise remove them"
+                "with your frame's name, otherwise remove them, or pass unknown_targets='mask' to leave them out"
             )
         raise DataError(
             f"{source.name}: {count_rows(len(nulls), 'row has')} a null target in column {field!r} "

@@ -1,4 +1,4 @@
-"""The multi-label stratified split: which rows train and which validate. Imports only `flash.core.errors`.
+"""The multi-label stratified split: which rows train and which validate. Imports errors and which targets are known.
 
 The method is iterative stratification (Sechidis, Tsoumakas, Vlahavas 2011, "On the Stratification of
 Multi-Label Data", algorithm 1) for two folds: take the label with the fewest rows left, deal its rows one by
@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array, csr_array
 
 from flash.core.errors import FlashError
+from flash.text.classification.targets.known import any_unknown, known_per_row
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
@@ -39,7 +40,8 @@ def stratified_split(
     """Split rows in two so that each label keeps its share on both sides.
 
     Args:
-        targets: `(N, L)`; a value from 0.5 on counts as positive. Rows without labels are ordinary rows.
+        targets: `(N, L)`; a value from 0.5 on counts as positive, NaN as not known. Rows without labels are ordinary
+            rows; those without a known label of which something is not known keep a share of their own.
         size: rows of the second side. A fraction f between 0 and 1 means `round(f * N)`, kept within
             1 and N - 1; a whole number means that many rows.
         groups: `(N,)` integers; rows with the same number stay together. None: every row stands alone.
@@ -153,14 +155,20 @@ def _group_numbers(groups: NDArray[np.integer] | None, rows: int) -> Ints:
 
 
 def _label_counts(targets: csr_array, group_of: Ints) -> csr_array:
-    """`(G, L + 1)` int64: each group's rows with each label; the last column counts rows without labels."""
+    """`(G, L + 1)` int64: each group's rows with each label; the last column counts rows without labels.
+
+    Where targets are not known there is one column more, of rows without a known label that may have one.
+    """
     rows, labels = targets.shape
     row, column = _positives(targets)
     bare = np.flatnonzero(np.bincount(row, minlength=rows) == 0)
     group = group_of[np.concatenate([row, bare])]
-    column = np.concatenate([column, np.full(bare.size, labels)])
+    may_have_one = any_unknown(targets)
+    kinds = labels + (known_per_row(targets)[bare] < labels) if may_have_one else np.full(bare.size, labels)
+    column = np.concatenate([column, kinds])
     ones = np.ones(group.size, dtype=np.int64)
-    return coo_array((ones, (group, column)), shape=(int(group_of.max()) + 1, labels + 1)).tocsr()
+    shape = int(group_of.max()) + 1, labels + 1 + may_have_one
+    return coo_array((ones, (group, column)), shape=shape).tocsr()
 
 
 def _positives(targets: csr_array) -> tuple[Ints, Ints]:
