@@ -347,3 +347,72 @@ def test_imports_neither_torch_nor_lightning(
 ) -> None:
     path = write_csv(tmp_path / "test.csv", wide())
     assert imported("evaluate", model, path) & {"torch", "lightning", "pytorch_lightning"} == set()
+
+
+# ---- targets that say that nothing is known
+
+
+def with_unknown(path: Path) -> tuple[Path, np.ndarray]:
+    """The wide file with rows of -1, as the Jigsaw challenge's test file has them, and single cells."""
+    targets = np.array([*TARGETS.tolist(), [-1, -1, -1], [1, -1, 0], [-1, -1, -1]])
+    texts = [*TEXTS, "not scored", "a zebra with a banana", "not scored either"]
+    columns = {name: targets[:, column].tolist() for column, name in enumerate(LABELS)}
+    return write_csv(path, {"comment_text": texts, **columns}), targets
+
+
+def test_rows_that_were_not_scored_are_a_sentence(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, _ = with_unknown(tmp_path / "test.csv")
+    assert main(["evaluate", str(model), str(path)]) == 2
+    assert capsys.readouterr().err == (
+        f"flash: error: {path}: 7 targets say neither 0 nor 1: '-1' in 7 cells (the first {path}, row 6, column 'animal'); "
+        'such values often mean "not known": type --unknown_targets mask if it is not known there whether the label '
+        "applies, or --unknown_targets negative if it does not (rows are counted from 1, the header not)\n"
+    )
+
+
+@pytest.mark.filterwarnings("default:.*no target that is known:UserWarning")
+def test_masked_targets_count_nowhere(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, targets = with_unknown(tmp_path / "test.csv")
+    words = ["evaluate", str(model), str(path), "--unknown_targets", "mask"]
+    assert main([*words, "--json"]) == 0
+    captured = capsys.readouterr()
+    shown = json.loads(captured.out)
+    assert captured.err == (
+        f"flash: warning: {path}: 2 of 8 rows have no target that is known, and are left out ({path}, rows 6 and 8; rows "
+        "are counted from 1, the header not)\n"
+    )
+    assert shown["rows"] == 6
+    assert [row["known"] for row in shown["labels"]] == [6, 5, 6]
+    assert [row["support"] for row in shown["labels"]] == (targets == 1).sum(axis=0).tolist()
+    predictor = Predictor.load(model)
+    scores = predictor.probabilities([*TEXTS, "a zebra with a banana"])
+    for column in range(3):
+        known = targets[[0, 1, 2, 3, 4, 6], column] >= 0
+        expected = average_precision_score(targets[[0, 1, 2, 3, 4, 6], column][known], scores[known, column])
+        assert shown["labels"][column]["average_precision"] == pytest.approx(expected)
+    assert main(words) == 0
+    assert "known  support" in capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings("default:.*no target that is known:UserWarning")
+def test_unknown_targets_can_be_negative_and_have_values_of_their_own(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, _ = with_unknown(tmp_path / "test.csv")
+    words = ["evaluate", str(model), str(path), "--json", "--unknown_targets"]
+    assert main([*words, "negative"]) == 0
+    shown = as_json(capsys)
+    assert (shown["rows"], [row["known"] for row in shown["labels"]]) == (8, [8, 8, 8])
+    assert main([*words, "negative", "--unknown_values", "9", ""]) == 2
+    assert "7 targets are not 0, 1, true, false" in capsys.readouterr().err
+    assert main([*words, "mask", "--unknown_values", "-1", ""]) == 0
+    assert as_json(capsys)["rows"] == 6
+    assert main([*words[:-1], "--unknown_values", "-1"]) == 2
+    assert (
+        "type --unknown_targets mask to leave them out, or --unknown_targets negative to take them as 0"
+        in (capsys.readouterr().err)
+    )

@@ -336,3 +336,67 @@ def test_gathered_lists() -> None:
     ]
     assert gather(["--target_fields", "a"]) == ["--target_fields", "a"]
     assert gather(["--labels"]) == ["--labels"]
+
+
+# ---- targets that say that nothing is known
+
+
+@pytest.fixture
+def partly_known(comments: Path) -> Path:
+    """The comments, some of them not scored, as files of the Jigsaw challenge have it, and some for one label only."""
+    with comments.open(newline="") as file:
+        header, *rows = csv.reader(file)
+    with comments.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        for number, row in enumerate(rows):
+            unknown = ["-1", "-1"] if number % 10 == 0 else [row[2], ""] if number % 10 == 5 else row[2:]
+            writer.writerow([*row[:2], *unknown])
+    return comments
+
+
+def test_unknown_targets_are_refused_in_the_words_of_the_command(
+    partly_known: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*CSV) == 2
+    assert capsys.readouterr().err == (
+        "flash: error: comments.csv: 60 targets say neither 0 nor 1: '-1' in 40 cells (the first comments.csv, row 1, "
+        "column 'toxic'), a blank in 20 cells (the first row 6, column 'obscene'); such values often mean \"not known\": "
+        "type --unknown_targets mask if it is not known there whether the label applies, or --unknown_targets negative if "
+        "it does not (rows are counted from 1, the header not)\n"
+    )
+    assert run(*CSV, "--unknown_values", "-1") == 2
+    assert capsys.readouterr().err == (
+        "flash: error: --unknown_values -1 says which targets are not known, and not what to make of them; type "
+        "--unknown_targets mask to leave them out, or --unknown_targets negative to take them as 0\n"
+    )
+
+
+@pytest.mark.filterwarnings("default:.*no target that is known:UserWarning")
+@pytest.mark.parametrize("values", [[], ["--unknown_values", "-1", ""]])
+def test_unknown_targets_are_masked_and_the_saved_options_make_the_same_model(
+    partly_known: Path, values: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("--output", "first.pt", *CSV, "--unknown_targets", "mask", *values) == 0
+    captured = capsys.readouterr()
+    assert "comments.csv: 20 of 200 rows have no target that is known, and are left out" in captured.err
+    assert "20 of" not in captured.out.splitlines()[0]
+    assert "targets are not known, in" in captured.out
+    given = " --unknown_values -1 ''" if values else ""
+    assert f"--unknown_targets mask{given}\n" in captured.out  # what to type to measure
+    assert main(["text_classification", "--config", "first.yaml", "--output", "second.pt"]) == 0
+    again = capsys.readouterr().out
+    assert again.replace("second", "first") == captured.out
+    first, second = (Predictor.load(path) for path in ("first.pt", "second.pt"))
+    texts = ["comment 1 is rude and clean", "comment 2 is kind and dirty"]
+    assert (first.probabilities(texts) == second.probabilities(texts)).all()
+    assert first.probabilities(texts)[0, 0] > 0.5
+
+
+def test_unknown_targets_can_be_taken_as_negative(
+    partly_known: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*CSV, "--unknown_targets", "negative") == 0
+    out = capsys.readouterr().out
+    assert "180 texts" in out  # of 200, as none is left out
+    assert "known" not in out.partition("Saved")[0]

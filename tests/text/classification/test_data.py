@@ -209,7 +209,7 @@ def test_one_column_of_0_and_1_by_its_name_alone(dataset_rows: Any, tmp_path: Pa
         (
             {"batch_sise": 3},
             "unknown option 'batch_sise'; did you mean 'batch_size'? Known: label_delimiter, labels, "
-            "num_classes, multi_label, unknown_labels, val_split, batch_size, num_workers, seed",
+            "num_classes, multi_label, unknown_labels, unknown_targets, unknown_values, val_split, batch_size, num_workers, seed",
         ),
         (
             {"train_targets": None},

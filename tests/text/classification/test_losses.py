@@ -19,6 +19,7 @@ from flash.text.classification.losses import (
     distribution_balanced,
     focal,
     label_weights,
+    loss_of_known,
     make_loss,
 )
 
@@ -397,3 +398,111 @@ def test_of_several_losses_the_sum_is_minimised() -> None:
         of({})
     with pytest.raises(FlashError, match="unknown loss 'fokal'; did you mean 'focal'"):
         of({"a": "fokal"})
+
+
+# ---- targets that are not known (NaN)
+
+
+def partly_known() -> tuple[torch.Tensor, torch.Tensor]:
+    """Targets, some of them NaN, and which are known."""
+    known = torch.tensor([[1, 0, 1], [0, 1, 1], [1, 1, 1], [0, 1, 0]]) == 1
+    return torch.tensor(SOFT).masked_fill(~known, math.nan), known
+
+
+@pytest.mark.parametrize("pos_weight", [None, [2.0, 3.0, 0.5], "balanced"])
+@pytest.mark.parametrize("name", [name for name in MULTI_LABEL if name != "distribution_balanced"])
+def test_a_loss_is_the_mean_over_the_known_cells(name: str, pos_weight: Any) -> None:
+    targets, known = partly_known()
+    loss = made(name, pos_weight=pos_weight)
+    cells = []
+    for row, label in known.nonzero().tolist():
+        alone = torch.full((1, 3), LOGITS[row][label]), torch.full((1, 3), float(targets[row, label]))
+        weights = (
+            label_weights(pos_weight, LABELS, POSITIVES, ROWS)[label] if pos_weight is not None else None
+        )
+        numbers = {} if weights is None else {"pos_weight": weights.expand(3)}
+        cells.append(float(LOSSES[name](*alone, **numbers)))
+    found = loss_of_known(loss, torch.tensor(LOGITS), targets)
+    assert float(found) == pytest.approx(sum(cells) / len(cells), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", MULTI_LABEL)
+def test_gradients_of_a_label_are_those_of_its_known_rows(name: str) -> None:
+    targets, known = partly_known()
+    logits = torch.tensor(LOGITS, requires_grad=True)
+    loss_of_known(made(name), logits, targets).backward()  # type: ignore[no-untyped-call]
+    assert logits.grad is not None
+    assert (logits.grad[~known] == 0).all()
+    assert (logits.grad[known] != 0).sum() > 3  # of the asymmetric loss a sure negative has none
+    if name == "distribution_balanced":
+        return  # where a cell's weight depends on the other labels of its row
+    for label in range(3):
+        rows = known[:, label]
+        alone = torch.tensor(LOGITS)[rows, label : label + 1].requires_grad_()
+        made(name, labels=LABELS[:1], positives=POSITIVES[:1])(
+            alone, targets[rows, label : label + 1]
+        ).backward()  # type: ignore[no-untyped-call]
+        assert alone.grad is not None
+        share = rows.sum() / known.sum()  # both are means
+        torch.testing.assert_close(logits.grad[rows, label], alone.grad[:, 0] * share)
+
+
+@pytest.mark.parametrize("name", MULTI_LABEL)
+def test_a_loss_of_targets_that_are_all_known_is_the_same(name: str) -> None:
+    logits, targets = torch.tensor(LOGITS), torch.tensor(SOFT)
+    torch.testing.assert_close(loss_of_known(made(name), logits, targets), made(name)(logits, targets))
+
+
+def test_unknown_labels_of_a_row_do_not_apply_to_the_weights_of_the_others() -> None:
+    targets, known = partly_known()
+    cells = torch.tensor(
+        [
+            [
+                float(
+                    distribution_balanced(
+                        torch.tensor(LOGITS),
+                        targets.nan_to_num(0),
+                        positives=torch.tensor(POSITIVES),
+                        rows=ROWS,
+                        known=torch.eye(12, dtype=torch.bool)[3 * row + label].reshape(4, 3),
+                    )
+                )
+                for label in range(3)
+            ]
+            for row in range(4)
+        ]
+    )
+    found = loss_of_known(made("distribution_balanced"), torch.tensor(LOGITS), targets)
+    assert float(found) == pytest.approx(float(cells[known].mean()), rel=1e-5)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_a_users_loss_sees_unknown_cells_as_decided(reduction: str) -> None:
+    targets, known = partly_known()
+    weight = torch.tensor([1.0, 2.0, 3.0])  # which needs the shape (N, L)
+    loss = make_loss(
+        torch.nn.BCEWithLogitsLoss(pos_weight=weight, reduction=reduction), multi_label=True, labels=LABELS
+    )
+    logits = torch.tensor(LOGITS, requires_grad=True)
+    found = loss_of_known(loss, logits, targets)
+    cells = functional.binary_cross_entropy_with_logits(
+        logits, targets.nan_to_num(0), pos_weight=weight, reduction="none"
+    )
+    expected = cells[known].sum() / (12 if reduction == "mean" else 1)
+    torch.testing.assert_close(found, expected)
+    found.backward()  # type: ignore[no-untyped-call]
+    assert logits.grad is not None
+    assert (logits.grad[~known] == 0).all()
+
+
+def test_weights_of_labels_that_are_known_in_different_rows() -> None:
+    weights = label_weights("balanced", LABELS, [10.0, 10.0, 0.0], np.array([100, 30, 7]))
+    assert weights.tolist() == pytest.approx([9, 2, 1])
+    loss = made("distribution_balanced", positives=[40.0, 10.0, 2.0], rows=np.array([100, 50, 10]))
+    assert isinstance(loss, Loss)
+    again = Loss.from_content(json.loads(json.dumps(loss.content())))
+    assert call(again, TARGETS) == call(loss, TARGETS)
+    with pytest.raises(
+        FlashError, match=r"pos_weight='balanced' was given 3 counts in \[100, 5, 10\] rows for 3 labels"
+    ):
+        label_weights("balanced", LABELS, [40.0, 10.0, 2.0], [100, 5, 10])

@@ -89,7 +89,7 @@ def encode_known(
         targets, kept[kept] = targets[told], told
     if kept.all():
         return KnownTargets(targets)
-    warnings.warn(left_out_sentence(source, kept), UserWarning, stacklevel=4)
+    warnings.warn(left_out_sentence(source, kept), UserWarning, stacklevel=5)
     return KnownTargets(targets, np.flatnonzero(kept))
 
 
@@ -396,7 +396,7 @@ def _report_unknown(
         warnings.warn(
             f"{found}; left out of these rows, as unknown_labels='ignore' asks ({source.counting})",
             UserWarning,
-            stacklevel=7,
+            stacklevel=8,
         )
         return
     hint = ""

@@ -175,7 +175,8 @@ class UnknownFound:
             f"{value} in {count:,} cell{'s' * (count > 1)} (the first {place}, column {name!r})"
             for (value, (count, _, name)), place in zip(ordered, places, strict=False)
         ]
-        more = f" and {len(ordered) - SHOWN:,} more values" if len(ordered) > SHOWN else ""
+        others = len(ordered) - SHOWN
+        more = f" and {others:,} more value{'s' * (others > 1)}" if others > 0 else ""
         return (
             f"{total:,} target{'s say' if total > 1 else ' says'} neither 0 nor 1: {', '.join(told)}{more}; such values "
             f'often mean "not known": {ADVICE}'
