@@ -223,7 +223,8 @@ class TextClassifier(FlashTask, MeasuringModule):
                 f"the datamodule is {_kind(label_set.multi_label)} and the model {_kind(self.multi_label)}; "
                 "pass multi_label=datamodule.multi_label to the model"
             )
-        self.check_metrics(getattr(self.trainer, "datamodule", None))
+        if stage != "predict":
+            self.check_metrics(getattr(self.trainer, "datamodule", None))
 
     def _check_fields(self, given: str | list[str] | None, stage: str) -> None:
         """Remember the columns of texts of a fit; refuse rows of more or fewer of them in what follows it."""
