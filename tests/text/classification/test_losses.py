@@ -495,6 +495,17 @@ def test_a_users_loss_sees_unknown_cells_as_decided(reduction: str) -> None:
     assert (logits.grad[~known] == 0).all()
 
 
+def test_of_several_losses_each_is_that_of_the_known_cells() -> None:
+    targets, _ = partly_known()
+    logits = torch.tensor(LOGITS)
+    parts = {"named": "focal", "own": torch.nn.BCEWithLogitsLoss()}
+    found, named, own = (
+        float(loss_of_known(make_loss(loss, multi_label=True, labels=LABELS), logits, targets))
+        for loss in (parts, *parts.values())
+    )
+    assert found == pytest.approx(named + own)
+
+
 def test_weights_of_labels_that_are_known_in_different_rows() -> None:
     weights = label_weights("balanced", LABELS, [10.0, 10.0, 0.0], np.array([100, 30, 7]))
     assert weights.tolist() == pytest.approx([9, 2, 1])

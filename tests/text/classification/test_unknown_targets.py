@@ -16,6 +16,7 @@ from scipy.sparse import csr_array
 from torchmetrics.classification import MultilabelAveragePrecision, MultilabelF1Score
 
 from flash.core.errors import DataError, FlashError
+from flash.core.processes import own_share
 from flash.text import TextClassificationData, TextClassifier
 from flash.text.classification.losses import binary_cross_entropy
 from flash.text.classification.targets.stratified_split import stratified_split
@@ -86,6 +87,28 @@ def test_every_source(tmp_path: Path, kind: str) -> None:
         make(**columns, **given, **{**options, "unknown_targets": "error"})
     negative = make(**columns, **given, **{**options, "unknown_targets": "negative"})
     assert targets_of(negative).tolist() == [[1, 0], [0, 1], [0, 0], [1, 1], [0, 0]]
+
+
+def test_marks_and_blanks_are_read_by_negative(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("t,a,b\none,x,\ntwo,,x\nthree,,\n")
+    given: Any = {"input_field": "t", "target_fields": ["a", "b"], "train_file": tmp_path / "a.csv"}
+    with pytest.raises(DataError, match="nothing but a mark.*pass unknown_targets='negative'"):
+        TextClassificationData.from_csv(**given)
+    data = TextClassificationData.from_csv(**given, unknown_targets="negative")
+    assert targets_of(data).tolist() == [[1, 0], [0, 1], [0, 0]]
+
+
+def test_the_fraction_of_processes_counts_known_cells() -> None:
+    """Two processes with their weights make the mean over the known cells of both."""
+    known = np.array([3, 1, 2, 3, 1])
+    owner, batch = np.arange(5), np.array([4, 2, 0])
+    losses = np.array([1.0, 10.0, 100.0, 7.0, 3.0])  # the sum over each text's known cells
+    total = 0.0
+    for rank in range(2):
+        rows, weight = own_share(batch, owner, rank, 2)
+        weight *= known[rows].mean() / known[batch].mean()
+        total += weight * losses[rows].sum() / known[rows].sum() / 2
+    assert total == pytest.approx(losses[batch].sum() / known[batch].sum())
 
 
 def rows(count: int = 240, share: float = 0.4) -> tuple[list[str], NDArray[np.float32]]:

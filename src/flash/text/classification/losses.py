@@ -336,13 +336,18 @@ def loss_of_known(loss: LossFunction, logits: Tensor, targets: Tensor) -> Tensor
     A loss by name is its mean over the cells that are known. A callable of the user's own gets its (N, L) logits and
     targets as always; each cell that is not known looks to it as one that is decided already, without a doubt: the target
     0, and a logit of -30 that has no gradient. Of a loss that is a sum or a mean over cells it is then the known cells'
-    sum, or that over the number of all cells; nothing but the scale of the mean depends on how many are known.
+    sum, or that over the number of all cells; nothing but the scale of the mean depends on how many are known. Of several
+    losses, each is as it is alone.
 
     Args:
         loss: from `make_loss`.
         logits: (N, L).
         targets: (N, L), NaN where one is not known.
     """
+    if isinstance(loss, LossSum):
+        return torch.stack(
+            [one_number(loss_of_known(part, logits, targets)) for part in loss.parts.values()]
+        ).sum()
     known = ~targets.isnan()
     if isinstance(loss, Loss):
         return loss.of_known(logits, targets, known)

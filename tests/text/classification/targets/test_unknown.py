@@ -275,10 +275,3 @@ def test_options_that_cannot_be() -> None:
         "unknown_values=[-1] says which targets are not known, and not what to make of them; pass unknown_targets='mask' "
         "to leave them out, or unknown_targets='negative' to take them as 0"
     )
-
-
-@pytest.mark.parametrize("mark", ["x", "X", " x ", "*", "\u2713"])
-def test_columns_of_a_mark_and_blanks(mark: str) -> None:
-    data = source(a=[mark, "", mark], b=pa.array(["", None, mark]))
-    assert dense(encode(data, ["a", "b"], "negative")[0]) == [[1, 0], [0, 0], [1, 1]]
-    assert f"column 'a': {mark!r}" in refused(data, ["a", "b"])

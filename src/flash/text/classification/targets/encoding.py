@@ -33,7 +33,6 @@ from flash.text.classification.targets.unknown import (
 )
 
 MOST_LABELS = 10  # that a message names
-MARKS = ("x", "*", "+", "\u2713", "\u2714", "\u2611")  # for a label that applies, where others are left blank
 SHAPES: dict[Kind, str] = {
     "columns": "numbers",
     "vectors": "lists of numbers",
@@ -314,8 +313,6 @@ def _zero_to_one(
             pa.scalar(0.0),
             numbers,
         )
-        if unknown.action == "negative":  # columns of a mark and blanks
-            parsed = pc.if_else(pc.is_in(distinct, pa.array(MARKS, distinct.type)), 1.0, parsed)
         numbers = parsed.take(encoded.indices)
     elif _is_number(column.type):
         numbers = column.cast(pa.float64())
