@@ -498,7 +498,7 @@ def test_a_users_loss_sees_unknown_cells_as_decided(reduction: str) -> None:
 def test_of_several_losses_each_is_that_of_the_known_cells() -> None:
     targets, _ = partly_known()
     logits = torch.tensor(LOGITS)
-    parts = {"named": "focal", "own": torch.nn.BCEWithLogitsLoss()}
+    parts: dict[str, Any] = {"named": "focal", "own": torch.nn.BCEWithLogitsLoss()}
     found, named, own = (
         float(loss_of_known(make_loss(loss, multi_label=True, labels=LABELS), logits, targets))
         for loss in (parts, *parts.values())
