@@ -18,7 +18,9 @@ def state():
     }
     hidden = {name for name, module in sys.modules.items() if module is None}
     collector = (gc.isenabled(), gc.get_threshold(), gc.get_freeze_count())
-    filters = [(rule[0], str(rule[1]), rule[2], str(rule[3]), rule[4]) for rule in warnings.filters]
+    filters = [(rule[0], str(rule[1]), rule[2], str(rule[3]), rule[4]) for rule in warnings.filters
+        if "torch.optim.lr_scheduler" not in str(rule[3])  # which Lightning adds as it first trains
+    ]
     return attributes, hidden, collector, filters, dict(os.environ), [csv.field_size_limit()], numpy.geterr()
 
 def check(when, but=None):
