@@ -1,64 +1,82 @@
 """The compiled loops that make held-out rows, beside plain ones."""
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flash.text.classification.backbones.features import Rows
+from flash.text.classification.backbones.features import Rows, pivoted_norms
 from flash.text.classification.backbones.held_out import as_unseen, hash_rows, take_out
+from flash.text.classification.backbones.kernels import normalize_rows
 
 Drawn = list[dict[int, float]]
+Singles = npt.NDArray[np.float32]
 rows_of_features = st.lists(
     st.dictionaries(st.integers(0, 7), st.floats(0.125, 1, width=32), max_size=6), min_size=1, max_size=9
 )
 
 
-def sparse(drawn: Drawn) -> Rows:
-    """Rows of (feature, value), as they come."""
-    features = [feature for row in drawn for feature in row]
-    values = [value for row in drawn for value in row.values()]
-    ends = np.cumsum([len(row) for row in drawn])
-    return Rows(np.array(features, np.int32), np.array(values, np.float32), ends.astype(np.int64))
+KINDS = np.array([0, 1, 0, 1, 0, 1, 1, 0], np.int32)
+
+
+def sparse(drawn: Drawn, word_share: float = 0.5, slope: float = 1.0) -> tuple[Rows, Singles]:
+    """Rows of (feature, value), normalised, and their norms."""
+    features = np.array([2 * feature + KINDS[feature] for row in drawn for feature in row], np.int32)
+    values = np.array([value for row in drawn for value in row.values()], np.float32)
+    ends = np.cumsum([len(row) for row in drawn]).astype(np.int64)
+    lengths = np.array([lengths_of(row) for row in drawn])
+    norms, squares = pivoted_norms(lengths, slope), np.empty(len(drawn), np.float32)
+    normalize_rows(0, ends, features, values, lengths, word_share, norms, squares)
+    return Rows(features, values, ends, lengths, squares), norms
+
+
+def lengths_of(row: dict[int, float]) -> list[float]:
+    """Of words and of characters."""
+    return [float(np.sqrt(sum(v * v for f, v in row.items() if KINDS[f] == kind))) for kind in (0, 1)]
 
 
 @settings(deadline=None)  # the first call compiles
-@given(rows_of_features, st.sampled_from([0.5, 0.75]), st.data())
+@given(rows_of_features, st.sampled_from([0.5, 0.75]), st.sampled_from([1.0, 0.8]), st.data())
 def test_rows_as_new_texts_are_what_the_plain_loops_say(
-    drawn: Drawn, word_share: float, data: st.DataObject
+    drawn: Drawn, word_share: float, slope: float, data: st.DataObject
 ) -> None:
     count = len(drawn)
     inside = data.draw(st.lists(st.integers(0, count - 1), unique=True, min_size=1).map(sorted))
-    kinds = np.array([0, 1, 0, 1, 0, 1, 1, 0], np.int32)
     outside = {feature for row in range(count) if row not in inside for feature in drawn[row]}
-    rows = sparse(drawn)
+    rows, norms = sparse(drawn, word_share, slope)
     texts = np.bincount(rows.features, minlength=8).astype(np.int64)
     rows_inside = np.array(inside, np.int64)
     take_out(rows_inside, rows.ends, rows.features, texts)
     assert texts.tolist() == [
         sum(feature in row for place, row in enumerate(drawn) if place not in inside) for feature in range(8)
     ]
-    found = as_unseen(rows, rows_inside, texts, kinds, word_share)
+    found = as_unseen(rows, rows_inside, texts, KINDS, word_share, norms)
     start = 0
     for place, row in enumerate(inside):
         known = {feature: value for feature, value in drawn[row].items() if feature in outside}
-        squares = [sum(v * v for f, v in known.items() if kinds[f] == kind) for kind in (0, 1)]
-        shares = [word_share, 1 - word_share] if all(squares) else [1, 1]
+        lengths = lengths_of(known)
+        shares = [word_share, 1 - word_share] if all(lengths) else [1, 1]
         stop = found.ends[place]
         assert found.features[start:stop].tolist() == list(known)
+        divisors = norms[:, 0] + norms[:, 1] * lengths
         expected = [
-            value * np.sqrt(shares[kinds[feature]] / squares[kinds[feature]])
+            value * np.sqrt(shares[KINDS[feature]]) / divisors[KINDS[feature]]
             for feature, value in known.items()
         ]
         assert found.values[start:stop].tolist() == pytest.approx(expected, rel=1e-5)
+        assert found.lengths[place].tolist() == pytest.approx(lengths, rel=1e-5)
+        assert found.squares[place] == pytest.approx(sum(value**2 for value in expected), rel=1e-5)
         start = stop
 
 
 @settings(deadline=None)
 @given(rows_of_features)
 def test_rows_have_the_same_number_only_if_they_are_the_same(drawn: Drawn) -> None:
-    rows = sparse([*drawn, *drawn])
-    numbers = hash_rows(rows.ends, rows.features, rows.values)
+    twice = [*drawn, *drawn]
+    features = np.array([feature for row in twice for feature in row], np.int32)
+    values = np.array([value for row in twice for value in row.values()], np.float32)
+    numbers = hash_rows(np.cumsum([len(row) for row in twice]), features, values)
     count = len(drawn)
     assert numbers[:count].tolist() == numbers[count:].tolist()
     single = [tuple((feature, np.float32(value)) for feature, value in row.items()) for row in drawn]

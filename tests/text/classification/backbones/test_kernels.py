@@ -34,6 +34,7 @@ from flash.text.classification.backbones.solver import (
 )
 
 Singles = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
 
 HOSTILE = [
     "e\u0301\u0328 \u0301lone mark",
@@ -150,21 +151,31 @@ def test_a_megabyte_without_spaces() -> None:
 
 
 @settings(deadline=None)
-@given(text=TEXT, seed=st.integers(0, 100), share=st.sampled_from([0.5, 0.8]))
-def test_rows_equal_the_reference(text: str, seed: int, share: float) -> None:
+@given(
+    text=TEXT,
+    seed=st.integers(0, 100),
+    share=st.sampled_from([0.5, 0.8]),
+    slope=st.sampled_from([1.0, 0.8, 0.25]),
+)
+def test_rows_equal_the_reference(text: str, seed: int, share: float, slope: float) -> None:
     generator = np.random.default_rng(seed)
     rows = np.where(generator.random(2**10) < 0.5, np.arange(2**10), -1).astype(np.int32)
     idf = generator.random(2**10).astype(np.float32) + 1
     counted = count_grams_of_texts(pa.array(["", text, "x"]), (2, 2, 3), 2**10, 1)
-    found = weigh_grams(counted, rows, idf, share, 1)
+    found, norms = weigh_grams(counted, rows, idf, share, slope, 1)
     dense = np.zeros(2**10)
     dense[found.features[found.ends[0] : found.ends[1]]] = found.values[found.ends[0] : found.ends[1]]
     data, offsets = text_buffers(pa.array([text]))
     normal = bytes(data[offsets[0] : offsets[1]]).decode()
     counts = reference.count_reference(normal, (2, 2, 3), 2**10)
-    expected = reference.weigh_reference(counts, rows, idf, share)
+    expected, lengths = reference.weigh_reference(counts, rows, idf, share, norms.astype(np.float64))
     np.testing.assert_allclose(dense, expected, rtol=1e-5, atol=1e-7)
-    assert found.ends[0] == 0
+    np.testing.assert_allclose(found.lengths[1], lengths, rtol=1e-5)
+    assert found.squares[1] == pytest.approx(np.sum(dense**2), rel=1e-5)
+    assert found.squares[0] == found.ends[0] == 0
+    if slope == 1:
+        assert norms.tolist() == [[0, 1], [0, 1]]
+        assert not dense.any() or found.squares[1] == pytest.approx(1)
 
 
 @given(
@@ -259,25 +270,63 @@ def test_a_row_gives_words_their_share() -> None:
     rows = np.full(2**20, -1, np.int32)
     seen = np.unique(counted[0][0])
     rows[seen] = np.arange(len(seen))
-    known = weigh_grams(counted.copy(), rows, np.ones(len(seen), np.float32), 0.7, 1)
+    known, _ = weigh_grams(counted.copy(), rows, np.ones(len(seen), np.float32), 0.7, 1.0, 1)
     kinds = seen[known.features] % 2
     first, last = slice(0, known.ends[0]), slice(known.ends[1], None)
     for part in (first, last):
         squares = [np.sum(known.values[part][kinds[part] == kind] ** 2) for kind in (0, 1)]
         assert squares == pytest.approx([0.7, 0.3])
     rows[seen[seen % 2 == kernels.WORDS]] = -1  # characters alone have the whole length
-    found = weigh_grams(counted, rows, np.ones(len(seen), np.float32), 0.7, 1)
+    found, _ = weigh_grams(counted, rows, np.ones(len(seen), np.float32), 0.7, 1.0, 1)
     assert np.sum(found.values[: found.ends[0]] ** 2) == pytest.approx(1)
 
 
+def pivoted(texts: list[str], slope: float) -> tuple[list[float], Doubles]:
+    """The lengths of texts' rows of words alone, of idf 1; and how many words each has."""
+    counted = count_grams_of_texts(pa.array(texts), (1, 0, 0), 2**20, 1)
+    rows = np.full(2**20, -1, np.int32)
+    seen = np.unique(counted[0][0])
+    rows[seen] = np.arange(len(seen))
+    found, _ = weigh_grams(counted, rows, np.ones(len(seen), np.float32), 0.5, slope, 1)
+    return np.sqrt(found.squares).tolist(), found.lengths[:, 0]
+
+
+def test_a_short_text_has_a_short_row() -> None:
+    """By hand: four words have length 2, nine 3, one 1, and the mean is 2."""
+    texts = ["a b c d", "a b c d e f g h i", "a"]
+    found, lengths = pivoted(texts, 0.75)
+    assert lengths.tolist() == pytest.approx([2, 3, 1])
+    assert found == pytest.approx([2 / (0.5 + 1.5), 3 / (0.5 + 2.25), 1 / (0.5 + 0.75)], rel=1e-6)
+    assert pivoted(texts, 1.0)[0] == pytest.approx([1, 1, 1])
+
+
+@settings(deadline=None)
+@given(
+    amounts=st.lists(st.floats(0, 10), min_size=1, max_size=5),
+    scores=st.lists(st.floats(-8, 8, width=32), min_size=2, max_size=4),
+    seed=st.integers(0, 100),
+)
+def test_evidence_equals_the_reference(amounts: list[float], scores: list[float], seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    labels = len(scores)
+    evidence = np.array([0.1, 0.2, -1.5, 1.5, generator.normal() / 4, 0.5], np.float32)
+    by_label = generator.normal(0, [[0.1], [0.5], [2]], (3, labels)).astype(np.float32)
+    table = np.tile(np.array(scores, np.float32), (len(amounts), 1))
+    kernels.weigh_evidence_of_rows(np.array(amounts), evidence, by_label, table)
+    for row, amount in zip(table, amounts, strict=True):
+        plain = evidence.astype(np.float64), by_label.astype(np.float64), np.array(scores)
+        np.testing.assert_allclose(row, reference.evidence_reference(amount, *plain), rtol=1e-4, atol=1e-5)
+
+
 class Problem:
-    """Random sparse rows of length one, some empty, with random targets, hard, soft, stored zeros and unknown ones."""
+    """Random sparse rows, some empty, with random targets, hard, soft, stored zeros and unknown ones."""
 
     def __init__(self, seed: int, labels: int, bias: float, unknown: float) -> None:
         self.generator = generator = np.random.default_rng(seed)
         self.labels, self.bias = labels, bias
         dense = generator.random((12, 7)) * (generator.random((12, 7)) < 0.4)
-        dense = (dense / np.maximum(np.linalg.norm(dense, axis=1, keepdims=True), 1e-12)).astype(np.float32)
+        dense = dense.astype(np.float32)
+        self.squares = np.square(dense).sum(axis=1)
         row, column = np.nonzero(dense)
         self.dense = np.hstack([dense, np.full((12, 1), bias)]).astype(np.float64)
         ends = np.cumsum(np.bincount(row, minlength=12))
@@ -320,7 +369,7 @@ def test_a_pass_equals_the_reference(problem: Problem, tolerance: float, still: 
         losses, last = np.zeros(labels), violations.copy()
         model = (duals, weight, bias, problem.costs)
         options = (problem.bias, tolerance, still)
-        solve_pass(order, *problem.rows, problem.csr, *model, *options, violations, losses)
+        solve_pass(order, *problem.rows, problem.squares, problem.csr, *model, *options, violations, losses)
         for label in range(labels):
             violation, loss = float(last[label]), 0.0
             if violation >= tolerance:  # else it is settled

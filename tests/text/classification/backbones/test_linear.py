@@ -63,7 +63,7 @@ def test_rows_are_scikit_learns_tfidf(kinds: tuple[str, ...]) -> None:
     """Words and characters, these with idf to the power 1.5, are two such matrices of length 1 / sqrt(2) each."""
     texts, targets = sample(40, 2)
     grams = (2 if "word" in kinds else 0, *((2, 5) if "character" in kinds else (0, 0)))
-    config = replace(SMALL, word_ngrams=grams[0], char_ngrams=grams[1:])
+    config = replace(SMALL, word_ngrams=grams[0], char_ngrams=grams[1:], length_slope=1.0)
     solver = LinearSolver(Linear(2, config), texts, targets)
     counts = np.zeros((40, SMALL.buckets))
     for row, text in enumerate(texts.to_pylist()):

@@ -126,11 +126,18 @@ def word_share_for(counted: Sequence[Counted]) -> float:
 
 @dataclass(frozen=True)
 class Rows:
-    """Sparse TF-IDF rows, each of length one or empty: row i ends at `ends[i]` in `features` and `values`."""
+    """Sparse TF-IDF rows: row i ends at `ends[i]` in `features` and `values`.
+
+    Attributes:
+        lengths: (N, 2) of the words and of the characters of each row before normalisation, 0 where it has none.
+        squares: (N,) squared lengths of the rows as they are; 0 of an empty one.
+    """
 
     features: npt.NDArray[np.int32]
     values: npt.NDArray[np.float32]
     ends: npt.NDArray[np.int64]
+    lengths: npt.NDArray[np.float64]
+    squares: npt.NDArray[np.float32]
 
 
 def weigh_grams(
@@ -138,26 +145,49 @@ def weigh_grams(
     rows: npt.NDArray[np.int32],
     idf: npt.NDArray[np.float32],
     word_share: float,
+    length_slope: float,
     threads: int | None,
-) -> Rows:
-    """The TF-IDF rows of counted texts; `rows` gives each bucket's feature, -1 for none.
+) -> tuple[Rows, npt.NDArray[np.float32]]:
+    """The TF-IDF rows of counted texts, and the (2, 2) norms by which new texts are normalised as they are.
 
-    Empties `counted`, so that its parts and the rows made of them are never in memory together.
+    `rows` gives each bucket's feature, -1 for none; see `pivoted_norms` for `length_slope`. Empties `counted`, so that
+    its parts and the rows made of them are never in memory together.
     """
     from flash.text.classification.backbones import kernels
 
     room = sum(len(buckets) for buckets, _, _ in counted)
     features, values = np.empty(room, np.int32), np.empty(room, np.float32)  # untouched memory costs nothing
-    ends = []
+    ends, lengths = [np.zeros(0, np.int64)], [np.zeros((0, 2))]
     end = 0
     counted.reverse()
     while counted:
         group = [counted.pop() for _ in range(min(len(counted), GROUP))]
-        for part in in_threads(
-            threads, lambda part: kernels.weigh_texts(*part, rows, idf, word_share), group
-        ):
+        for part in in_threads(threads, lambda part: kernels.weigh_texts(*part, rows, idf), group):
             last = end + len(part[0])
             features[end:last], values[end:last] = part[:2]
             ends.append(part[2] + end)
+            lengths.append(part[3])
             end = last
-    return Rows(features[:end], values[:end], np.concatenate(ends) if ends else np.zeros(0, np.int64))
+    every = np.concatenate(ends)
+    found = Rows(
+        features[:end], values[:end], every, np.concatenate(lengths), np.empty(len(every), np.float32)
+    )
+    norms = pivoted_norms(found.lengths, length_slope)
+
+    def normalize(start: int) -> None:
+        part = slice(start, start + CHUNK * GROUP)
+        first = every[start - 1] if start else 0
+        own = found.lengths[part], word_share, norms, found.squares[part]
+        kernels.normalize_rows(first, every[part], found.features, found.values, *own)
+
+    in_threads(threads, normalize, range(0, len(every), CHUNK * GROUP))
+    return found, norms
+
+
+def pivoted_norms(lengths: npt.NDArray[np.float64], slope: float) -> npt.NDArray[np.float32]:
+    """(2, 2): a part of length x is divided by norms[kind, 0] + norms[kind, 1] * x = (1 - slope) * pivot + slope * x.
+
+    The pivot is the mean length of the words, or of the characters, of the training rows that have any.
+    """
+    pivots = lengths.sum(axis=0) / np.maximum((lengths > 0).sum(axis=0), 1)
+    return np.stack([(1 - slope) * pivots, np.full(2, slope)], axis=1).astype(np.float32)

@@ -10,9 +10,11 @@ from typing import Any
 from zlib import crc32
 
 import numpy as np
+import numpy.typing as npt
 from scipy.sparse import csc_array, csr_array
 
 from flash.core.errors import DataError, FlashError
+from flash.text.classification.backbones.evidence import evidence_units, fit_evidence
 from flash.text.classification.backbones.features import Rows, Texts
 from flash.text.classification.backbones.held_out import (
     CLEARLY_BETTER,
@@ -213,14 +215,14 @@ class LinearSolver:
         """What happens to the weights in the model after the last stage."""
         if len(self._scores):
             self._stack()
+            self._weigh_evidence()
         if self.model.config.quantize:
             self.model.quantize()
 
     def _stack(self) -> None:
         """Mix the labels' weights in the model; and each fold's scores, as the others have it."""
         threads, arrays = self.model.threads, self.model.arrays()
-        rows = self.held_out_rows
-        targets, folds = csr_array(self._targets)[rows], np.asarray(self._folds)[rows]
+        targets = csr_array(self._targets)[self.held_out_rows]
         columns = csc_array(targets)
         calibration = fit_calibration(self._scores, columns, multi_label=True, threads=threads)
         stacking = fit_stacking(self._scores, columns, calibration=calibration, threads=threads)
@@ -230,14 +232,44 @@ class LinearSolver:
         stacking.mix(arrays["bias"][np.newaxis])
         arrays["bias"] += stacking.shift
         self.held_out = self._scores.copy()
-        for fold in range(self._scored_folds if self._scored_folds > 1 else 0):
-            others = folds != fold
+        for others in self._other_folds():
             columns = csc_array(targets[others])
             stacking = fit_stacking(self._scores[others], columns, calibration=calibration, threads=threads)
             if stacking is not None:
                 mixed = self._scores[~others]
                 stacking.mix(mixed, threads)
                 self.held_out[~others] = mixed + stacking.shift
+
+    def _weigh_evidence(self) -> None:
+        """Give the model what a text's evidence changes; and change each fold's scores, as the others have it."""
+        threads, targets = self.model.threads, csr_array(self._targets)[self.held_out_rows]
+        lengths, folds = np.zeros((len(targets.indptr) - 1, 2)), np.asarray(self._folds)
+        for fold in range(self._scored_folds):
+            inside = np.flatnonzero(folds == fold)
+            lengths[np.searchsorted(self.held_out_rows, inside)] = self._lockstep.unseen_lengths(inside)
+        units, columns = evidence_units(lengths, self.model.word_share), csc_array(targets)
+        calibration = fit_calibration(self.held_out, columns, multi_label=True, threads=threads)
+        evidence = fit_evidence(
+            self.held_out, columns, lengths, units, calibration=calibration, threads=threads
+        )
+        if evidence is None:
+            return
+        arrays = {"evidence": evidence.places, "evidence_by_label": evidence.by_label}
+        self.model.load_arrays({**self.model.arrays(), **arrays})
+        changed = evidence.apply(lengths @ units, self.held_out)
+        for others in self._other_folds():
+            columns = csc_array(targets[others])
+            own = self.held_out[others], columns, lengths[others], units
+            evidence = fit_evidence(*own, calibration=calibration, threads=threads)
+            if evidence is not None:
+                changed[~others] = evidence.apply(lengths[~others] @ units, self.held_out[~others])
+        self.held_out = changed
+
+    def _other_folds(self) -> list[npt.NDArray[np.bool_]]:
+        """For each scored fold, which of the scored rows (M,) are in others; nothing where there is a single one."""
+        folds = np.asarray(self._folds)[self.held_out_rows]
+        scored = self._scored_folds if self._scored_folds > 1 else 0
+        return [folds != fold for fold in range(scored)]
 
     def _sample(self) -> tuple[Indices, Indices]:
         """The rows of the first fold to score, and those outside it to fit, when choosing the regularisation."""

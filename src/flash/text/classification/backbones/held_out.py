@@ -8,7 +8,16 @@ import numpy.typing as npt
 from scipy.sparse import csc_array, csr_array
 
 from flash.text.classification.backbones.features import Rows
-from flash.text.classification.backbones.kernels import MULTIPLIER, SHIFT, WORD_SEED, Int32s, compiled
+from flash.text.classification.backbones.kernels import (
+    MULTIPLIER,
+    SHIFT,
+    WORD_SEED,
+    Doubles,
+    Int32s,
+    compiled,
+    normalize,
+    part_scale,
+)
 from flash.text.classification.backbones.solver import row_start
 from flash.text.classification.scores.calibration import fit_calibration
 from flash.text.classification.scores.thresholds import column_of_each
@@ -60,10 +69,12 @@ def take_out(inside: Indices, ends: Indices, features: Int32s, texts: Indices) -
             texts[features[i]] -= 1
 
 
-def as_unseen(rows: Rows, inside: Indices, texts: Indices, kinds: Int32s, word_share: float) -> Rows:
+def as_unseen(
+    rows: Rows, inside: Indices, texts: Indices, kinds: Int32s, word_share: float, norms: Floats
+) -> Rows:
     """The rows `inside` as they are to a fit of others, which has no feature that none of these has.
 
-    A new text's words that training has not seen are no part of its row, whose length is one without them: a row
+    A new text's words that training has not seen are no part of its row, which is normalised without them: a row
     of training that kept its own would have smaller margins than a new text, and calibration would be overconfident.
 
     Args:
@@ -72,24 +83,33 @@ def as_unseen(rows: Rows, inside: Indices, texts: Indices, kinds: Int32s, word_s
         texts: (F,), how many of the rows that were fitted have each feature.
         kinds: (F,), 0 for words and 1 for characters.
         word_share: The share of words in the squared length of a row that has both.
+        norms: (2, 2), see `kernels.part_scale`.
     """
     sizes = np.diff(rows.ends, prepend=0)[inside]
     found = Rows(
-        np.empty(sizes.sum(), np.int32), np.empty(sizes.sum(), np.float32), np.empty(len(inside), np.int64)
+        np.empty(sizes.sum(), np.int32),
+        np.empty(sizes.sum(), np.float32),
+        np.empty(len(inside), np.int64),
+        np.empty((len(inside), 2)),
+        np.empty(len(inside), np.float32),
     )
     end = keep_known(
         inside,
         rows.ends,
         rows.features,
         rows.values,
+        rows.lengths,
         texts,
         kinds,
         word_share,
+        norms,
         found.features,
         found.values,
         found.ends,
+        found.lengths,
+        found.squares,
     )
-    return Rows(found.features[:end], found.values[:end], found.ends)
+    return Rows(found.features[:end], found.values[:end], found.ends, found.lengths, found.squares)
 
 
 @compiled
@@ -98,29 +118,39 @@ def keep_known(
     ends: Indices,
     features: Int32s,
     values: Floats,
+    lengths: Doubles,
     texts: Indices,
     kinds: Int32s,
     word_share: float,
+    norms: Floats,
     new_features: Int32s,
     new_values: Floats,
     new_ends: Indices,
+    new_lengths: Doubles,
+    new_squares: Floats,
 ) -> int:
-    """The loops of `as_unseen`: fills the last three, and returns how many features remain."""
+    """The loops of `as_unseen`: fills the last five, and returns how many features remain."""
     end = 0
     for place in range(len(inside)):
         row, begin = inside[place], end
+        before = np.ones(2)
+        for kind in range(2):
+            if lengths[row, kind] > 0:
+                before[kind] = part_scale(lengths[row], kind, word_share, norms)
         squares = np.zeros(2)
         for i in range(row_start(ends, row), ends[row]):
             if texts[features[i]] > 0:
-                new_features[end] = features[i]
-                new_values[end] = values[i]
-                squares[kinds[features[i]]] += np.float64(values[i]) ** 2
+                kind = kinds[features[i]]
+                value = np.float64(values[i]) / before[kind]
+                new_features[end] = 2 * features[i] + kind
+                new_values[end] = value
+                squares[kind] += value * value
                 end += 1
-        if squares[0] > 0 and squares[1] > 0:
-            squares[0] /= word_share
-            squares[1] /= 1.0 - word_share
-        for i in range(begin, end):
-            new_values[i] = new_values[i] / np.sqrt(squares[kinds[new_features[i]]])
+        new_lengths[place] = np.sqrt(squares)
+        part = slice(begin, end)
+        new_squares[place] = normalize(
+            new_features[part], new_values[part], new_lengths[place], word_share, norms
+        )
         new_ends[place] = end
     return end
 

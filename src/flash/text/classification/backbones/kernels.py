@@ -24,6 +24,8 @@ CHARACTER_SEED = np.uint64(
     0x243F6A8885A308D3
 )  # the digits of pi: words and character n-grams never share a hash
 WORD_SEED = np.uint64(0x13198A2E03707344)
+UNITS, LOW, HIGH, CENTRE, ENOUGH = 0, 2, 3, 4, 5  # places in the array that says what evidence is; two units
+SLOPE, SHIFT_BY, BASE = range(3)  # rows of the array of what each label makes of it
 MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 FINAL_MULTIPLIER = np.uint64(0xBF58476D1CE4E5B9)  # splitmix64's
 SHIFT = np.uint64(32)
@@ -32,6 +34,7 @@ Bytes = npt.NDArray[np.uint8]
 Int32s = npt.NDArray[np.int32]
 Int64s = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
 Weights = npt.NDArray[np.float32] | npt.NDArray[np.int8]
 Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 
@@ -289,28 +292,26 @@ def weigh(
     counts: Int32s,
     rows: Int32s,
     idf: Floats,
-    word_share: float,
     features: Int32s,
     values: Floats,
+    lengths: Doubles,
 ) -> int:
-    """A text's TF-IDF row: (1 + log count) * idf over the features it has, of length one.
-
-    Its words have the same share of the squared length in each text that has both, whichever are more.
+    """A text's TF-IDF values before normalisation: (1 + log count) * idf over the features it has.
 
     Args:
         buckets: The text's different buckets.
         counts: How often each occurs.
         rows: For every bucket its feature, -1 where training saw none.
-        idf: One a feature.
-        word_share: The share of words, between 0 and 1; the rest is that of characters.
-        features: Receives the features.
+        idf: One per feature.
+        features: Receives twice the features, plus their kind.
         values: Receives their values.
+        lengths: (2,), receives the lengths of the words' part and of the characters' part of the row.
 
     Returns:
         How many features were written.
     """
     kept = 0
-    word_square = character_square = 0.0
+    lengths[:] = 0.0
     for i in range(len(buckets)):
         feature = rows[buckets[i]]
         if feature >= 0:
@@ -320,38 +321,105 @@ def weigh(
             kind = buckets[i] & 1
             features[kept] = 2 * feature + kind
             values[kept] = value
-            if kind == WORDS:
-                word_square += value * value
-            else:
-                character_square += value * value
+            lengths[kind] += value * value
             kept += 1
-    both = word_square > 0 and character_square > 0
-    word_scale = np.sqrt((word_share if both else 1.0) / word_square) if word_square > 0 else 0.0
-    character_scale = (
-        np.sqrt((1.0 - word_share if both else 1.0) / character_square) if character_square > 0 else 0.0
-    )
-    for i in range(kept):
-        values[i] = values[i] * (word_scale if features[i] & 1 == WORDS else character_scale)
-        features[i] >>= 1
+    lengths[:] = np.sqrt(lengths)
     return kept
 
 
 @compiled
+def part_scale(lengths: Doubles, kind: int, word_share: float, norms: Floats) -> float:
+    """What a row's words or characters are multiplied by, given the lengths (2,) of both parts.
+
+    A part's share of the square is `word_share` or the rest, and 1 where the row has no other part. It is divided by
+    norms[kind, 0] + norms[kind, 1] * length: by its own length where these are 0 and 1; else a part that is shorter
+    than those of most training rows stays short (pivoted length normalisation; Singhal, Buckley and Mitra, "Pivoted
+    document length normalization", SIGIR 1996).
+    """
+    if lengths[kind] <= 0:
+        return 0.0
+    share = 1.0
+    if lengths[1 - kind] > 0:
+        share = word_share if kind == WORDS else 1.0 - word_share
+    return np.sqrt(share) / (np.float64(norms[kind, 0]) + np.float64(norms[kind, 1]) * lengths[kind])
+
+
+@compiled
+def normalize(features: Int32s, values: Floats, lengths: Doubles, word_share: float, norms: Floats) -> float:
+    """Normalise a row that `weigh` gave; its features become plain ones. Returns the square of the row's length."""
+    word_scale = part_scale(lengths, WORDS, word_share, norms)
+    character_scale = part_scale(lengths, CHARACTERS, word_share, norms)
+    for i in range(len(features)):
+        values[i] = values[i] * (word_scale if features[i] & 1 == WORDS else character_scale)
+        features[i] >>= 1
+    return (word_scale * lengths[WORDS]) ** 2 + (character_scale * lengths[CHARACTERS]) ** 2
+
+
+@compiled
 def weigh_texts(
-    buckets: Int32s, counts: Int32s, ends: Int64s, rows: Int32s, idf: Floats, word_share: float
-) -> tuple[Int32s, Floats, Int64s]:
-    """The TF-IDF rows of what `count_texts` found: features, values, and where each text ends among them."""
+    buckets: Int32s, counts: Int32s, ends: Int64s, rows: Int32s, idf: Floats
+) -> tuple[Int32s, Floats, Int64s, Doubles]:
+    """What `weigh` makes of all that `count_texts` found: features, values, where each text ends, (N, 2) lengths."""
     features = np.empty(len(buckets), dtype=np.int32)
     values = np.empty(len(buckets), dtype=np.float32)
     new_ends = np.empty(len(ends), dtype=np.int64)
+    lengths = np.empty((len(ends), 2), dtype=np.float64)
     start = end = 0
     for text in range(len(ends)):
         stop = ends[text]
         own = buckets[start:stop], counts[start:stop]
-        end += weigh(*own, rows, idf, word_share, features[end:], values[end:])
+        end += weigh(*own, rows, idf, features[end:], values[end:], lengths[text])
         new_ends[text] = end
         start = stop
-    return features[:end].copy(), values[:end].copy(), new_ends
+    return features[:end].copy(), values[:end].copy(), new_ends, lengths
+
+
+@compiled
+def normalize_rows(
+    first: int,
+    ends: Int64s,
+    features: Int32s,
+    values: Floats,
+    lengths: Doubles,
+    word_share: float,
+    norms: Floats,
+    squares: Floats,
+) -> None:
+    """Normalise rows in place, the first of which begins at `first`; `squares` (N,) receives their squared lengths."""
+    start = first
+    for row in range(len(ends)):
+        part = slice(start, ends[row])
+        squares[row] = normalize(features[part], values[part], lengths[row], word_share, norms)
+        start = ends[row]
+
+
+@compiled
+def evidence_of(lengths: Doubles, evidence: Floats) -> float:
+    """How much a text says: the lengths (2,) of its parts before normalisation, about 1 for a text of the usual length."""
+    return np.float64(evidence[UNITS]) * lengths[WORDS] + np.float64(evidence[UNITS + 1]) * lengths[CHARACTERS]
+
+
+@compiled
+def weigh_evidence(amount: float, evidence: Floats, by_label: Floats, scores: Floats) -> None:
+    """Change the scores (K,) of a text by how much it says.
+
+    With u the logarithm of the amount, kept within what training texts have and about its centre there, a score s
+    becomes s + u (slope s + shift). Below an amount that nearly all training texts have, the result goes back to the
+    score of the label's base rate, in proportion to the amount. For one amount, no order of scores changes.
+    """
+    bounded = min(max(np.log(max(amount, 1e-30)), np.float64(evidence[LOW])), np.float64(evidence[HIGH]))
+    u = np.float32(bounded - np.float64(evidence[CENTRE]))
+    share = np.float32(min(amount / np.float64(evidence[ENOUGH]), 1.0))
+    for k in range(len(scores)):
+        changed = scores[k] + u * (by_label[SLOPE, k] * scores[k] + by_label[SHIFT_BY, k])
+        scores[k] = by_label[BASE, k] + share * (changed - by_label[BASE, k])
+
+
+@compiled
+def weigh_evidence_of_rows(amounts: Doubles, evidence: Floats, by_label: Floats, scores: Floats) -> None:
+    """Change the scores (N, K) of texts by how much each says (N,)."""
+    for row in range(len(scores)):
+        weigh_evidence(amounts[row], evidence, by_label, scores[row])
 
 
 @compiled
@@ -388,9 +456,12 @@ def logits_of_texts(
     rows: Int32s,
     idf: Floats,
     word_share: float,
+    norms: Floats,
     weight: Weights,
     scale: Floats,
     bias: Floats,
+    evidence: Floats,
+    by_label: Floats,
     logits: Floats,
 ) -> None:
     """Texts to logits (N, L) in one go; what a text gets does not depend on its neighbours."""
@@ -400,14 +471,19 @@ def logits_of_texts(
     found_counts = np.empty_like(slots)
     features = np.empty_like(slots)
     values = np.empty(len(slots), dtype=np.float32)
+    lengths = np.empty(2, dtype=np.float64)
     for text in range(len(offsets) - 1):
         start, stop = offsets[text], offsets[text + 1]
         mask = table_size(stop - start, per_byte, buckets) - 1
         size = decode(data, start, stop, classes, codes, kinds)
         found = count_grams(codes, kinds, size, grams, np.uint64(buckets - 1), table, mask, slots)
         drain(found, slots, table, found_buckets, found_counts)
-        kept = weigh(found_buckets[:found], found_counts[:found], rows, idf, word_share, features, values)
+        own = found_buckets[:found], found_counts[:found]
+        kept = weigh(*own, rows, idf, features, values, lengths)
+        normalize(features[:kept], values[:kept], lengths, word_share, norms)
         for i in range(kept):
             values[i] *= scale[features[i]]
         logits[text] = bias
         add_scores(features, values, 0, kept, weight, logits[text])
+        if evidence[ENOUGH] > 0:
+            weigh_evidence(evidence_of(lengths, evidence), evidence, by_label, logits[text])

@@ -38,6 +38,8 @@ MOST_COST = 1e6
 """What multiplies costs is up to this, and down to its inverse, so that no product leaves float32."""
 RARE = 50
 """A label with fewer texts is rare."""
+PREDICTS = ("idf", "norms", "weight", "scale", "bias", "evidence", "evidence_by_label")
+"""The arrays that the compiled loop takes, in its order."""
 NUMBERS = object()
 """Stands for a tuple of any number of numbers."""
 
@@ -55,6 +57,9 @@ class LinearConfig:
     word_share: float | Literal["auto"] = "auto"
     """The share of words in the squared length of a text's row, the rest being that of characters, between 0 and 1; or
     "auto": 0.5 for little training text, up to 0.8 for much."""
+    length_slope: float = 0.8
+    """How much of a text's own length its row is divided by, above 0 and up to 1; the rest is the mean length of
+    training texts, so that each n-gram of a short text does not count for many. 1 divides by the own length alone."""
     min_texts: int = 3
     """A bucket is a feature if this many training texts and one in 20,000 have it, or two texts of a rare
     label (one with fewer than 50 texts); below 1,000 texts, every bucket is."""
@@ -113,6 +118,7 @@ class LinearConfig:
                 isinstance(self.word_share, str) or 0.01 <= self.word_share <= 0.99,
                 "a number from 0.01 to 0.99, or 'auto'",
             ),
+            "length_slope": (0.01 <= self.length_slope <= 1, "a number from 0.01 to 1"),
             "min_texts": (self.min_texts >= 1, "1 or more"),
             "regularization": (positive["regularization"], "a number from 1e-6 to 1e6, or 'auto'"),
             "positive_weight": (positive["positive_weight"], "numbers from 1e-6 to 1e6, or 'balanced'"),
@@ -209,13 +215,13 @@ class Linear:
 
         logits = np.empty((len(texts), self.num_labels), dtype=np.float32)
         classes = character_classes()
-        idf, weight, scale, bias = self._constants
+        idf, norms, *weights = self._constants
         grams, rows, share = self._grams, self._rows, self.word_share
 
         def fill(start: int) -> None:
             buffers = text_buffers(texts.slice(start, CHUNK))
             chunk = logits[start : start + CHUNK]
-            logits_of_texts(*buffers, classes, grams, rows, idf, share, weight, scale, bias, chunk)
+            logits_of_texts(*buffers, classes, grams, rows, idf, share, norms, *weights, chunk)
 
         in_threads(self.threads, fill, range(0, len(texts), CHUNK))
         return logits
@@ -226,16 +232,20 @@ class Linear:
         Features are in descending order of how many training texts have them:
         `buckets` (F,) int32, the bucket of each; `idf` (F,) float32; `weight` (F, L) float32, or int8 once they
         are quantized; `scale` (F,) float32, what each feature's weights are multiplied by; `bias` (L,) float32,
-        added to the logits.
+        added to the logits; `norms` (2, 2) float32, how rows are normalised (see `kernels.part_scale`);
+        `evidence` (6,) and `evidence_by_label` (3, L) float32, what a text's length changes (see `evidence`).
         """
         return dict(self._arrays)
 
     def load_arrays(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         """Take what `arrays` gave. The arrays are kept as they are, and may be read-only memory maps.
 
+        Files of before there were `norms` and `evidence` predict as they did.
+
         Raises:
             FlashError: An array is missing or is not as `num_labels` and the options want it.
         """
+        arrays = {**self._defaults(), **arrays}
         features = len(arrays["buckets"]) if "buckets" in arrays else 0
         quantized = "weight" in arrays and arrays["weight"].dtype == np.int8
         expected: dict[str, tuple[tuple[int, ...], type[np.generic]]] = {
@@ -244,6 +254,7 @@ class Linear:
             "weight": ((features, self.num_labels), np.int8 if quantized else np.float32),
             "scale": ((features,), np.float32),
             "bias": ((self.num_labels,), np.float32),
+            **{name: (array.shape, np.float32) for name, array in self._defaults().items()},
         }
         check_arrays("model", arrays, expected)
         buckets = arrays["buckets"]
@@ -256,9 +267,17 @@ class Linear:
         rows = np.full(self.config.buckets, -1, dtype=np.int32)
         rows[buckets] = np.arange(features, dtype=np.int32)
         self._rows = rows
-        self._constants = [self._arrays[name].view() for name in ("idf", "weight", "scale", "bias")]
+        self._constants = [self._arrays[name].view() for name in PREDICTS]
         for constant in self._constants:
             constant.flags.writeable = False  # one type, one compilation, for trained and loaded models
+
+    def _defaults(self) -> dict[str, npt.NDArray[np.float32]]:
+        """What says that each row has length one, whatever its text's length, which changes no score."""
+        return {
+            "norms": np.array([[0, 1], [0, 1]], np.float32),
+            "evidence": np.zeros(6, np.float32),
+            "evidence_by_label": np.zeros((3, self.num_labels), np.float32),
+        }
 
     def fit_features(self, texts: Texts, targets: "csc_array") -> Rows:
         """Choose the features from training texts, with weights of 0, and return the texts' rows."""
@@ -282,7 +301,10 @@ class Linear:
                 "bias": np.zeros(self.num_labels, np.float32),
             }
         )
-        return weigh_grams(counted, self._rows, idf, self.word_share, self.threads)
+        options = self.word_share, config.length_slope, self.threads
+        found, norms = weigh_grams(counted, self._rows, idf, *options)
+        self.load_arrays({**self._arrays, "norms": norms})
+        return found
 
     def quantize(self) -> None:
         """Round float32 weights, once, to 127 steps either side of 0, of a size that suits each feature."""

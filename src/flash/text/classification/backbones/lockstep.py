@@ -260,15 +260,27 @@ class Lockstep:
         self, inside: Indices, known: Indices, block: Block, scores: Floats, places: Indices
     ) -> None:
         """The margins of rows as new texts, by a block's weights, to its labels and these places of `scores`."""
-        kinds, share = self.model.arrays()["buckets"] & 1, self.model.word_share
         for first in range(0, len(inside), SCORED):
             part = slice(first, first + SCORED)
-            unseen = as_unseen(self.rows, inside[part], known, kinds, share)
+            unseen = self._as_unseen(inside[part], known)
             margins = np.empty((len(unseen.ends), len(block.bias)), np.float32)
             matrix = unseen.ends, unseen.features, unseen.values
             every, value = np.arange(len(unseen.ends)), self.model.config.bias
             score_rows(every, *matrix, block.weight, block.bias, value, margins)
             scores[places[part], block.labels] = margins
+
+    def _as_unseen(self, inside: Indices, known: Indices) -> Rows:
+        """The rows `inside` as new texts to a fit of the rows that `known` (F,) counts."""
+        arrays = self.model.arrays()
+        kinds, share = arrays["buckets"] & 1, self.model.word_share
+        return as_unseen(self.rows, inside, known, kinds, share, arrays["norms"])
+
+    def unseen_lengths(self, inside: Indices) -> Doubles:
+        """(M, 2) lengths of the parts of the rows `inside`, without what these alone have, before normalisation."""
+        known = self._texts_outside(inside)
+        parts = [inside[first : first + SCORED] for first in range(0, len(inside), SCORED)]
+        found = in_threads(self.model.threads, lambda part: self._as_unseen(part, known).lengths, parts)
+        return np.concatenate([np.zeros((0, 2)), *found])
 
     # ---- the compiled pass ------------------------------------------------------------------------------------
 
@@ -309,6 +321,7 @@ class Lockstep:
             rows.ends,
             rows.features,
             rows.values,
+            rows.squares,
             block.targets,
             block.duals,
             block.weight,

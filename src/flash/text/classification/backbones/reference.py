@@ -113,18 +113,32 @@ def weigh_reference(
     rows: npt.NDArray[np.int32],
     idf: npt.NDArray[np.float32],
     word_share: float,
-) -> Doubles:
-    """A text's dense TF-IDF row (F,) of length one, `word_share` of its square that of words, or all zeros."""
-    words, characters = np.zeros(len(idf)), np.zeros(len(idf))
+    norms: Doubles,
+) -> tuple[Doubles, Doubles]:
+    """A text's dense TF-IDF row (F,), and the (2,) lengths of its words and characters before normalisation.
+
+    `word_share` is the share of words in its square if both are divided by their length; what they are divided by is
+    norms[kind, 0] + norms[kind, 1] * length.
+    """
+    parts, lengths = np.zeros((2, len(idf))), np.zeros(2)
     for bucket, times in counts.items():
         if rows[bucket] >= 0:
-            row = words if bucket % 2 == kernels.WORDS else characters
-            row[rows[bucket]] = (1 + np.log(times)) * idf[rows[bucket]]
-    words *= np.sqrt(word_share) / (np.linalg.norm(words) or 1.0)
-    characters *= np.sqrt(1 - word_share) / (np.linalg.norm(characters) or 1.0)
-    both = words + characters
-    scaled: Doubles = both / (np.linalg.norm(both) or 1.0)
-    return scaled
+            parts[bucket % 2, rows[bucket]] = (1 + np.log(times)) * idf[rows[bucket]]
+    lengths[:] = np.linalg.norm(parts, axis=1)
+    for kind in np.flatnonzero(lengths):
+        share = (word_share, 1 - word_share)[kind] if lengths.all() else 1.0
+        parts[kind] *= np.sqrt(share) / (norms[kind, 0] + norms[kind, 1] * lengths[kind])
+    row: Doubles = parts.sum(axis=0)
+    return row, lengths
+
+
+def evidence_reference(amount: float, evidence: Doubles, by_label: Doubles, scores: Doubles) -> Doubles:
+    """The scores (L,) of a text with so much evidence; see `kernels.weigh_evidence`."""
+    low, high, centre, enough = evidence[2:]
+    u = np.clip(np.log(max(amount, 1e-30)), low, high) - centre
+    slope, shift, base = by_label
+    changed: Doubles = base + min(amount / enough, 1) * (scores + u * (slope * scores + shift) - base)
+    return changed
 
 
 def logits_reference(
@@ -135,13 +149,16 @@ def logits_reference(
     arrays: Mapping[str, npt.NDArray[np.generic]],
 ) -> npt.NDArray[np.float64]:
     """The logits (L,) of a normalised, lower-case text, from what `Linear.arrays` gives."""
+    arrays = {name: array.astype(np.float64) for name, array in arrays.items()}
     rows = np.full(buckets, -1, dtype=np.int32)
     rows[arrays["buckets"].astype(np.int64)] = np.arange(len(arrays["buckets"]))
-    row = weigh_reference(
-        count_reference(text, grams, buckets), rows, arrays["idf"].astype(np.float32), word_share
-    )
-    weight = arrays["weight"].astype(np.float64) * arrays["scale"].astype(np.float64)[:, np.newaxis]
-    return row @ weight + arrays["bias"].astype(np.float64)
+    counts = count_reference(text, grams, buckets)
+    row, lengths = weigh_reference(counts, rows, arrays["idf"].astype(np.float32), word_share, arrays["norms"])
+    scores: Doubles = row @ (arrays["weight"] * arrays["scale"][:, np.newaxis]) + arrays["bias"]
+    evidence = arrays["evidence"]
+    if not evidence.any():
+        return scores
+    return evidence_reference(float(lengths @ evidence[:2]), evidence, arrays["evidence_by_label"], scores)
 
 
 def signs_and_costs_reference(targets: Doubles, costs: Doubles) -> tuple[Doubles, Doubles]:

@@ -38,6 +38,7 @@ def solve_pass(
     ends: Int64s,
     features: Int32s,
     values: Floats,
+    squares: Floats,
     targets: tuple[Int64s, Int32s, Floats],
     duals: Floats,
     weight: Floats,
@@ -55,7 +56,8 @@ def solve_pass(
         order: The rows in the order of this pass.
         ends: Where each row ends among `features` and `values`.
         features: The rows' features.
-        values: Their values; a row has length one, or no features.
+        values: Their values.
+        squares: (N,), the squared length of each row.
         targets: The block's (N, K) targets in [0, 1] as a CSR matrix: where rows begin, labels, values. A row
             counts for its label with cost * |2 t - 1|, and not at all where t is NaN, as it is not known.
         duals: (N, K), changed: a y, the share of a row in w.
@@ -86,7 +88,7 @@ def solve_pass(
         for k in range(labels):
             z[k] = constant * bias[k] + np.float32(OFFSET)
         add_scores(features, values, start, stop, weight, z)
-        square = (one if stop > start else nothing) + constant * constant
+        square = squares[row] + constant * constant
         dual = duals[row]
         for k in range(labels):  # as if the row had no label; a y is -a, at most 0
             slope = -(z[k] + one) + softness[0, k] * -dual[k]
