@@ -357,7 +357,7 @@ def test_a_second_fit_starts_from_the_weights_of_the_first(config: LinearConfig)
     scratch, cold = fit(texts, targets, config)
     warm = run(LinearSolver(model, texts, targets, seed=7))
     assert warm.passes < cold.passes
-    np.testing.assert_allclose(model.logits(texts), scratch.logits(texts), atol=0.25)
+    np.testing.assert_allclose(model.logits(texts), scratch.logits(texts), atol=0.3)
     assert len(model.arrays()["idf"]) == len(scratch.arrays()["idf"])
     done = run(LinearSolver(model, texts, targets, seed=8))  # nothing new to learn
     assert done.passes <= warm.passes

@@ -310,7 +310,7 @@ def test_evidence_equals_the_reference(amounts: list[float], scores: list[float]
     generator = np.random.default_rng(seed)
     labels = len(scores)
     evidence = np.array([0.1, 0.2, -1.5, 1.5, generator.normal() / 4, 0.5], np.float32)
-    by_label = generator.normal(0, [[0.1], [0.5], [2]], (3, labels)).astype(np.float32)
+    by_label = (generator.normal(size=(3, labels)) * [[0.1], [0.5], [2]]).astype(np.float32)
     table = np.tile(np.array(scores, np.float32), (len(amounts), 1))
     kernels.weigh_evidence_of_rows(np.array(amounts), evidence, by_label, table)
     for row, amount in zip(table, amounts, strict=True):
@@ -326,11 +326,11 @@ class Problem:
         self.labels, self.bias = labels, bias
         dense = generator.random((12, 7)) * (generator.random((12, 7)) < 0.4)
         dense = dense.astype(np.float32)
-        self.squares = np.square(dense).sum(axis=1)
+        self.squares = np.square(dense).sum(axis=1).astype(np.float32)
         row, column = np.nonzero(dense)
         self.dense = np.hstack([dense, np.full((12, 1), bias)]).astype(np.float64)
         ends = np.cumsum(np.bincount(row, minlength=12))
-        self.rows = (ends, column.astype(np.int32), dense[row, column])
+        self.rows = (ends, column.astype(np.int32), dense[row, column].astype(np.float32))
         self.targets = np.round(generator.random((12, labels)) * 4) / 4  # 0.5 too, which says nothing
         self.targets *= generator.random((12, labels)) < 0.7
         self.targets[generator.random((12, labels)) < unknown] = np.nan

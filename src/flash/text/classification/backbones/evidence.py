@@ -7,8 +7,8 @@ scores of rows that the weights have not seen, and none from the texts beside it
 - For each label, a score s becomes s + u (slope s + shift), where u is the logarithm of the evidence: logistic
   regression on the calibrated score, u and their product, under a normal prior about no change at all, so that a label
   with few texts keeps its scores.
-- Below the evidence that all but few training texts have, a score goes back towards that of the label's base rate in
-  proportion to the evidence: training says nothing of such texts, and a text without a known n-gram has exactly the base rate.
+- Below the evidence that all but few training texts have, a score goes back towards that of the label's base rate, with
+  the square of the evidence: training says little of such texts, and a text without a known n-gram has the base rate.
 - Outside of what nearly all training texts have, u stays where it is.
 
 For texts of the same evidence, no order of scores changes. Imports neither torch nor lightning.
@@ -35,7 +35,7 @@ LEAST_SLOPE = 0.25
 """Of a score, whatever the evidence: scores keep their order."""
 EDGES = 0.01
 """The share of training texts on either side whose evidence counts as that of the last ones inside."""
-LITTLE = 0.05
+LITTLE = 0.03
 """The share of training texts whose evidence is too little for their scores to count in full."""
 STEPS = 20
 
@@ -144,7 +144,7 @@ def _fit_label(logits: Doubles, standard: Doubles, truth: Doubles) -> tuple[floa
     weight = np.exp(-np.abs(logits)) / (1 + np.exp(-np.abs(logits))) ** 2
     pivot = float(weight @ logits / max(weight.sum(), np.finfo(np.float64).tiny))
     precision = np.array([SLOPE_DEVIATION, SHIFT_DEVIATION, CENTRE_DEVIATION]) ** -2.0
-    at, step = np.zeros(3), np.zeros(3)
+    at: Doubles = np.zeros(3)
     loss, slope, bend = _moments(logits, standard, truth, pivot, at)
     for _ in range(STEPS):
         gradient = slope + precision * at

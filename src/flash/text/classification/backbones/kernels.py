@@ -341,7 +341,9 @@ def part_scale(lengths: Doubles, kind: int, word_share: float, norms: Floats) ->
     share = 1.0
     if lengths[1 - kind] > 0:
         share = word_share if kind == WORDS else 1.0 - word_share
-    return np.sqrt(share) / (np.float64(norms[kind, 0]) + np.float64(norms[kind, 1]) * lengths[kind])
+    divisor = np.float64(norms[kind, 0]) + np.float64(norms[kind, 1]) * lengths[kind]
+    scale: float = np.sqrt(share) / divisor
+    return scale
 
 
 @compiled
@@ -352,7 +354,8 @@ def normalize(features: Int32s, values: Floats, lengths: Doubles, word_share: fl
     for i in range(len(features)):
         values[i] = values[i] * (word_scale if features[i] & 1 == WORDS else character_scale)
         features[i] >>= 1
-    return (word_scale * lengths[WORDS]) ** 2 + (character_scale * lengths[CHARACTERS]) ** 2
+    square: float = (word_scale * lengths[WORDS]) ** 2 + (character_scale * lengths[CHARACTERS]) ** 2
+    return square
 
 
 @compiled
@@ -396,7 +399,9 @@ def normalize_rows(
 @compiled
 def evidence_of(lengths: Doubles, evidence: Floats) -> float:
     """How much a text says: the lengths (2,) of its parts before normalisation, about 1 for a text of the usual length."""
-    return np.float64(evidence[UNITS]) * lengths[WORDS] + np.float64(evidence[UNITS + 1]) * lengths[CHARACTERS]
+    words = np.float64(evidence[UNITS]) * lengths[WORDS]
+    amount: float = words + np.float64(evidence[UNITS + 1]) * lengths[CHARACTERS]
+    return amount
 
 
 @compiled
@@ -405,11 +410,11 @@ def weigh_evidence(amount: float, evidence: Floats, by_label: Floats, scores: Fl
 
     With u the logarithm of the amount, kept within what training texts have and about its centre there, a score s
     becomes s + u (slope s + shift). Below an amount that nearly all training texts have, the result goes back to the
-    score of the label's base rate, in proportion to the amount. For one amount, no order of scores changes.
+    score of the label's base rate, with the square of the amount. For one amount, no order of scores changes.
     """
     bounded = min(max(np.log(max(amount, 1e-30)), np.float64(evidence[LOW])), np.float64(evidence[HIGH]))
     u = np.float32(bounded - np.float64(evidence[CENTRE]))
-    share = np.float32(min(amount / np.float64(evidence[ENOUGH]), 1.0))
+    share = np.float32(min(amount / np.float64(evidence[ENOUGH]), 1.0) ** 2)
     for k in range(len(scores)):
         changed = scores[k] + u * (by_label[SLOPE, k] * scores[k] + by_label[SHIFT_BY, k])
         scores[k] = by_label[BASE, k] + share * (changed - by_label[BASE, k])

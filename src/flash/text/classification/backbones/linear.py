@@ -215,13 +215,14 @@ class Linear:
 
         logits = np.empty((len(texts), self.num_labels), dtype=np.float32)
         classes = character_classes()
-        idf, norms, *weights = self._constants
+        idf, norms, weight, scale, bias, evidence, by_label = self._constants
         grams, rows, share = self._grams, self._rows, self.word_share
 
         def fill(start: int) -> None:
             buffers = text_buffers(texts.slice(start, CHUNK))
             chunk = logits[start : start + CHUNK]
-            logits_of_texts(*buffers, classes, grams, rows, idf, share, norms, *weights, chunk)
+            output = scale, bias, evidence, by_label, chunk
+            logits_of_texts(*buffers, classes, grams, rows, idf, share, norms, weight, *output)
 
         in_threads(self.threads, fill, range(0, len(texts), CHUNK))
         return logits

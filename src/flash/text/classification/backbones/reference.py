@@ -137,7 +137,7 @@ def evidence_reference(amount: float, evidence: Doubles, by_label: Doubles, scor
     low, high, centre, enough = evidence[2:]
     u = np.clip(np.log(max(amount, 1e-30)), low, high) - centre
     slope, shift, base = by_label
-    changed: Doubles = base + min(amount / enough, 1) * (scores + u * (slope * scores + shift) - base)
+    changed: Doubles = base + min(amount / enough, 1) ** 2 * (scores + u * (slope * scores + shift) - base)
     return changed
 
 
@@ -149,16 +149,18 @@ def logits_reference(
     arrays: Mapping[str, npt.NDArray[np.generic]],
 ) -> npt.NDArray[np.float64]:
     """The logits (L,) of a normalised, lower-case text, from what `Linear.arrays` gives."""
-    arrays = {name: array.astype(np.float64) for name, array in arrays.items()}
+    numbers: dict[str, Doubles] = {name: array.astype(np.float64) for name, array in arrays.items()}
     rows = np.full(buckets, -1, dtype=np.int32)
     rows[arrays["buckets"].astype(np.int64)] = np.arange(len(arrays["buckets"]))
     counts = count_reference(text, grams, buckets)
-    row, lengths = weigh_reference(counts, rows, arrays["idf"].astype(np.float32), word_share, arrays["norms"])
-    scores: Doubles = row @ (arrays["weight"] * arrays["scale"][:, np.newaxis]) + arrays["bias"]
-    evidence = arrays["evidence"]
+    row, lengths = weigh_reference(
+        counts, rows, arrays["idf"].astype(np.float32), word_share, numbers["norms"]
+    )
+    scores: Doubles = row @ (numbers["weight"] * numbers["scale"][:, np.newaxis]) + numbers["bias"]
+    evidence = numbers["evidence"]
     if not evidence.any():
         return scores
-    return evidence_reference(float(lengths @ evidence[:2]), evidence, arrays["evidence_by_label"], scores)
+    return evidence_reference(float(lengths @ evidence[:2]), evidence, numbers["evidence_by_label"], scores)
 
 
 def signs_and_costs_reference(targets: Doubles, costs: Doubles) -> tuple[Doubles, Doubles]:
