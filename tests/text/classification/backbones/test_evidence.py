@@ -217,8 +217,8 @@ def test_short_comments_of_jigsaw(shared_data: Path) -> None:
 
     def labelled(some: list[str]) -> list[str]:
         logits = model.logits(pa.array(some, pa.large_string()))
-        found = to_probabilities(calibration.apply(logits), multi_label=True) >= thresholds
-        return [text for text, has in zip(some, found.any(axis=1).tolist(), strict=True) if has]
+        applies = to_probabilities(calibration.apply(logits), multi_label=True) >= thresholds
+        return [text for text, row in zip(some, applies, strict=True) if row.any()]
 
     assert len(labelled(HARMLESS)) <= 1
     assert labelled(RUDE) == RUDE
