@@ -126,7 +126,7 @@ LINEAR = Section(
         Option("model.char_ngrams", "PAIR", "shortest and longest; '[0, 0]' for none", (2, 5)),
         Option("model.buckets", "N", "for n-grams; a power of two", 4194304),
         Option("model.word_share", "SHARE", "of words, the rest being of characters", "auto"),
-        Option("model.length_slope", "SHARE", "of a text's own length in its normalisation", 0.8),
+        Option("model.length_slope", "N", "of a text's own length in its norm; 1 for all", 0.8),
         Option("model.min_texts", "N", "training texts that make an n-gram a feature", 3),
         Option("model.regularization", "C", "C, the weight of the loss, or a list", "auto"),
         Option("model.positive_weight", "N", "of texts with a label; or a list, or balanced", 1.0),
