@@ -1,7 +1,9 @@
 """The synthetic comments: columns, proportions, the same everywhere, and neither too easy nor mere noise."""
 
 import hashlib
+import json
 import random
+import re
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,8 @@ from flash.text import TextClassifier
 from flash.text.classification.predictor import Predictor
 from flash.text.classification.sample import KINDS, LABELS, SENTENCES, sample_table
 
+REPOSITORY = Path(__file__).parents[3]
+PACKAGE = REPOSITORY / "src" / "flash"
 NAMES = ["toxic", "severe_toxic", "obscene", "threat", "insult", "identity_hate"]
 
 
@@ -134,6 +138,30 @@ def test_a_model_of_the_first_command_tells_compliments_from_insults(tmp_path: P
     assert predictor.predict(COMPLIMENTS) == [[]] * len(COMPLIMENTS)
     assert [{"toxic", "insult"} <= set(names) for names in predictor.predict(INSULTS)] == [True] * 3
     assert 0.75 < float(trainer.callback_metrics["val_macro_average_precision"]) < 0.92
+    assert predictor.predict(["You are wonderful", "You absolute turnip"]) == [[], ["toxic", "insult"]]
+    assert [bool(names) for names in predictor.predict(page_examples()[:3])] == [False, True, True]
+    scores = dict(zip(predictor.labels, predictor.predict(INSULTS[1:2], "probabilities")[0], strict=True))
+    for shown in shown_scores():
+        assert shown == pytest.approx({name: float(scores[name]) for name in shown}, abs=0.0015)
+
+
+def page_examples() -> list[str]:
+    """The texts that the server's page offers: thanks, an insult, a threat, ..."""
+    page = (PACKAGE / "text" / "classification" / "serve" / "page" / "single.js").read_text()
+    return re.findall(r'^  \["\w[^"]*", "([^"]+)"\],$', page, re.MULTILINE)
+
+
+def shown_scores() -> list[dict[str, float]]:
+    """What the serving guide shows of "You absolute turnip"."""
+    guide = (REPOSITORY / "docs" / "serving" / "README.md").read_text()
+    found = [json.loads(block) for block in re.findall(r"```json\n(.*?)\n```", guide, re.DOTALL)]
+    ours, moderation, hugging_face, flash = found[:4]
+    return [
+        ours["results"][1]["scores"],
+        moderation["results"][0]["category_scores"],
+        {entry["label"]: entry["score"] for entry in hugging_face},
+        flash["result"]["outputs"],
+    ]
 
 
 @pytest.mark.parametrize("rows", [0, -3])

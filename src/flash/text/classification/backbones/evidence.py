@@ -35,7 +35,7 @@ LEAST_SLOPE = 0.25
 """Of a score, whatever the evidence: scores keep their order."""
 EDGES = 0.01
 """The share of training texts on either side whose evidence counts as that of the last ones inside."""
-LITTLE = 0.03
+LITTLE = 0.05
 """The share of training texts whose evidence is too little for their scores to count in full."""
 STEPS = 20
 
