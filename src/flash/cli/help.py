@@ -275,8 +275,9 @@ DATA: dict[str, tuple[Option, ...]] = {
         Option("test_export_json", "FILE ...", "the same, for a test after training"),
         Option("predict_export_json", "FILE ...", "the same; only the texts are read"),
         Option("data_folder", "FOLDER", "taken for the sake of Flash's scripts, and not needed"),
-        Option("input_field", "KEY", "of a task's text; unless given, text or the only one"),
+        Option("input_field", "KEY ...", "of a task's text, or several; unless given, text or the only one"),
         Option("target_field", "NAME", "of the choices in the interface, where there are several"),
+        Option("annotators", "WHICH", "where they differ: error, first, majority or union", "error"),
         *_LOADING,
     ),
     "from_hf_datasets": (
