@@ -400,3 +400,13 @@ def test_unknown_targets_can_be_taken_as_negative(
     out = capsys.readouterr().out
     assert "180 texts" in out  # of 200, as none is left out
     assert "known" not in out.partition("Saved")[0]
+
+
+def test_workers_are_not_needed(
+    comments: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*CSV, "--num_workers", "2") == 0
+    assert (
+        "--num_workers 2 changes nothing: batches are slices of arrays"
+        in capsys.readouterr().err + caplog.text
+    )

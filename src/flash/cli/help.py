@@ -223,7 +223,7 @@ _LOADING = (
     *_LABELS,
     _SPLIT,
     _BATCH,
-    Option("num_workers", "N", "processes that prepare batches; 0 is right for the linear backbone", 0),
+    Option("num_workers", "N", "taken for the sake of Flash's scripts; changes nothing", 0),
     _SEED,
 )
 _FILES = (

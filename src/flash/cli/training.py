@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 
 from flash.cli import choices, components, note, options
 from flash.cli.hints import closing_words
+from flash.cli.wording import as_options
 from flash.core.data.utils import download_data
 from flash.core.errors import FlashError
 from flash.core.last_good import KeptFile, free_file
@@ -220,8 +221,11 @@ def load_data(given: Namespace) -> TextClassificationData:
 
 
 def _quieten_lightning() -> None:
-    """Leave out what Lightning says of itself; what the model and the data have to say stays."""
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
-        lambda record: not record.getMessage().startswith(NOISE)
-    )
+    """Leave out what Lightning says of itself; what the model and the data have to say stays, in terms of options."""
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_for_the_command_line)
     warnings.filterwarnings("ignore", module="lightning")
+
+
+def _for_the_command_line(record: logging.LogRecord) -> bool:
+    record.msg, record.args = as_options(record.getMessage()), ()
+    return not record.msg.startswith(NOISE)

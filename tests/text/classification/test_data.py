@@ -4,6 +4,8 @@ import inspect
 import io
 import json
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from lightning.pytorch.callbacks import BasePredictionWriter
 from torch.utils.data import DataLoader
 
 from flash.core.errors import DataError, FlashError
@@ -356,9 +359,77 @@ def test_training_rows_are_shuffled_by_the_seed() -> None:
     assert sorted(order(0)) == sorted(texts)
 
 
-def test_workers_make_the_same_batches() -> None:
-    data = TextClassificationData.from_lists(predict_data=TEXTS, batch_size=3, num_workers=1)
+def test_workers_are_not_needed_and_none_is_started(caplog: pytest.LogCaptureFixture) -> None:
+    data = TextClassificationData.from_lists(TEXTS, NAMES, predict_data=TEXTS, batch_size=3, num_workers=2)
+    assert (
+        caplog.text.count(
+            "num_workers=2 changes nothing: batches are slices of arrays in memory, and the model tokenises, so no worker "
+            "processes are started."
+        )
+        == 1
+    )
+    assert data.train_dataloader().num_workers == 0
     assert [batch["texts"].to_pylist() for batch in data.predict_dataloader()] == [TEXTS[:3], TEXTS[3:]]
+    assert caplog.text.count("num_workers") == 1
+
+
+def test_batches_in_order_have_a_length_and_all_rows() -> None:
+    for count, batch_size, sizes in ((5, 2, [2, 2, 1]), (4, 2, [2, 2]), (1, 32, [1])):
+        texts = [f"text {i}" for i in range(count)]
+        data = TextClassificationData.from_lists(predict_data=texts, batch_size=batch_size)
+        loader = data.predict_dataloader()
+        assert len(loader) == len(sizes)
+        assert [len(batch["texts"]) for batch in loader] == sizes
+        assert [text for batch in loader for text in batch["texts"].to_pylist()] == texts
+        assert [row for batch in loader for row in batch["rows"]] == list(range(count))
+
+
+def test_torch_loads_what_lightning_deals_out_or_writes_by_row() -> None:
+    class Trainer:
+        world_size = 2
+
+        def __init__(self) -> None:
+            self.callbacks: list[Any] = []
+
+    class Writer(BasePredictionWriter):
+        pass
+
+    data = TextClassificationData.from_lists(TEXTS, NAMES, predict_data=TEXTS)
+    data.trainer = trainer = Trainer()  # type: ignore[assignment]
+    assert isinstance(data.predict_dataloader(), DataLoader)
+    trainer.world_size = 1
+    assert not isinstance(data.predict_dataloader(), DataLoader)
+    trainer.callbacks = [Writer("batch")]
+    assert isinstance(data.predict_dataloader(), DataLoader)
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_a_script_without_a_guard_that_asks_for_workers(method: str, tmp_path: Path) -> None:
+    """Workers would run the script once more, each of them."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import multiprocessing\n"
+        f"multiprocessing.set_start_method({method!r})\n"
+        "from flash import Trainer\n"
+        "from flash.text import TextClassificationData, TextClassifier\n"
+        "texts = [f'{word} number {i}' for i in range(20) for word in ('cat', 'dog')]\n"
+        "data = TextClassificationData.from_lists(\n"
+        "    texts, [[text.split()[0]] for text in texts], val_split=0.2, test_data=texts[:4],\n"
+        "    test_targets=[['cat'], ['dog']] * 2, predict_data=texts[:2], num_workers=2)\n"
+        "model = TextClassifier(labels=data.labels, multi_label=True)\n"
+        "trainer = Trainer(logger=False, enable_checkpointing=False, enable_progress_bar=False)\n"
+        "trainer.fit(model, datamodule=data)\n"
+        "trainer.test(model, datamodule=data)\n"
+        "print('predicted', trainer.predict(model, datamodule=data, output='labels'))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "predicted [[['cat'], ['dog']]]" in done.stdout
+    assert done.stderr.count("changes nothing") == 1
+    assert "bottleneck" not in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_model_may_make_its_own_training_batches() -> None:

@@ -4,7 +4,7 @@ Every `from_*` shares one path: read -> decide the target format -> encode -> sp
 readers, targets and splits; torch and Lightning, but nothing that trains.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,8 @@ import numpy as np
 import pyarrow as pa
 import torch
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.callbacks import BasePredictionWriter
+from lightning.pytorch.utilities import rank_zero_info
 from scipy.sparse import csr_array
 from torch.utils.data import DataLoader, Dataset
 
@@ -89,6 +91,21 @@ class TextDataset(Dataset[Batch]):
         )
 
 
+@dataclass(frozen=True, eq=False)
+class RowBatches:
+    """The rows of a data set in order, `batch_size` at a time."""
+
+    dataset: TextDataset
+    batch_size: int
+
+    def __len__(self) -> int:
+        return -(-len(self.dataset) // self.batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for start in range(0, len(self.dataset), self.batch_size):
+            yield self.dataset.__getitems__(range(start, min(start + self.batch_size, len(self.dataset))))
+
+
 class TextClassificationData(ShowsRows, LightningDataModule):
     """Texts and targets for `flash.Trainer`, made by one of the `from_*` methods.
 
@@ -127,6 +144,11 @@ class TextClassificationData(ShowsRows, LightningDataModule):
         self.num_workers = num_workers
         self.seed = seed
         self.files: dict[str, Any] = {}
+        if num_workers:
+            rank_zero_info(
+                f"num_workers={num_workers} changes nothing: batches are slices of arrays in memory, and the model "
+                "tokenises, so no worker processes are started."
+            )
 
     @classmethod
     def from_csv(
@@ -516,7 +538,7 @@ class TextClassificationData(ShowsRows, LightningDataModule):
                 upper or lower case.
             val_split: the fraction (such as 0.1) or the number of training rows to hold out, stratified.
             batch_size: rows a batch.
-            num_workers: processes that prepare batches; 0 for none, which is right for the linear backbone.
+            num_workers: taken for the sake of Flash's scripts, and changes nothing: no batch needs a process of its own.
             seed: of the split and of the order of training rows.
             **unknown: nothing; a misspelt option answers with the closest one.
 
@@ -626,19 +648,19 @@ class TextClassificationData(ShowsRows, LightningDataModule):
         model = getattr(self.trainer, "lightning_module", None)
         if hasattr(model, "train_batches"):
             return model.train_batches(dataset, self.seed)  # type: ignore[union-attr]
-        return self._loader(dataset, generator=torch.Generator().manual_seed(self.seed))
+        return self._loader(dataset, torch.Generator().manual_seed(self.seed))
 
     def val_dataloader(self) -> Any:
         """The validation rows in order; `[]` where there are none."""
-        return [] if self.val_dataset is None else self._loader(self.val_dataset)
+        return [] if self.val_dataset is None else self._in_order(self.val_dataset)
 
     def test_dataloader(self) -> Any:
         """The test rows in order."""
-        return self._loader(self._split("test"))
+        return self._in_order(self._split("test"))
 
     def predict_dataloader(self) -> Any:
         """The rows to predict, in order."""
-        return self._loader(self._split("predict"))
+        return self._in_order(self._split("predict"))
 
     def _split(self, split: str) -> TextDataset:
         dataset: TextDataset | None = getattr(self, f"{split}_dataset")
@@ -648,15 +670,25 @@ class TextClassificationData(ShowsRows, LightningDataModule):
             )
         return dataset
 
+    def _in_order(self, dataset: TextDataset) -> Any:
+        """Batches of rows in order.
+
+        Lightning deals a `DataLoader` of torch's to several devices and tells prediction writers which rows of one
+        a batch has; otherwise it advises worker processes, which such batches do not need.
+        """
+        trainer: Any = self.trainer
+        writers = [one for one in getattr(trainer, "callbacks", []) if isinstance(one, BasePredictionWriter)]
+        if writers or getattr(trainer, "world_size", 1) > 1:
+            return self._loader(dataset)
+        return RowBatches(dataset, self.batch_size)
+
     def _loader(self, dataset: TextDataset, generator: torch.Generator | None = None) -> DataLoader[Batch]:
         return DataLoader(
             dataset,
             batch_size=self.batch_size,
             shuffle=generator is not None,
             generator=generator,
-            num_workers=self.num_workers,
             collate_fn=cast(Any, dict),
-            persistent_workers=self.num_workers > 0,
         )
 
     def __str__(self) -> str:
