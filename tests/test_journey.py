@@ -67,7 +67,12 @@ def report(functions: set[tuple[str, str]]) -> str:
 
 
 def test_from_a_csv_file_to_labels(model: Path, tmp_path: Path) -> None:
-    """At most 43 functions in 11 files."""
+    """At most 52 functions in 14 files: more than the 43 in 11 before headers, fields and several files.
+
+    What was added: the file's layout, as a header is not trusted blindly (`reading/layout.py`); its kind by its ending,
+    and whether it is a URL; the names of its fields, which the model checks as it checks that it was trained. What looks
+    for repeated texts, objects in cells and swallowed rows is not on the way of texts alone.
+    """
     (tmp_path / "comments.csv").write_text("text\nhello a b\n")
     classifier = TextClassifier.load_from_checkpoint(model)
     trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, default_root_dir=tmp_path)
@@ -77,8 +82,8 @@ def test_from_a_csv_file_to_labels(model: Path, tmp_path: Path) -> None:
         trainer.predict(classifier, datamodule=data, output="labels")
 
     functions = own_functions(journey)
-    assert len(functions) <= 43, report(functions)
-    assert len({file for file, _ in functions}) <= 11, report(functions)
+    assert len(functions) <= 52, report(functions)
+    assert len({file for file, _ in functions}) <= 14, report(functions)
 
 
 def test_predict_alone(model: Path) -> None:

@@ -144,6 +144,12 @@ def test_those_after_a_file_that_needs_options(
             "comments.csv --input_field t --output predictions.csv",
             "test.csv --input_field t",
         ),
+        (
+            "from_csv",
+            {"input_field": "t", "target_fields": ["label1", "label2"], "train_file": "a.csv"},
+            "a.csv --input_field t --output predictions.csv",
+            "test.csv --input_field t --target_fields label1 label2",
+        ),
     ],
 )
 def test_what_files_of_a_source_need(

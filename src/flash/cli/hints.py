@@ -126,8 +126,9 @@ def _targets(data: Mapping[str, Any], labels: Sequence[str]) -> list[str]:
     fields = data.get("target_fields") or []
     names = [fields] if isinstance(fields, str) else fields
     words = []
-    if len(names) == 1 and names[0] not in (*labels, "labels", "label"):
-        words += ["--target_fields", names[0]]
+    found = (*labels, "labels", "label") if len(names) == 1 else labels
+    if not set(names) <= set(found):
+        words += ["--target_fields", *names]
     if data.get("label_delimiter"):
         words += ["--label_delimiter", data["label_delimiter"].replace("\t", r"\t").replace("\n", r"\n")]
     if data.get("unknown_labels") == "ignore":

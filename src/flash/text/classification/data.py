@@ -567,7 +567,8 @@ class TextClassificationData(ShowsRows, LightningDataModule):
                     source, keys = spread_scores(without_odd_rows(source, [*names, *targets]), targets)
                     spread = keys if spread is None and keys != targets else spread
                     targets = check_columns(source.table.column_names, spread or targets, source.name)
-                refuse_objects(source, [*names, *targets])
+                if source.kind != "csv":  # whose cells are text
+                    refuse_objects(source, [*names, *targets])
                 sources[name] = source
         target_format, unknown_cells = None, NOT_ALLOWED
         with_targets = {name: source for name, source in sources.items() if not name.startswith("predict")}
@@ -611,7 +612,8 @@ class TextClassificationData(ShowsRows, LightningDataModule):
             check_training_rows(
                 sources[f"train_{kind}"], fields, datasets["train"].targets, target_format.label_set
             )
-        warn_of_repeated_texts({name.split("_")[0]: source for name, source in sources.items()}, whole)
+        if with_targets:
+            warn_of_repeated_texts({name.split("_")[0]: source for name, source in sources.items()}, whole)
         label_set = target_format.label_set if target_format else None
         if label_set is None and labels is not None:  # nothing but texts to predict
             label_set = LabelSet(tuple(labels), multi_label is not False)

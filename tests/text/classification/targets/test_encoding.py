@@ -86,7 +86,7 @@ def test_bad_cells_of_several_columns_come_in_the_order_of_rows() -> None:
     with pytest.raises(DataError) as caught:
         encode_targets(infer_format(data, ["y", "b"]), data, ["y", "b"])
     assert str(caught.value) == (
-        "train.csv: 2 targets are not 0, 1, true, false or a number between 0 and 1 (train.csv, row 1, "
+        "train.csv: 2 targets are not 0, 1, true, false, yes, no or a number between 0 and 1 (train.csv, row 1, "
         "column 'b': '!'; row 2, column 'y': 'x'); write 0 or 1; 1 target says neither 0 nor 1: a blank in 1 cell (the "
         "first train.csv, row 2, column 'b'); such values often mean \"not known\": pass unknown_targets='mask' if it "
         "is not known there whether the label applies, or unknown_targets='negative' if it does not (rows are counted "
@@ -112,6 +112,29 @@ def test_unknown_labels_are_counted_and_named() -> None:
     ):
         targets = encode_targets(target_format, val, "y", unknown_labels="ignore")
     assert targets.toarray().tolist() == [[1, 0], [0, 0], [0, 1], [0, 0], [0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        ("cafe\u0301", r"'cafe\u0301'"),
+        ("caf\u00e9\u200b", r"'caf\xe9\u200b'"),
+        ("Caf\u00e9", r"'Caf\xe9'"),
+    ],
+)
+@pytest.mark.parametrize("lists", [False, True])
+def test_a_known_label_in_another_form_is_named_as_it_is_written(
+    written: str, shown: str, lists: bool
+) -> None:
+    train, val = ["caf\u00e9", "bar"], ["bar", written]
+    if lists:
+        train, val = [[name] for name in train], [[name] for name in val]  # type: ignore[misc]
+    target_format = infer_format(source(train), "y", multi_label=True)
+    sentence = f"; {shown} is the label 'caf\\xe9' but for case, spaces or characters that look the same: write it as the label"
+    with pytest.raises(DataError, match=re.escape(f"{sentence}; add them to labels=[...]")):
+        encode_targets(target_format, source(val, "val.csv"), "y")
+    with pytest.warns(UserWarning, match=re.escape(f"{sentence}; left out of these rows")):
+        encode_targets(target_format, source(val, "val.csv"), "y", unknown_labels="ignore")
 
 
 def test_of_many_known_labels_ten_are_named() -> None:

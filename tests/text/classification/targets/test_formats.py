@@ -272,7 +272,7 @@ def test_rows_of_one_label_never_flip_the_format(rows: list[list[str]], seed: in
             ["1", "maybe", "0", "2", "no", "-1"],
             ["y"],
             {"multi_label": True},
-            "train.csv: 3 targets are not 0, 1, true, false or a number between 0 and 1 (train.csv, row 2, "
+            "train.csv: 3 targets are not 0, 1, true, false, yes, no or a number between 0 and 1 (train.csv, row 2, "
             "column 'y': 'maybe'; row 4, column 'y': '2'; row 5, column 'y': 'no'); write 0 or 1, "
             "or pass target_fields='y' if it holds names; 1 target says neither 0 nor 1: '-1' in 1 cell (the first "
             "train.csv, row 6, column 'y'); such values",
@@ -281,7 +281,7 @@ def test_rows_of_one_label_never_flip_the_format(rows: list[list[str]], seed: in
             [1, 7],
             ["y"],
             {"multi_label": True},
-            "train.csv: 1 target is not 0, 1, true, false or a number between 0 and 1 (train.csv, row 2, "
+            "train.csv: 1 target is not 0, 1, true, false, yes, no or a number between 0 and 1 (train.csv, row 2, "
             "column 'y': 7)",
         ),
         (

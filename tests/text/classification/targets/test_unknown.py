@@ -112,7 +112,7 @@ def test_by_default_they_are_an_error_that_offers_both() -> None:
 def test_other_values_stay_mistakes() -> None:
     data = source(a=["1", "-2", "-1"], b=["0", "1", "1"])
     assert refused(data, ["a", "b"]) == (
-        "train.csv: 1 target is not 0, 1, true, false or a number between 0 and 1 (train.csv, row 2, column 'a': '-2'); "
+        "train.csv: 1 target is not 0, 1, true, false, yes, no or a number between 0 and 1 (train.csv, row 2, column 'a': '-2'); "
         "write 0 or 1, or name it in unknown_values= if it says that nothing is known (rows are counted from 1, the "
         "header not)"
     )

@@ -120,8 +120,7 @@ def _csv_table(
     hint = f"; the header holds {others[0]!r}: pass delimiter={others[0]!r}" if others else ""
     wanted = check_columns(names, columns, str(path), hint)
     buffer = buffer.slice(layout.skipped)
-    if layout.quoting:
-        _check_quotes(path, buffer, layout)
+    quoted = layout.quoting and _check_quotes(path, buffer, layout)
     table, ragged = _parse_csv(path, buffer, layout, wanted, threads=True)
     if ragged:  # only a serial parse numbers the rows
         _, ragged = _parse_csv(path, buffer, layout, wanted, threads=False)
@@ -132,7 +131,7 @@ def _csv_table(
             f"({first_of(rows, len(ragged))}); put a cell that holds {layout.delimiter!r} in double quotes, or "
             f"pass another delimiter= ({HEADER})"
         )
-    swallowed = swallowed_rows(table, names, layout.delimiter) if layout.quoting else []
+    swallowed = swallowed_rows(table, names, layout.delimiter) if quoted else []
     if swallowed:
         row, column, lines, alike = swallowed[0]
         place = f"{path}, row {row + 1}"
@@ -176,17 +175,20 @@ def _parse_csv(
                 raise DataError(f"{path} cannot be read as CSV: {message}") from error
 
 
-def _check_quotes(path: File, buffer: pa.Buffer, layout: Layout) -> None:
-    """Arrow reads a quote that is never closed to the end of the file, and swallows the rows between.
+def _check_quotes(path: File, buffer: pa.Buffer, layout: Layout) -> bool:
+    """Whether there are quotes, all of which pair up.
 
-    In a well-formed file quotes come in pairs, the first after a delimiter or newline, the second before one.
-    That much is checked on arrays; only a file that fails it is walked quote by quote.
+    Arrow reads a quote that is never closed to the end of the file, and swallows the rows between. In a well-formed
+    file quotes come in pairs, the first after a delimiter or newline, the second before one. That much is checked
+    on arrays; only a file that fails it is walked quote by quote.
     """
     data = np.frombuffer(buffer, np.uint8)
     step = 1 << 24  # the comparison's temporary stays small
     quotes = np.concatenate(
         [np.flatnonzero(data[i : i + step] == QUOTE) + i for i in range(0, len(data), step)]
     )
+    if not len(quotes):
+        return False
     edge = np.zeros(256, bool)
     edge[[ord(layout.delimiter), *NEWLINES]] = True
     starts = edge[data[quotes - 1]] | (quotes == 0)
@@ -194,8 +196,9 @@ def _check_quotes(path: File, buffer: pa.Buffer, layout: Layout) -> None:
     quoted = np.diff(quotes, prepend=-2) == 1  # the quote before it is its neighbour
     before, after = quoted, np.append(quoted[1:], False)
     if len(quotes) % 2 == 0 and (starts | before)[0::2].all() and (stops | after)[1::2].all():
-        return
+        return True
     raise_for_quotes(path, data, quotes, (starts, stops, after), layout.delimiter, headed=layout.headed)
+    return True
 
 
 def _utf8(path: File, encoding: str) -> pa.Buffer:

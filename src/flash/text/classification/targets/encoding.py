@@ -22,6 +22,7 @@ from flash.text.classification.targets.delimiters import joins_known_names
 from flash.text.classification.targets.formats import Fields, TargetFormat
 from flash.text.classification.targets.known import any_unknown, known_per_row
 from flash.text.classification.targets.labels import Kind, Rows, is_list, is_text, no_nulls, pieces_of
+from flash.text.classification.targets.odd_names import written_otherwise
 from flash.text.classification.targets.unknown import (
     NOT_ALLOWED,
     NUMBER,
@@ -254,7 +255,7 @@ def _wrong_cells(
         if unknown.action != "error":
             names += ", or name it in unknown_values= if it says that nothing is known"
         sentences.append(
-            f"{wrong.targets_are()} not 0, 1, true, false or a number between 0 and 1 "
+            f"{wrong.targets_are()} not 0, 1, true, false, yes, no or a number between 0 and 1 "
             f"({first_of(cells, wrong.count)}); write 0 or 1{names}"
         )
     if found_unknown.cells:
@@ -392,6 +393,8 @@ def _report_unknown(
         f"{source.name}: {len(counts):,} value{'s' * (len(counts) > 1)} in column {field!r} "
         f"{'are' if len(counts) > 1 else 'is'} {known}: {first_of(cells, len(counts))}"
     )
+    if not indices:
+        found += written_otherwise((str(item["values"]) for item in counts), labels.names)
     if unknown_labels == "ignore":
         warnings.warn(
             f"{found}; left out of these rows, as unknown_labels='ignore' asks ({source.counting})",

@@ -23,6 +23,24 @@ happens to carry exactly one label. The first line that fits holds:
 | text, whole numbers, true/false               | `single`    | one name or class index; with                |
 |                                               |             | `multi_label=True` a label set of one        |
 
+Before that, `cells.read_cells` turns other ways to write these into the forms above:
+
+| cells                                         | are read as                                                |
+|-----------------------------------------------|------------------------------------------------------------|
+| yes/no, y/n, t/f, on/off in 0/1 columns       | 1 and 0, in any case                                       |
+| a mark, such as `x`, and blanks in 0/1        | 1 and 0 with `unknown_targets="negative"`, else refused    |
+| columns                                       |                                                            |
+| names in several numbered columns, such as    | one column of lists of names; without numbers refused      |
+| `label1`, `label2`                            |                                                            |
+| `['a', 'b']`, `["a", "b"]`, `['a' 'b']`,      | lists of text                                              |
+| `{'a'}`, `('a',)`, `array(['a'])`,            |                                                            |
+| `{"choices": ["a"]}`, `<a><b>`                |                                                            |
+| `[a, b]`, `{a,b}` with `label_delimiter=`     | lists of text, cut at the delimiter                        |
+| `[0, 2]`, `[0. 1. 0.]`, `[True, False]`,      | lists of numbers or of true/false                          |
+| `0 1 0`                                       |                                                            |
+
+Lists of objects or of lists, and cells of several of these forms in one column, are refused.
+
 Lists that could be either vectors or indices (two labels and every list `[0, 1]` or `[1, 0]`; one label and
 every list `[0]`) are an error that says how to tell. `multi_label=False` makes any format single-label, and
 each row must then have exactly one label. Whole numbers, also in text, are positions in `labels=` unless a

@@ -1,6 +1,7 @@
 """0/1 columns that say it otherwise: yes and no, on and off, or a mark such as `x` where a label applies.
 
-Imports nothing of the project but errors, `Source`, the wording of mistakes and labels; neither torch nor lightning.
+Imports nothing of the project but errors, `Source`, the wording of mistakes, labels and unknown targets; neither torch
+nor lightning.
 """
 
 import re
@@ -15,10 +16,11 @@ from flash.core.errors import DataError
 from flash.text.classification.reading.mistakes import some_of
 from flash.text.classification.reading.source import Source, plain_column
 from flash.text.classification.targets.labels import is_text
+from flash.text.classification.targets.unknown import SPELLINGS
 
 PAIRS = (("yes", "no"), ("y", "n"), ("t", "f"), ("on", "off"))
 WORDS = {word: number for pair in PAIRS for word, number in zip(pair, "10", strict=True)}
-UNKNOWN = frozenset({"", "-1", "-1.0", "na", "n/a", "#n/a", "nan", "null", "none", "<na>", "?"})
+UNKNOWN = frozenset({"", "-1", "-1.0", *SPELLINGS})
 _VALUE = re.compile(r"[+-]?[0-9.]+(?:e[+-]?[0-9]+)?|true|false")
 
 

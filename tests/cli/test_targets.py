@@ -1,0 +1,112 @@
+"""Target cells as people write them, read by the commands in processes of their own."""
+
+import csv
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from flash.text.classification.predictor import Predictor
+
+LABELS = ("animal", "fruit", "tool")
+WORDS = {"animal": "zebra", "fruit": "banana", "tool": "hammer"}
+Cells = Callable[[list[str]], Sequence[str]]
+
+
+def lists(names: list[str]) -> Sequence[str]:
+    return [str(names)]
+
+
+def spread(names: list[str]) -> Sequence[str]:
+    return [*names, "", "", ""][:3]
+
+
+def marks(names: list[str]) -> Sequence[str]:
+    return ["x" if label in names else "" for label in LABELS]
+
+
+def write(folder: Path, columns: Sequence[str], cells: Cells) -> None:
+    """`t.csv`: 48 texts with every set of three labels six times."""
+    with (folder / "t.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["text", *columns])
+        for row in range(48):
+            names = [label for bit, label in enumerate(LABELS) if row >> bit & 1]
+            words = " and ".join([WORDS[name] for name in names] or ["nothing"])
+            writer.writerow([f"row {row} has {words}", *cells(names)])
+
+
+def run(*words: str | Path, folder: Path) -> tuple[int, str, str]:
+    command = [sys.executable, "-m", "flash", *map(str, words)]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
+def train(folder: Path, *options: str) -> tuple[int, str, str]:
+    words = [
+        "text_classification",
+        "--output",
+        "m.pt",
+        "from_csv",
+        "--input_field",
+        "text",
+        "--train_file",
+        "t.csv",
+    ]
+    return run(*words, *options, folder=folder)
+
+
+FORMS = {
+    "lists": (
+        lists,
+        ["labels"],
+        (),
+        "t.csv: column 'labels' holds lists written as text in 42 rows (t.csv, rows 2, 3 and 4, and 39 more: the first "
+        "is \"['animal']\"), which are read as lists\n",
+    ),
+    "names over columns": (
+        spread,
+        ["label1", "label2", "label3"],
+        (),
+        "t.csv: the names in the columns 'label1'; 'label2'; 'label3' are read as one list a row, as in t.csv, row 2: "
+        "'animal'\n",
+    ),
+    "marks": (marks, LABELS, ("--unknown_targets", "negative"), ""),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_training_and_evaluating(form: str, model: Path, tmp_path: Path) -> None:
+    cells, columns, options, said = FORMS[form]
+    write(tmp_path, columns, cells)
+    code, printed, errors = train(tmp_path, "--target_fields", *columns, *options)
+    assert code == 0, errors
+    assert (f"flash: warning: {said}" in errors) == bool(said)
+    assert errors.count("flash: warning:") == bool(said)
+    assert "3 labels, multi-label" in printed
+    assert Predictor.load(tmp_path / "m.pt").labels == LABELS
+
+    for trained in (model, tmp_path / "m.pt"):
+        words = ["evaluate", trained, "t.csv", "--json", "--target_fields", *columns, *options]
+        code, printed, errors = run(*words, folder=tmp_path)
+        assert code == 0, errors
+        assert errors == (f"flash: warning: {said}" if said else "")
+        rows = json.loads(printed)["labels"]
+        assert [(row["label"], row["support"]) for row in rows] == [(label, 24) for label in LABELS]
+        assert min(row["average_precision"] for row in rows) > 0.9
+
+
+def test_marks_are_refused_with_the_option_that_reads_them(model: Path, tmp_path: Path) -> None:
+    write(tmp_path, LABELS, marks)
+    expected = (
+        "flash: error: t.csv: the target columns 'animal'; 'fruit'; 'tool' hold nothing but a mark (t.csv, row 2, column "
+        "'animal': 'x') and blanks: type --unknown_targets negative if a blank says that the label does not apply, or "
+        "write 1 and 0 (rows are counted from 1, the header not)\n"
+    )
+    code, _, errors = train(tmp_path, "--target_fields", *LABELS)
+    assert (code, errors[-len(expected) :]) == (2, expected)
+    code, _, errors = run("evaluate", model, "t.csv", folder=tmp_path)
+    assert (code, errors) == (2, expected)
