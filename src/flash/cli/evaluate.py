@@ -26,7 +26,7 @@ from flash.text.classification.reading.fields import joined_texts, match_fields,
 from flash.text.classification.reading.inputs import find_format
 from flash.text.classification.reading.mistakes import some_of
 from flash.text.classification.reading.nested import add_paths, refuse_objects, spread_scores
-from flash.text.classification.reading.odd_rows import without_odd_rows
+from flash.text.classification.reading.odd_rows import kept_rows, without_odd_rows
 from flash.text.classification.reading.source import Source, check_columns
 from flash.text.classification.reading.streams import TARGET_FIELDS, find_texts, other_delimiter
 from flash.text.classification.reading.tables import read_json, read_parquet
@@ -38,7 +38,7 @@ from flash.text.classification.targets.encoding import encode_known
 from flash.text.classification.targets.formats import infer_format
 from flash.text.classification.targets.name_columns import join_name_columns
 from flash.text.classification.targets.repeated_texts import warn_of_contrary_labels
-from flash.text.classification.targets.unknown import ACTIONS, NOT_ALLOWED, UnknownTargets, left_in
+from flash.text.classification.targets.unknown import ACTIONS, NOT_ALLOWED, UnknownTargets
 
 DESCRIPTION = "Print how good a model is on a file with targets."
 EPILOG = """\
@@ -278,7 +278,7 @@ def evaluate_source(
         target_format, source, fields.targets, unknown_labels=unknown_labels, unknown=unknown
     )
     if known.rows is not None:
-        texts, source = texts.take(pa.array(known.rows)), left_in(source, known.rows)
+        texts, source = texts.take(pa.array(known.rows)), kept_rows(source, known.rows)
     warn_of_contrary_labels(source, texts, known.targets)
     kept = np.array([predictor.labels.index(label) for label in fields.labels])
     return evaluate(

@@ -27,7 +27,7 @@ from flash.text.classification.reading.fasttext import read_fasttext
 from flash.text.classification.reading.fields import field_names, given_texts, joined_texts
 from flash.text.classification.reading.labelstudio import Annotators, read_labelstudio
 from flash.text.classification.reading.nested import refuse_objects, spread_scores
-from flash.text.classification.reading.odd_rows import without_odd_rows
+from flash.text.classification.reading.odd_rows import kept_rows, without_odd_rows
 from flash.text.classification.reading.source import Source, check_columns
 from flash.text.classification.reading.tables import (
     read_data_frame,
@@ -41,7 +41,7 @@ from flash.text.classification.targets.encoding import encode_known
 from flash.text.classification.targets.formats import TargetFormat, infer_format
 from flash.text.classification.targets.labels import LabelSet
 from flash.text.classification.targets.repeated_texts import warn_of_repeated_texts
-from flash.text.classification.targets.unknown import NOT_ALLOWED, UnknownTargets, UnknownValues, left_in
+from flash.text.classification.targets.unknown import NOT_ALLOWED, UnknownTargets, UnknownValues
 from flash.text.classification.training_rows import check_training_rows, describe, hold_out
 
 # The types are simple ones, because the command line makes its options of them.
@@ -772,5 +772,5 @@ def _dataset(
         return source, TextDataset(texts)
     known = encode_known(target_format, source, fields, unknown_labels=unknown_labels, unknown=unknown)
     if known.rows is not None:
-        texts, source = texts.take(pa.array(known.rows)), left_in(source, known.rows)
+        texts, source = texts.take(pa.array(known.rows)), kept_rows(source, known.rows)
     return source, TextDataset(texts, known.targets)

@@ -578,3 +578,21 @@ def test_a_no_break_space_is_a_space() -> None:
         UserWarning, match=re.escape(r"differ only by case or spaces: 'a b'/'a\xa0b'; correct")
     ):
         infer_format(source(["a b", "a\u00a0b"]), "y")
+
+
+def test_vectors_with_nothing_between_their_values_are_no_names() -> None:
+    data = source(["011", "", "100", "011"])
+    with pytest.raises(DataError) as caught:
+        infer_format(data, "y")
+    assert str(caught.value) == (
+        "train.csv: column 'y' holds nothing but digits 0 and 1 with nothing between them (train.csv, row 1: '011'); if "
+        "each is the target of one label, put spaces between them, in pandas: frame['y'] = frame['y'].map(' '.join), or "
+        "pass multi_label=False if these are names (rows are counted from 1)"
+    )
+    for options in ({"labels": ["a", "b", "c"]}, {"multi_label": True}):
+        with pytest.raises(DataError, match="nothing but digits 0 and 1"):
+            infer_format(data, "y", **options)
+    assert infer_format(data, "y", multi_label=False).label_set.names == ("011", "100")
+    assert infer_format(data, "y", multi_label=True, labels=["011", "100"]).label_set.names == ("011", "100")
+    for names in (["10", "11"], ["0", "1"], ["01", "100"], ["01", "12"]):
+        assert infer_format(source(names), "y").label_set.names == tuple(names)

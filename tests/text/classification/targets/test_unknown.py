@@ -8,10 +8,11 @@ import pyarrow as pa
 import pytest
 
 from flash.core.errors import DataError, FlashError
+from flash.text.classification.reading.odd_rows import kept_rows
 from flash.text.classification.reading.source import Source
 from flash.text.classification.targets.encoding import KnownTargets, encode_known
 from flash.text.classification.targets.formats import infer_format
-from flash.text.classification.targets.unknown import UnknownTargets, UnknownValues, left_in
+from flash.text.classification.targets.unknown import UnknownTargets, UnknownValues
 
 NAN = np.nan
 AS_WRITTEN = [
@@ -250,10 +251,10 @@ def test_one_hot_columns_of_rows_without_a_label() -> None:
 def test_rows_keep_their_numbers() -> None:
     table = pa.table({"y": list("abcdef")})
     data = Source(table, (("one", 2), ("two", 4)), kind="csv")
-    kept = left_in(data, np.array([False, True, False, True, True, False]))
+    kept = kept_rows(data, np.array([False, True, False, True, True, False]))
     assert [kept.where(row) for row in range(3)] == ["one, row 2", "two, row 2", "two, row 3"]
     assert kept.parts == (("one", 1), ("two", 2))
-    again = left_in(kept, np.array([True, False, True]))
+    again = kept_rows(kept, np.array([True, False, True]))
     assert [again.where(row) for row in range(2)] == ["one, row 2", "two, row 3"]
 
 

@@ -56,12 +56,14 @@ def without_odd_rows(source: Source, fields: Sequence[str]) -> Source:
     return kept_rows(source, ~(empty | headers))
 
 
-def kept_rows(source: Source, kept: npt.NDArray[np.bool_]) -> Source:
-    """The rows that `kept` is true for; each knows where it came from."""
+def kept_rows(source: Source, rows: npt.NDArray[np.bool_] | npt.NDArray[np.int64]) -> Source:
+    """Some rows of a source, given as (N,) booleans or by their numbers, in their order; each knows where it came from."""
+    kept = np.zeros(source.table.num_rows, bool)
+    kept[rows] = True
     numbers = source.numbers
     if numbers is None:
-        numbers = np.concatenate([np.arange(1, rows + 1) for _, rows in source.parts])
-    ends = np.cumsum([rows for _, rows in source.parts])
+        numbers = np.concatenate([np.arange(1, length + 1) for _, length in source.parts])
+    ends = np.cumsum([length for _, length in source.parts])
     parts = np.searchsorted(ends, np.flatnonzero(kept), side="right")
     counts = np.bincount(parts, minlength=len(source.parts)).tolist()
     return replace(

@@ -17,6 +17,7 @@ from scipy.sparse import coo_array, csr_array
 
 from flash.core.errors import DataError
 from flash.text.classification.reading.mistakes import SHOWN, count_rows, file_once, first_of, some_of
+from flash.text.classification.reading.odd_rows import kept_rows
 from flash.text.classification.reading.source import Source, plain_column
 from flash.text.classification.targets.delimiters import joins_known_names
 from flash.text.classification.targets.formats import Fields, TargetFormat
@@ -28,7 +29,6 @@ from flash.text.classification.targets.unknown import (
     NUMBER,
     UnknownFound,
     UnknownTargets,
-    left_in,
     left_out_sentence,
     refuse_negative,
 )
@@ -111,7 +111,7 @@ def _settled(
         return unknown.as_no_labels(source, field, said_nothing, width), every
     if said_nothing.all():
         left_out_sentence(source, ~said_nothing)
-    return left_in(source, ~said_nothing), ~said_nothing
+    return kept_rows(source, ~said_nothing), ~said_nothing
 
 
 def encode_targets(

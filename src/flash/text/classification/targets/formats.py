@@ -39,7 +39,8 @@ Before that, `cells.read_cells` turns other ways to write these into the forms a
 | `[0, 2]`, `[0. 1. 0.]`, `[True, False]`,      | lists of numbers or of true/false                          |
 | `0 1 0`                                       |                                                            |
 
-Lists of objects or of lists, and cells of several of these forms in one column, are refused.
+Lists of objects or of lists, cells of several of these forms in one column, and 0/1 vectors with nothing between
+their values, such as `011`, are refused.
 
 Lists that could be either vectors or indices (two labels and every list `[0, 1]` or `[1, 0]`; one label and
 every list `[0]`) are an error that says how to tell. `multi_label=False` makes any format single-label, and
@@ -80,6 +81,7 @@ from flash.text.classification.targets.unknown import NOT_ALLOWED, UnknownTarget
 Fields: TypeAlias = str | Sequence[str]
 
 WHOLE_NUMBER = r"^[+-]?[0-9]+$"
+DIGITS = r"^(?:[01]{2,})?$"
 YES_OR_NO = ("0", "1", "0.0", "1.0", "false", "true")
 
 
@@ -140,6 +142,8 @@ def infer_format(
     column = plain_column(source, field)
     no_nulls(source, field, column)
     kind = _kind_of(source, field, column, multi_label, label_delimiter, len(given) if given else None)
+    if is_text(column.type) and multi_label is not False and label_delimiter is None:
+        _refuse_digits(source, field, column, given or ())
     multi = kind != "single" if multi_label is None else multi_label
     if kind == "vectors":
         length = len(given) if given else _usual_length(column)
@@ -271,6 +275,21 @@ def _no_misfit_vectors(
     raise DataError(
         f"{source.name}: {shape}{labels} ({source.where(row)}: {column[row].as_py()}); write {width}, one a "
         f"label, or, if these are class indices, names instead of them ({source.counting})"
+    )
+
+
+def _refuse_digits(source: Source, field: str, column: pa.Array, given: Sequence[str]) -> None:
+    """Cells such as `011`, all of one width, are 0/1 vectors with nothing between their values, or names."""
+    cells = pc.unique(pc.utf8_trim_whitespace(column))
+    found = [cell for cell in cells.to_pylist() if cell] if _all_match(cells, DIGITS) else []
+    if len({*map(len, found)}) != 1 or not any(cell[0] == "0" for cell in found) or set(found) <= set(given):
+        return
+    row = pc.index(pc.not_equal(pc.utf8_trim_whitespace(column), ""), True).as_py()
+    raise DataError(
+        f"{source.name}: column {field!r} holds nothing but digits 0 and 1 with nothing between them "
+        f"({source.where(row)}: {column[row].as_py()!r}); if each is the target of one label, put spaces between them, in "
+        f"pandas: frame[{field!r}] = frame[{field!r}].map(' '.join), or pass multi_label=False if these are names "
+        f"({source.counting})"
     )
 
 

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from flash.core.errors import DataError, FlashError, unknown_name
 from flash.text.classification.reading.mistakes import SHOWN, count_rows, file_once
+from flash.text.classification.reading.odd_rows import kept_rows
 from flash.text.classification.reading.source import Source, plain_column
 from flash.text.classification.targets.labels import is_list, is_text
 
@@ -115,7 +116,7 @@ class UnknownTargets:
         unknown = self.rows(plain_column(source, name), blank_is_unknown=False)
         if unknown.all():
             left_out_sentence(source, ~unknown)
-        return left_in(source, ~unknown) if unknown.any() else source
+        return kept_rows(source, ~unknown) if unknown.any() else source
 
     def as_no_labels(self, source: Source, name: str, unknown: Bools, width: int) -> Source:
         """A source in whose column some rows become empty label sets, or vectors of `width` zeros where that is not 0."""
@@ -181,20 +182,6 @@ class UnknownFound:
             f"{total:,} target{'s say' if total > 1 else ' says'} neither 0 nor 1: {', '.join(told)}{more}; such values "
             f'often mean "not known": {ADVICE}'
         )
-
-
-def left_in(source: Source, rows: Bools | npt.NDArray[np.int64]) -> Source:
-    """The rows of a source that are kept, given as (N,) booleans or their numbers; they still know where they stood."""
-    kept = np.zeros(source.table.num_rows, np.bool_)
-    kept[rows] = True
-    ends = np.cumsum([rows for _, rows in source.parts])
-    starts = np.concatenate([[0], ends[:-1]])
-    numbers = source.numbers
-    if numbers is None:
-        numbers = np.concatenate([np.arange(1, rows + 1) for _, rows in source.parts])
-    counts = [int(np.count_nonzero(kept[start:end])) for start, end in zip(starts, ends, strict=True)]
-    parts = tuple((name, count) for (name, _), count in zip(source.parts, counts, strict=True))
-    return replace(source, table=source.table.filter(pa.array(kept)), parts=parts, numbers=numbers[kept])
 
 
 def refuse_negative(unknown: UnknownTargets) -> None:
