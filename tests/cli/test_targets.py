@@ -89,7 +89,7 @@ def test_training_and_evaluating(form: str, model: Path, tmp_path: Path) -> None
     assert "3 labels, multi-label" in printed
     assert Predictor.load(tmp_path / "m.pt").labels == LABELS
 
-    words = ["evaluate", model, "t.csv", "--json", "--target_fields", *columns, *options]
+    words: list[str | Path] = ["evaluate", model, "t.csv", "--json", "--target_fields", *columns, *options]
     code, printed, errors = run(*words, folder=tmp_path)
     assert code == 0, errors
     assert errors == (f"flash: warning: {said}" if said else "")
