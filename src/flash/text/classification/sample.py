@@ -225,6 +225,8 @@ def sample_table(rows: int = 3000, seed: int = 0) -> pa.Table:
     # Of Python's generator only random() is promised to stay the same over versions, so nothing else is used.
     rng = random.Random(seed)  # noqa: S311  (no secret is made here)
     comments = [_comment(rng) for _ in range(rows)]
+    first: dict[str, set[str]] = {}  # the same text never has contrary labels
+    comments = [(text, first.setdefault(text, labels)) for text, labels in comments]
     columns = {"comment_text": pa.array([text for text, _ in comments], pa.large_string())}
     for label in LABELS:
         columns[label] = pa.array([int(label in labels) for _, labels in comments], pa.int8())

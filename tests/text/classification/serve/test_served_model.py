@@ -46,6 +46,8 @@ def test_what_cannot_be_served_fails_when_it_is_loaded(model_file: Path, tmp_pat
     with pytest.raises(FlashError, match="output gave 1 values for 2 texts"):
         ServedModel.load(model_file, ServeOptions(output=lambda probabilities: [0]))
     with pytest.raises(FlashError, match="output gives what JSON has no form for"):
+        ServedModel.load(model_file, ServeOptions(output=lambda probabilities: list(probabilities)))
+    with pytest.raises(FlashError, match="the output list is a class; pass an object of it"):
         ServedModel.load(model_file, ServeOptions(output=list))
 
 
