@@ -2,13 +2,14 @@
 
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from flash.core.errors import DataError
 from flash.text.classification.reading.blocks import read_blocks
 from flash.text.classification.reading.csv import read_csv
-from flash.text.classification.reading.odd_rows import swallowed_rows, without_odd_rows
+from flash.text.classification.reading.odd_rows import repeated_headers, swallowed_rows, without_odd_rows
 from flash.text.classification.reading.source import Source
 
 FIELDS = ["text", "labels"]
@@ -74,3 +75,22 @@ def test_poems_and_letters_are_no_rows() -> None:
     texts = ["Dear all,\nthanks, and\nbye, Bob", "plain"]
     assert swallowed_rows(pa.table({"text": texts, "labels": ["x", ""]}), FIELDS, ",") == []
     assert swallowed_rows(pa.table({"text": texts}), ["text"], ",") == []
+
+
+def test_a_header_is_one_in_any_case_and_with_spaces_around_it() -> None:
+    long = "text" + " and text" * 20
+    rows = [
+        ("a", "labels"),
+        (" Text", "LABELS "),
+        ("text", "x"),
+        (long, "labels"),
+        (None, "labels"),
+        ("text", "labels"),
+    ]
+    texts, labels = zip(*rows, strict=True)
+    columns = {"text": pa.chunked_array([texts[:2], texts[2:]], pa.large_string()), "labels": list(labels)}
+    assert repeated_headers(pa.table(columns)).tolist() == [1, 5]
+    assert repeated_headers(pa.table({"text": ["text", "b"]})).tolist() == []
+    none = repeated_headers(pa.table({"text": ["b", "c"], "labels": ["text", "labels"]}))
+    assert none.dtype == np.int64
+    assert none.tolist() == []

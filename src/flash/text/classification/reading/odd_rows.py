@@ -16,6 +16,7 @@ from flash.core.errors import DataError
 from flash.text.classification.reading.mistakes import count_rows
 from flash.text.classification.reading.source import Source
 
+OUTER_SPACES = 8  # bytes around the name of a column in a header that is repeated
 FEW_LINES = (
     3  # lines of a cell that have as many delimiters as a row, from which on they are rows whatever they hold
 )
@@ -89,13 +90,18 @@ def _empty_rows(table: pa.Table) -> npt.NDArray[np.bool_]:
 
 
 def repeated_headers(table: pa.Table) -> npt.NDArray[np.int64]:
-    """The rows of a table of text that hold the name of each column; in one column alone that may be a text."""
-    found = np.full(table.num_rows, table.num_columns > 1)
-    for name in table.column_names if table.num_columns > 1 else ():
-        found &= np.asarray(pc.fill_null(pc.equal(table[name], name), False))
-        if not found.any():
+    """The rows of a table of text that hold the name of each column, in any case; in one column alone that may be a text."""
+    rows = np.arange(table.num_rows if table.num_columns > 1 else 0)
+    for name in table.column_names:
+        cells = table[name] if len(rows) == table.num_rows else table[name].take(pa.array(rows))
+        short = pc.less_equal(pc.binary_length(cells), len(name.encode()) + OUTER_SPACES)
+        rows = rows[np.asarray(pc.fill_null(short, False))]  # so that long texts are not put into lower case
+        cells = table[name].take(pa.array(rows))
+        same = pc.equal(pc.utf8_lower(pc.utf8_trim_whitespace(cells)), name.strip().lower())
+        rows = rows[np.asarray(pc.fill_null(same, False)).astype(bool)]
+        if not len(rows):
             break
-    return np.flatnonzero(found)
+    return rows.astype(np.int64)
 
 
 def swallowed_rows(table: pa.Table, names: Sequence[str], delimiter: str) -> list[tuple[int, str, int, int]]:
