@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from flash.__main__ import main
 from flash.cli import options
@@ -195,7 +196,7 @@ def test_the_options_are_saved_beside_the_model(output: str, config: str) -> Non
 
 
 MISTAKES: list[tuple[list[str], str]] = [
-    (["from_csvv"], "invalid choice: 'from_csvv'"),
+    (["from_csvv"], "unknown source 'from_csvv'; did you mean 'from_csv'?"),
     ([], 'expected "source" to be one of'),
     (["from_csv"], "the following arguments are required: --input_field"),
     ([*CSV, "--val_splt", "0.1"], "unknown option '--val_splt'; did you mean '--val_split'"),
@@ -232,6 +233,39 @@ MISTAKES: list[tuple[list[str], str]] = [
     ),
     (["--strategy", "frozen", *CSV], "unknown finetuning strategy 'frozen'"),
     ([*CSV[:-1], "nothing.csv"], "nothing.csv does not exist"),
+    (
+        ["--trainer.strategy", "DDPStrateg", *CSV],
+        "unknown strategy 'DDPStrateg'; did you mean 'DDPStrategy'?",
+    ),
+    (["--trainer.strategy", "dpp", *CSV], "unknown strategy 'dpp'; did you mean 'ddp'? Known: auto, ddp"),
+    (["--trainer.profiler", "simpl", *CSV], "it can only be one of ['simple', 'advanced', 'pytorch', 'xla']"),
+    (["--trainer.accelerator", "gpux", *CSV], "unknown accelerator 'gpux'"),
+    (["--trainer.devices", "x", *CSV], "--trainer.devices x is not understood"),
+    (["from_cvs", *CSV[1:]], "unknown source 'from_cvs'; did you mean 'from_csv'? Known: from_sample"),
+    (
+        ["from_csv", "comment_text", "toxic"],
+        "'comment_text' stands behind from_csv without an option's name; see ",
+    ),
+    (
+        ["--config", "comments.csv"],
+        "--config names a file that holds no options; name the .yaml beside a model",
+    ),
+    (
+        ["--model", "linear", *CSV],
+        "--model takes a file of options; to choose a backbone, type --model.backbone linear",
+    ),
+    (
+        ["from_csv", "--input_field", "toxic", "--target_fields", "comment_text", *CSV[-2:]],
+        "comments.csv: column 'comment_text' has 200 different values in 180 rows, as texts or identifiers have, and not "
+        "classes; check that --target_fields names the column of labels",
+    ),
+    ([*CSV, "--val_split", "-1"], "--val_split -1 is out of range: expected a fraction between 0 and 1"),
+    ([*CSV, "--test_file", "."], ". is a folder, not a file"),
+    (["from_parquet", *CSV[1:]], "comments.csv cannot be read as Parquet"),
+    (
+        ["from_json", *CSV[1:]],
+        "holds no JSON objects, it begins with 'id,comment_text,toxic,obscene'; if it is CSV, use",
+    ),
     (["from_csv", "--input_field", "comment", *CSV[3:]], "did you mean 'comment_text'"),
 ]
 
@@ -246,6 +280,54 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(
     assert errors[0].startswith("flash: error: ")
     assert sentence in errors[0]
     assert list(Path().iterdir()) == [comments]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_an_accelerator_that_is_not_there(comments: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["text_classification", "--trainer.accelerator", "cuda", *CSV]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("flash: error: `CUDAAccelerator` can not run on your system")
+    assert error.count("\n") == 1
+
+
+LOGGERS = [
+    ("WandbLogger", "wandb", ["--trainer.logger.offline", "true"], "wandb/offline-run-*/*.wandb"),
+    ("TensorBoardLogger", "tensorboard", [], "lightning_logs/version_0/events.out.tfevents*"),
+    ("MLFlowLogger", "mlflow", ["--trainer.logger.tracking_uri", "sqlite:///runs.db"], "runs.db"),
+]
+
+
+@pytest.mark.parametrize(("name", "package", "words", "pattern"), LOGGERS, ids=[name for name, *_ in LOGGERS])
+def test_a_logger_of_another_package(
+    comments: Path, name: str, package: str, words: list[str], pattern: str
+) -> None:
+    """In a process of its own, as these packages start threads and warn of themselves."""
+    pytest.importorskip(package, reason=f"the package {package} is not installed")
+    command_line = ["text_classification", "--trainer.logger", name, *words, *CSV]
+    done = subprocess.run(
+        [sys.executable, "-m", "flash", *command_line],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    [written] = Path().glob(pattern)
+    content = written.read_bytes()
+    for parameter in (b"data/train_rows", b"model/backbone", b"val_macro_f1"):
+        assert parameter in content
+
+
+def test_mlflow_that_does_not_write_to_folders(
+    comments: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: object, **options: object) -> None:
+        raise ValueError("The filesystem tracking backend (e.g., './mlruns') is in maintenance mode")
+
+    monkeypatch.setattr("lightning.pytorch.loggers.MLFlowLogger.__init__", refuse)
+    assert main(["text_classification", "--trainer.logger", "MLFlowLogger", *CSV]) == 2
+    assert "type --trainer.logger.tracking_uri sqlite:///mlflow.db after" in capsys.readouterr().err
 
 
 def test_ctrl_c_ends_with_130_one_sentence_and_no_half_written_file(

@@ -61,7 +61,7 @@ def rows(count: int, batch_size: int = 4) -> DataLoader[Any]:
 
 
 def make_trainer(folder: Path) -> Trainer:
-    off = {"logger": False, "enable_checkpointing": False}
+    off = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": True}
     return Trainer(accelerator="cpu", max_epochs=1, default_root_dir=folder, **off)
 
 

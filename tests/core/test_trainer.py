@@ -1,5 +1,6 @@
 """flash.Trainer: Flash's words on today's Lightning."""
 
+import logging
 import warnings
 from pathlib import Path
 from typing import Any
@@ -7,10 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.callbacks import TQDMProgressBar
 
 from flash import Trainer
 from flash.core.errors import FlashError
 from flash.core.flash_trainer import translate_gpus
+from flash.core.trainer import _without_advertisements
 from flash.text import TextClassificationData, TextClassifier
 
 
@@ -91,3 +94,31 @@ def test_every_output_has_one_entry_a_text_in_batches_as_asked(tmp_path: Path, n
     assert predict(lambda probabilities: float(probabilities.sum())) == [float(size) for size in sizes]
     with pytest.raises(FlashError, match="unknown output 'lables'; did you mean 'labels'"):
         predict("lables")
+
+
+@pytest.mark.parametrize(
+    ("terminal", "asked", "expected"),
+    [(False, None, False), (True, None, True), (False, True, True), (True, False, False)],
+)
+def test_a_progress_bar_is_for_a_terminal_or_who_asks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, terminal: bool, asked: bool | None, expected: bool
+) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: terminal)
+    trainer = Trainer(default_root_dir=tmp_path, accelerator="cpu", enable_progress_bar=asked)
+    assert (trainer.progress_bar_callback is not None) is expected
+
+
+def test_a_progress_bar_among_the_callbacks_is_asked_for(tmp_path: Path) -> None:
+    bar = TQDMProgressBar()
+    assert Trainer(default_root_dir=tmp_path, accelerator="cpu", callbacks=bar).progress_bar_callback is bar
+
+
+def test_lines_about_other_products_are_kept_back(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    log = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    with caplog.at_level("INFO"):
+        with _without_advertisements():
+            log.info("\N{ELECTRIC LIGHT BULB} Tip: try another product")
+            log.info("TPU available: False, using: 0 TPU cores")
+            log.info("a line of ours")
+        log.info("TPU available: False")  # of another trainer
+    assert [record.getMessage() for record in caplog.records] == ["a line of ours", "TPU available: False"]

@@ -38,6 +38,11 @@ PACKAGES = {
 }
 """What `pip install` takes for a class that needs a package which Lightning does not bring."""
 
+NO_FOLDERS = (
+    "MLFlowLogger: this version of mlflow does not write to a folder; type --trainer.logger.tracking_uri "
+    "sqlite:///mlflow.db after the logger's name"
+)
+
 _NAMED = re.compile(r"--(?P<key>trainer\.\w+)(?P<more>\+?)(?:=(?P<name>.*))?")
 _PROBLEM = re.compile(
     r"Problem with given class_path '(?P<path>[\w.]+)':\s+(?P<what>.+?)(?:\n\s+- |\n\s*Given|$)", re.S
@@ -58,6 +63,13 @@ def class_names(key: str) -> list[str]:
     """The classes of Lightning's that an option such as `trainer.logger` takes by their short names."""
     kind, module = KINDS[key]
     return sorted(name for name in module.__all__ if name.lower() != kind)
+
+
+def strategy_names() -> list[str]:
+    """The strategies of one word and the classes of strategies, but those whose processes hand nothing back."""
+    words = strategies.StrategyRegistry.available_strategies()
+    kept = [word for word in words if not re.search("spawn|fork|notebook", word)]
+    return ["auto", *kept, *class_names("trainer.strategy")]
 
 
 def prepare(argv: list[str]) -> list[str]:
@@ -94,6 +106,8 @@ def build(parser: ArgumentParser, given: Namespace) -> dict[str, Any]:
         name = paths[-1].rpartition(".")[2]
         if re.search(r"Requirement '.*' not met|No module named", message):
             raise _missing(name) from error
+        if "filesystem tracking backend" in message:
+            raise FlashError(NO_FOLDERS) from error
         raise FlashError(f"{name}: {_first_reason(message)}; see {PROGRAM} --help") from error
     except ModuleNotFoundError as error:
         raise MissingExtraError(f"a class of the trainer's needs a package: {error}") from error

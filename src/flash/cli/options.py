@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from inspect import signature
+from itertools import takewhile
 from typing import Any, Literal, Union
 
 import lightning.pytorch as pl
@@ -17,7 +18,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from flash.cli import components, config
 from flash.cli.help import PROGRAM
-from flash.core.errors import FlashError, unknown_name
+from flash.core.errors import FlashError, shortened, unknown_name
 from flash.core.flash_trainer import REPLACED
 from flash.core.trainer import Trainer
 from flash.text.classification.backbones.encoder import EncoderConfig
@@ -140,6 +141,10 @@ def _check_names(parser: ArgumentParser, subparsers: dict[str, ArgumentParser], 
     if gone := next((word for word in argv if word in GONE_SOURCES), None):
         raise FlashError(f"{gone} is not here; {GONE_SOURCES[gone]}")
     place = next((index for index, word in enumerate(argv) if word in subparsers), len(argv))
+    if place == len(argv) and (wrong := next((word for word in argv if word.startswith("from_")), None)):
+        raise FlashError(f"{unknown_name('source', wrong, subparsers)}; see {PROGRAM} --help")
+    if place < len(argv):
+        _refuse_bare_words(argv[place:])
     source = subparsers[argv[place]] if place < len(argv) else None
     before = set(parser._option_string_actions)
     after = set(source._option_string_actions) if source is not None else set()
@@ -159,6 +164,16 @@ def _check_names(parser: ArgumentParser, subparsers: dict[str, ArgumentParser], 
             )
         shown = sorted(option for option in known if option.startswith("--") and not option.endswith("+"))
         raise FlashError(unknown_name("option", name, shown))
+
+
+def _refuse_bare_words(argv: list[str]) -> None:
+    """Refuse values without an option behind a source, where Lightning Flash's Python took them by position."""
+    bare = list(takewhile(lambda word: not word.startswith("-"), argv[1:]))
+    if bare and not (argv[0] == "from_sample" or argv[0] == "from_toxic"):
+        raise FlashError(
+            f"{shortened(bare[0])!r} stands behind {argv[0]} without an option's name; see {PROGRAM} {argv[0]} --help "
+            "for the names, such as --input_field and --train_file"
+        )
 
 
 def _is_nested(name: str, known: set[str]) -> bool:
@@ -216,6 +231,10 @@ def _is_option(word: str, before: str) -> bool:
 def _sentence(message: str) -> str:
     """The parser's words for a mistake, in the words of who made it."""
     line = " ".join(part.strip() for part in message.splitlines()).rstrip(".")
+    if line.startswith("Unexpected config:"):
+        return "--config names a file that holds no options; name the .yaml beside a model that training has saved"
+    if 'Parser key "model"' in line and "Unable to load config" in line:
+        return "--model takes a file of options; to choose a backbone, type --model.backbone linear"
     found = UNPARSED.search(line)
     if found is None:
         return re.sub(r"\bfrom_\w+\.(?=\w)", "--", line)

@@ -4,6 +4,7 @@ Options of the model and the trainer come before the source, those of the data a
 """
 
 import logging
+import re
 import shlex
 import sys
 import warnings
@@ -17,7 +18,7 @@ from flash.cli import choices, components, note, options
 from flash.cli.hints import closing_words
 from flash.cli.wording import as_options
 from flash.core.data.utils import download_data
-from flash.core.errors import FlashError
+from flash.core.errors import FlashError, unknown_name
 from flash.core.last_good import KeptFile, free_file
 from flash.core.launch import rank
 from flash.core.trainer import Trainer
@@ -164,13 +165,30 @@ def make_trainer(arguments: dict[str, Any], *, one_device: bool) -> Trainer:
         arguments["devices"] = 1
         if arguments["accelerator"] == "auto":
             arguments["accelerator"] = "cpu"
-    trainer = Trainer(**arguments)
+    try:
+        trainer = Trainer(**arguments)
+    except (ValueError, TypeError) as error:  # Lightning's own, of values that do not fit
+        if isinstance(error, FlashError):
+            raise
+        raise FlashError(_trainer_mistake(arguments, str(error))) from error
     if one_device and trainer.num_devices * trainer.num_nodes > 1:
         raise FlashError(
             f"the linear backbone works on one device, and the trainer has {trainer.num_devices * trainer.num_nodes}; "
             "leave out --trainer.devices, --trainer.num_nodes and --trainer.strategy"
         )
     return trainer
+
+
+def _trainer_mistake(arguments: dict[str, Any], message: str) -> str:
+    """Lightning's words for an option of the trainer that cannot be, in one sentence."""
+    known = components.strategy_names()
+    if "invalid strategy name" in message:
+        return unknown_name("strategy", str(arguments["strategy"]), known)
+    if accelerators := re.search(r"invalid accelerator name.*Available names are: ([\w, ]+)", message):
+        return unknown_name("accelerator", str(arguments["accelerator"]), accelerators[1].split(", "))
+    if "`devices`" in message:
+        return f"--trainer.devices {arguments['devices']} is not understood: {message.strip().rstrip('.')}"
+    return f"the trainer's options do not fit together: {' '.join(message.split()).rstrip('.')}"
 
 
 def config_path(output: str) -> Path:

@@ -86,6 +86,11 @@ class RowsProgressBar(TQDMProgressBar):
         return bar
 
 
+def is_watched() -> bool:
+    """Whether standard output is a terminal or a notebook, where a bar can be drawn over."""
+    return "ipykernel" in sys.modules or bool(sys.stdout and sys.stdout.isatty())
+
+
 def mean_rows(loaders: Any) -> float | None:
     """How many rows a batch of a loader has; None if it does not tell, or there are several."""
     loader = loaders[0] if isinstance(loaders, list) and len(loaders) == 1 else loaders

@@ -31,7 +31,7 @@ from flash.core.flash_trainer import (
 from flash.core.last_good import KeptFile, keeping_last_good
 from flash.core.launch import torchrun_arguments
 from flash.core.precision import precision_of_accelerator
-from flash.core.progress import RowsProgressBar
+from flash.core.progress import RowsProgressBar, is_watched
 from flash.text.classification import checkpoint
 from flash.text.classification.backbones.kernels import announced_compilation
 from flash.text.classification.backbones.memory import memory_explained
@@ -86,7 +86,8 @@ class Trainer(pl.Trainer):
     bfloat16 where a measurement at the encoder's own shapes, when a fit, test or prediction begins, finds it at least 1.2
     times as fast as float32. The model file records it, and a resumed run goes on in it. The linear backbone
     computes as it always does. Unlike Lightning's, it logs to CSV files unless given another `logger`, and prints no
-    summary of the modules unless `enable_model_summary=True`.
+    summary of the modules unless `enable_model_summary=True`. It shows a progress bar on a terminal and in a notebook;
+    in a log file only if `enable_progress_bar=True`.
 
     Encoders' gradients are clipped to a norm of 1 unless `gradient_clip_val` is another; 0 is no clipping. Whatever
     stops an encoder's fit, it is said where the last checkpoint is; where none was written but steps were taken, and
@@ -120,7 +121,10 @@ class Trainer(pl.Trainer):
         kwargs["enable_model_summary"] = bool(kwargs.get("enable_model_summary"))
         if kwargs.get("logger") in (None, True):
             kwargs["logger"] = CSVLogger(kwargs.get("default_root_dir") or Path.cwd())
-        if kwargs.get("enable_progress_bar") is not False:
+        if kwargs.get("enable_progress_bar") is None:
+            given = any(isinstance(one, ProgressBar) for one in _listed(kwargs.get("callbacks")))
+            kwargs["enable_progress_bar"] = given or is_watched()
+        if kwargs["enable_progress_bar"]:
             kwargs["callbacks"] = _with_progress_bar(kwargs.get("callbacks"))
         if gpus is None and all(kwargs.get(name, "auto") == "auto" for name in ("devices", "strategy")):
             kwargs |= torchrun_arguments()

@@ -18,6 +18,8 @@ from flash.text.classification.targets.known import any_unknown, known_rows, unk
 from flash.text.classification.targets.labels import LabelSet
 from flash.text.classification.targets.stratified_split import stratified_split
 
+FEW_ROWS = 20  # of so few, each may well have a class of its own
+MOST_DIFFERENT = 0.9  # classes per row; of more, hardly any could be learnt
 SHOWN = 10  # labels that a sentence, or a line of repr, names
 
 
@@ -45,6 +47,7 @@ def check_training_rows(source: Source, fields: list[str], targets: csr_array, l
             "target_fields= names the right columns, and that a row to which a label applies has a 1 there, or "
             "its name"
         )
+    _refuse_texts_as_labels(source, fields, targets, label_set)
     rows, labels = targets.shape
     counts = np.bincount(targets.indices[targets.data >= 0.5], minlength=labels)
     partly = any_unknown(targets)
@@ -68,6 +71,24 @@ def check_training_rows(source: Source, fields: list[str], targets: csr_array, l
                 )
     if found:
         warnings.warn(f"{source.name}: {'; '.join(found)}", UserWarning, stacklevel=4)
+
+
+def _refuse_texts_as_labels(
+    source: Source, fields: list[str], targets: csr_array, label_set: LabelSet
+) -> None:
+    """Refuse classes of which nearly each stands in one row alone, as texts or identifiers do.
+
+    Raises:
+        DataError: there are nearly as many classes as rows.
+    """
+    positive = np.bincount(targets.indices[targets.data >= 0.5], minlength=len(label_set))
+    rows = int(positive.sum())
+    if label_set.multi_label or rows < FEW_ROWS or (positive > 0).sum() < MOST_DIFFERENT * rows:
+        return
+    raise DataError(
+        f"{source.name}: column {fields[0]!r} has {len(label_set):,} different values in {targets.shape[0]:,} rows, as "
+        "texts or identifiers have, and not classes; check that target_fields= names the column of labels"
+    )
 
 
 def _nothing_known(source: Source, names: list[str]) -> str:
