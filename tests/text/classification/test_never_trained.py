@@ -41,10 +41,15 @@ def untrained_file(model: TextClassifier, path: Path, monkeypatch: pytest.Monkey
     return path
 
 
-def test_a_new_model_neither_answers_nor_is_saved_nor_served(
-    model: TextClassifier, make_trainer: Callable[..., Any], tmp_path: Path
+def test_a_new_model_neither_answers_nor_is_measured_nor_saved_nor_served(
+    model: TextClassifier, make_trainer: Callable[..., Any], make_data: Any, tmp_path: Path
 ) -> None:
     trainer = make_trainer()
+    data = make_data(labels=LABELS)
+    with pytest.raises(FlashError, match=NEVER):
+        trainer.validate(model, datamodule=data)
+    with pytest.raises(FlashError, match=NEVER):
+        trainer.test(model, data.val_dataloader())
     with pytest.raises(FlashError, match=NEVER):
         trainer.predict(model, datamodule=unseen(), output="labels")
     with pytest.raises(FlashError, match=NEVER):

@@ -13,6 +13,7 @@ from typing import Any, cast
 import lightning.pytorch as pl
 import numpy as np
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 
 from flash import __version__
@@ -43,6 +44,12 @@ from flash.text.classification.windows import RowsAhead
 NO_TRACE = (
     "a TextClassifier reads texts, which no trace of torch can: it would answer every text with the same numbers; save "
     "the model with trainer.save_checkpoint and type: flash export MODEL, which writes an encoder as ONNX"
+)
+
+WEIGHTS_ALONE = (
+    "the checkpoint that ckpt_path= names holds the weights alone, as half=True and weights_only=True save them, and not "
+    "the optimizer's state that resuming needs; leave ckpt_path= out to train from the start, or train its weights "
+    "further: model = TextClassifier.load_from_checkpoint(path), then trainer.fit(model, ...)"
 )
 
 
@@ -196,6 +203,15 @@ class TextClassifier(FlashTask, MeasuringModule):
 
     def on_predict_start(self) -> None:
         """Refuse a model that was never trained; `ckpt_path=` has brought its weights by now."""
+        self._check_fitted()
+
+    def on_validation_start(self) -> None:
+        """Refuse to measure a model that was never trained, except inside a fit."""
+        if self.trainer.state.fn == TrainerFn.VALIDATING:
+            self._check_fitted()
+
+    def on_test_start(self) -> None:
+        """Refuse to measure a model that was never trained."""
         self._check_fitted()
 
     # ---- training -------------------------------------------------------------------------------------------
@@ -475,6 +491,9 @@ class TextClassifier(FlashTask, MeasuringModule):
             )
         if problem := difference(self.backbone, checkpoint["flash"], checkpoint["state_dict"]):
             raise FlashError(problem)
+        resumes = self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING
+        if resumes and "optimizer_states" not in checkpoint:
+            raise FlashError(WEIGHTS_ALONE)
         self._cross_validated = checkpoint["flash"].get("cross_validated") is True
         self.backbone.resume(checkpoint["flash"], checkpoint)
         if self.thresholds_option != "auto":
