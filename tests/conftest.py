@@ -56,7 +56,7 @@ class Served:
 
     def wait_for(self, part: str, times: int = 1) -> str:
         """The line that holds this, when it is there for so many times."""
-        end = time.monotonic() + 240
+        end = time.monotonic() + 600  # a machine may be busy with much else
         while len(found := [line for line in self.lines if part in line]) < times:
             assert time.monotonic() < end, f"no {part!r} in {self.lines}"
             assert self._reader.is_alive() or self.lines, "it ended without a word"
