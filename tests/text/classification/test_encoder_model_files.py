@@ -33,13 +33,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory, make_bert: Callable[..., Pa
 
 
 @pytest.fixture
-def make_model(folder: Path) -> Callable[..., TextClassifier]:
+def make_model(folder: Path, as_if_trained: Callable[[Any], Any]) -> Callable[..., TextClassifier]:
     """A classifier around the folder; keywords go to it."""
 
     def make(**keywords: Any) -> TextClassifier:
         torch.manual_seed(1)
         usual = {"backbone": str(folder), "labels": LABELS, "multi_label": True, "max_length": 16}
-        return TextClassifier(**{**usual, **keywords})
+        model: TextClassifier = as_if_trained(TextClassifier(**{**usual, **keywords}))
+        return model
 
     return make
 

@@ -355,16 +355,24 @@ def test_too_little_memory_for_training_is_a_sentence(
     assert fewer * steps == BATCH * (2 if where != "step" else 1)  # as many rows a step as before
 
 
-def test_too_little_memory_for_scores_is_a_sentence(encoder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = TextClassifier(backbone=str(encoder), labels=LABELS, multi_label=True, max_length=12)
+def test_too_little_memory_for_scores_is_a_sentence(
+    encoder: Path, as_if_trained: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = as_if_trained(
+        TextClassifier(backbone=str(encoder), labels=LABELS, multi_label=True, max_length=12)
+    )
     monkeypatch.setattr(Encoder, "features", raising(CPU))
     words = "on cpu for a batch to score of 1 row, the longest of 5 tokens; pass a smaller max_length, or precision"
     with pytest.raises(FlashError, match=words):
         model(["w1 w2", "w1 w2 w3"])
 
 
-def test_other_errors_stay_what_they_are(encoder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = TextClassifier(backbone=str(encoder), labels=LABELS, multi_label=True, max_length=12)
+def test_other_errors_stay_what_they_are(
+    encoder: Path, as_if_trained: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = as_if_trained(
+        TextClassifier(backbone=str(encoder), labels=LABELS, multi_label=True, max_length=12)
+    )
     monkeypatch.setattr(Encoder, "features", raising(RuntimeError("shapes do not fit")))
     with pytest.raises(RuntimeError, match="shapes do not fit"):
         model(["w1 w2"])
