@@ -349,6 +349,27 @@ def test_imports_neither_torch_nor_lightning(
     assert imported("evaluate", model, path) & {"torch", "lightning", "pytorch_lightning"} == set()
 
 
+@pytest.mark.filterwarnings("default:.*no target that is known:UserWarning")
+def test_calibration_by_text_length(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    texts = [f"{row} {'a zebra' if row % 3 else 'a hammer'}{' x' * (row % 2 * 30)}" for row in range(610)]
+    targets = [[int(row % 3 > 0), 0, int(row % 5 == 0)] for row in range(609)] + [[-1] * 3]
+    columns = {name: [row[place] for row in targets] for place, name in enumerate(LABELS)}
+    path = write_csv(tmp_path / "test.csv", {"text": texts, **columns})
+    words = ["evaluate", str(model), str(path), "--unknown_targets", "mask"]
+    assert main([*words, "--json"]) == 0
+    short, long = as_json(capsys)["calibration_by_length"]
+    assert (short["from"], short["below"], short["rows"]) == (0, 40, 305)
+    assert (long["from"], long["below"], long["rows"]) == (40, 100, 304)  # the last one is not known
+    probabilities, truth = Predictor.load(model).probabilities(texts[:609:2]), np.array(targets[:609:2])
+    gaps = np.abs(probabilities.mean(axis=0, dtype=np.float64) - truth.mean(axis=0))
+    assert short["mean_gap"] == pytest.approx(gaps[[0, 2]].mean(), abs=1e-6)  # no row has the second label
+    assert short["expected_calibration_error"] >= short["mean_gap"]
+    assert main(words) == 0
+    out = capsys.readouterr().out
+    assert "\ncharacters       0-39   40-99\nrows              305     304\nmacro ECE      0." in out
+    assert "characters: ECE by text length; lengths with fewer than 300 rows are not shown." in out
+
+
 # ---- targets that say that nothing is known
 
 

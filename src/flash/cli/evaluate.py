@@ -30,6 +30,7 @@ from flash.text.classification.reading.odd_rows import kept_rows, without_odd_ro
 from flash.text.classification.reading.source import Source, check_columns
 from flash.text.classification.reading.streams import TARGET_FIELDS, find_texts, other_delimiter
 from flash.text.classification.reading.tables import read_json, read_parquet
+from flash.text.classification.scores.by_length import text_lengths
 from flash.text.classification.scores.metrics import Evaluation, evaluate
 from flash.text.classification.scores.table import format_table
 from flash.text.classification.scores.thresholds import Thresholds, resolve_thresholds
@@ -287,6 +288,7 @@ def evaluate_source(
         labels=fields.labels,
         thresholds=resolve_thresholds(thresholds, predictor.labels, predictor.thresholds)[kept],
         multi_label=predictor.multi_label,
+        lengths=text_lengths(texts),
     )
 
 

@@ -312,6 +312,42 @@ def test_loggers_get_the_table_under_stable_names(make_data: Any, make_trainer: 
     assert trainer.logged_metrics["val_micro_f1"] == pytest.approx(model.evaluation.micro_f1)
 
 
+def rows_of_two_lengths(numbers: range) -> tuple[list[str], list[list[str]]]:
+    """As many texts of less than 40 characters as of 100 to 199; of seven texts one says what it is not."""
+    texts = [f"{row} {'zebra' if row % 3 else 'hammer'}{' padding' * (row % 2 * 14)}" for row in numbers]
+    return texts, [["animal"] if (row % 3 > 0) != (row % 7 == 0) else ["tool"] for row in numbers]
+
+
+@pytest.mark.parametrize("stage", ["cross-validation", "validation", "test"])
+def test_calibration_is_measured_by_text_length(
+    stage: str, make_trainer: Any, flat_output: Callable[[], str]
+) -> None:
+    train, measured = rows_of_two_lengths(range(640)), rows_of_two_lengths(range(640, 1244))
+    split = {"validation": "val", "test": "test"}.get(stage)
+    more: dict[str, Any] = {f"{split}_data": measured[0], f"{split}_targets": measured[1]} if split else {}
+    data = TextClassificationData.from_lists(
+        train_data=train[0], train_targets=train[1], multi_label=True, batch_size=50, **more
+    )
+    model, trainer = TextClassifier(labels=data.labels, multi_label=True), make_trainer()
+    trainer.fit(model, datamodule=data)
+    if stage == "test":
+        flat_output()
+        trainer.test(model, datamodule=data)
+    printed = flat_output()
+    assert model.evaluation is not None
+    bins = model.evaluation.calibration_by_length
+    assert bins is not None
+    rows = 302 if split else 320
+    assert [(one.name, one.rows) for one in bins] == [("0-39", rows), ("100-199", rows)]
+    assert f"characters 0-39 100-199 rows {rows} {rows} macro ECE 0.0" in printed
+    assert not any("length" in name for name in trainer.callback_metrics)
+    if split:  # row by row what the rows' own texts say
+        probabilities = to_probabilities(model(measured[0]).numpy(), True)[::2]
+        truth = np.array([[label in row for label in model.labels] for row in measured[1]])[::2]
+        gaps = np.abs(probabilities.mean(axis=0, dtype=np.float64) - truth.mean(axis=0))
+        assert bins[0].mean_gap == pytest.approx(gaps.mean(), abs=1e-6)
+
+
 def test_metrics_of_a_number_a_label(make_data: Any, make_trainer: Any) -> None:
     data = make_data()
     model = TextClassifier(

@@ -44,9 +44,10 @@ def test_kept_rows_come_back_in_order(sizes: list[int]) -> None:
         for end, size in zip(ends, sizes, strict=True):
             kept.add(texts[end - size : end], np.arange(end - size, end)[:, None], score)
         assert len(kept) == len(sizes)
-        scores, targets = kept.take(score)
+        scores, targets, lengths = kept.take(score)
     np.testing.assert_array_equal(scores, np.arange(ends[-1])[:, None])
     np.testing.assert_array_equal(targets, scores)
+    assert lengths.tolist() == [len(str(number)) for number in range(ends[-1])]
     assert all(rows < 10 + max(sizes) and size <= max(sizes) for rows, size in score.asked)
     assert len(kept) == 0
 

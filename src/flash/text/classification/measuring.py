@@ -155,19 +155,19 @@ class MeasuringModule(pl.LightningModule):
             tune: whether to choose on it what no cross-validation has chosen.
             dealt: whether each of several processes has kept its share of the rows, and not all of them.
         """
-        margins, targets = self._scores.take(self.score)
+        margins, targets, lengths = self._scores.take(self.score)
         if dealt and self.trainer.world_size > 1:
             rows = len(_first(getattr(self.trainer, f"{stage}_dataloaders")).dataset)
-            shares = zip(*of_all((margins, targets)), strict=True)
-            margins, targets = (in_turn(list(share), rows) for share in shares)
+            shares = zip(*of_all((margins, targets, lengths)), strict=True)
+            margins, targets, lengths = (in_turn(list(share), rows) for share in shares)
         if tune and not self._cross_validated:
             self.choose(margins, targets)
-        self.evaluation = self._evaluate(margins, targets)
+        self.evaluation = self._evaluate(margins, targets, lengths)
         logits, truth = torch.from_numpy(self.calibration.apply(margins)), torch.from_numpy(targets)
         scores = {f"{stage}_loss": self._loss(logits, truth), **self.evaluation.scalars(stage)}
         return scores | self._users_scores(stage, logits, truth)
 
-    def _evaluate(self, margins: np.ndarray, targets: Any) -> Evaluation:
+    def _evaluate(self, margins: np.ndarray, targets: Any, lengths: np.ndarray) -> Evaluation:
         """Compare at the thresholds and the calibration in force."""
         calibration = self.calibration
         calibrated = bool(np.any(calibration.scale != 1) or np.any(calibration.shift != 0))
@@ -178,6 +178,7 @@ class MeasuringModule(pl.LightningModule):
             thresholds=self.thresholds.float().cpu().numpy(),
             multi_label=self.multi_label,
             uncalibrated=to_probabilities(margins, self.multi_label) if calibrated else None,
+            lengths=lengths,
         )
 
     def _users_scores(

@@ -135,7 +135,7 @@ class TextClassifier(FlashTask, MeasuringModule):
         self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
         self.input_fields: list[str] | None = None  # of the rows of the last fit
         self.automatic_optimization = self.backbone.automatic_optimization
-        self._held_out: tuple[np.ndarray, Any] | None = None
+        self._held_out: tuple[np.ndarray, Any, np.ndarray] | None = None
         self._precision = ""  # Lightning's name of the one that an encoder was trained in
         self._in_half = self._told_not_kept = False
         self._output: Output = "preds"
@@ -337,9 +337,9 @@ class TextClassifier(FlashTask, MeasuringModule):
         """As the backbone wants it."""
         self.backbone.on_train_epoch_end(self)
 
-    def take_held_out(self, margins: np.ndarray, targets: Any) -> None:
+    def take_held_out(self, margins: np.ndarray, targets: Any, lengths: np.ndarray) -> None:
         """Calibrate and choose thresholds on the scores that training rows have without themselves."""
-        self._held_out, self._cross_validated = (margins, targets), True
+        self._held_out, self._cross_validated = (margins, targets, lengths), True
         self.choose(margins, targets)
 
     def on_train_end(self) -> None:

@@ -11,6 +11,8 @@ from typing import Any, TypeAlias
 import numpy as np
 import pyarrow as pa
 
+from flash.text.classification.scores.by_length import text_lengths
+
 WINDOW = 1024
 """Rows that are scored at once."""
 
@@ -19,12 +21,13 @@ Score: TypeAlias = Callable[[pa.Array, int], np.ndarray]
 
 
 class KeptRows:
-    """Scores and targets of the batches of an epoch, in their order; the last ones wait until they are a window."""
+    """Scores, targets and text lengths of the batches of an epoch, in their order; the last ones wait until they are a window."""
 
     def __init__(self) -> None:
         self._waiting: list[pa.Array] = []
         self._scores: list[np.ndarray] = []
         self._targets: list[np.ndarray] = []
+        self._lengths: list[np.ndarray] = []
 
     def __len__(self) -> int:
         """How many batches there are."""
@@ -34,6 +37,7 @@ class KeptRows:
         """Keep a batch: (B,) texts, (B, L) targets."""
         self._waiting.append(texts)
         self._targets.append(targets)
+        self._lengths.append(text_lengths(texts))
         if sum(map(len, self._waiting)) >= WINDOW:
             self.score(score)
 
@@ -43,16 +47,16 @@ class KeptRows:
             self._scores.append(score(pa.concat_arrays(self._waiting), max(map(len, self._waiting))))
             self._waiting.clear()
 
-    def take(self, score: Score) -> tuple[np.ndarray, np.ndarray]:
-        """(N, L) scores and targets of all rows, which are then forgotten."""
+    def take(self, score: Score) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(N, L) scores and targets of all rows and (N,) characters of their texts; the rows are then forgotten."""
         self.score(score)
-        found = np.concatenate(self._scores), np.concatenate(self._targets)
+        scores, targets, lengths = map(np.concatenate, (self._scores, self._targets, self._lengths))
         self.clear()
-        return found
+        return scores, targets, lengths
 
     def clear(self) -> None:
         """Forget all rows."""
-        for rows in (self._waiting, self._scores, self._targets):
+        for rows in (self._waiting, self._scores, self._targets, self._lengths):
             rows.clear()
 
 

@@ -248,6 +248,7 @@ class TestWorkedExample:
             "subset_accuracy",
             "hamming_loss",
             "left_out_of_averages",
+            "calibration_by_length",
             "labels",
         ]
         assert result["micro"] == {
@@ -268,6 +269,7 @@ class TestWorkedExample:
         ]
         assert result["macro"]["brier"] == worked.macro_brier
         assert result["macro"]["uncalibrated_brier"] is None
+        assert result["calibration_by_length"] is None
         assert result["labels"][2] == {
             "label": "c",
             "support": 0,

@@ -21,6 +21,7 @@ from flash.text.classification.backbones.fitting import LinearSolver
 from flash.text.classification.backbones.linear import Linear
 from flash.text.classification.backbones.module import BackboneModule
 from flash.text.classification.losses import make_loss
+from flash.text.classification.scores.by_length import text_lengths
 from flash.text.classification.targets.known import label_counts
 
 if TYPE_CHECKING:
@@ -221,6 +222,7 @@ class SolverOptimizer(torch.optim.Optimizer):
         self.converged, self.passes = False, 0
         self._resumed: dict[str, Any] | None = None
         self._targets: csr_array | None = None
+        self._lengths = np.zeros(0, np.int64)  # characters of the texts
         self._loss = 0.0
 
     def remaining_passes(self, texts: pa.Array, targets: csr_array, seed: int) -> Iterator[int]:
@@ -228,7 +230,7 @@ class SolverOptimizer(torch.optim.Optimizer):
 
         There is at least one, which changes nothing at the optimum: an epoch without a batch has no validation.
         """
-        self._targets = targets
+        self._targets, self._lengths = targets, text_lengths(texts)
         if self.solver is None and not self.converged:
             self.solver = LinearSolver(self.module.linear, texts, targets, seed=seed)
             if self._resumed is not None:
@@ -251,15 +253,16 @@ class SolverOptimizer(torch.optim.Optimizer):
         self.module.show_arrays()
         return self._loss
 
-    def take_held_out(self) -> tuple[np.ndarray, csr_array] | None:
-        """Once after a finished fit: scores (rows, L) of training rows by a fit without them, and their targets."""
+    def take_held_out(self) -> tuple[np.ndarray, csr_array, np.ndarray] | None:
+        """Once after a finished fit: scores (rows, L) of training rows by a fit without them, targets, text lengths."""
         solver = self.solver
         if solver is None or not self.converged:
             return None
         self.solver = None  # gives back the training rows
         if not len(solver.held_out) or self._targets is None:
             return None
-        return solver.held_out, self._targets[solver.held_out_rows]
+        rows = solver.held_out_rows
+        return solver.held_out, self._targets[rows], self._lengths[rows]
 
     def state_dict(self) -> dict[str, Any]:
         """The dual variables, or only that the fit is done: a finished model needs none."""

@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csc_array
 
 from flash.core.errors import FlashError
+from flash.text.classification.scores.by_length import LengthBin, rows_by_length
 from flash.text.classification.scores.outputs import applies
 from flash.text.classification.scores.thresholds import BLOCK_CELLS, check_arrays, column_of_each
 
@@ -72,6 +73,8 @@ class Evaluation:
         subset_accuracy: share of the rows whose whole label set is right; of a row with unknown targets, whose
             known ones all are; rows without a known target are not among them.
         hamming_loss: share of the N x L cells (of the known ones) that are wrong, in single-label mode too.
+        calibration_by_length: calibration on short and on long texts, in bins of length with at least 300 rows;
+            empty if there are not two such bins, None if the lengths of the texts were not given.
     """
 
     labels: tuple[str, ...]
@@ -105,6 +108,7 @@ class Evaluation:
     macro_uncalibrated_brier: float
     subset_accuracy: float
     hamming_loss: float
+    calibration_by_length: tuple[LengthBin, ...] | None
 
     @property
     def without_positives(self) -> tuple[str, ...]:
@@ -170,8 +174,24 @@ class Evaluation:
             "subset_accuracy": self.subset_accuracy,
             "hamming_loss": self.hamming_loss,
             "left_out_of_averages": self.left_out_of_averages,
+            "calibration_by_length": self._by_length(),
             "labels": labels,
         }
+
+    def _by_length(self) -> list[dict[str, Any]] | None:
+        """`calibration_by_length` as plain values."""
+        if self.calibration_by_length is None:
+            return None
+        return [
+            {
+                "from": one.start,
+                "below": one.stop,
+                "rows": one.rows,
+                "expected_calibration_error": _or_none(one.expected_calibration_error),
+                "mean_gap": _or_none(one.mean_gap),
+            }
+            for one in self.calibration_by_length
+        ]
 
     def scalars(self, prefix: str, per_label: bool = True) -> dict[str, float]:
         """The same numbers under names that stay, for loggers: `val_micro_f1`, `val_f1/toxic`.
@@ -207,6 +227,7 @@ def evaluate(
     thresholds: ArrayLike | None,
     multi_label: bool,
     uncalibrated: ArrayLike | None = None,
+    lengths: ArrayLike | None = None,
 ) -> Evaluation:
     """Compare probabilities with targets; the values are scikit-learn's wherever all labels are supported.
 
@@ -222,6 +243,7 @@ def evaluate(
             label is predicted, the first among equals.
         multi_label: whether a row may have any number of labels.
         uncalibrated: (N, L) probabilities of the same rows before calibration, to compare with.
+        lengths: (N,) characters of the texts, to measure calibration on short and on long ones.
 
     Raises:
         FlashError: no rows, shapes that do not fit together, or values that are not in [0, 1].
@@ -282,6 +304,7 @@ def evaluate(
         macro_uncalibrated_brier=math.nan if before is None else _mean(before[1][supported]),
         subset_accuracy=exact / max(judged, 1),
         hamming_loss=(total_predicted + total_support - 2 * total_hits) / max(int(known_rows.sum()), 1),
+        calibration_by_length=None if lengths is None else _by_length(scores, truth, known, lengths),
     )
 
 
@@ -341,7 +364,7 @@ def _rank(
     """
     count = scores.shape[1]
     average_precision, roc_auc = np.full(count, np.nan), np.full(count, np.nan)
-    calibration = np.empty((2, count))
+    calibration = np.empty((3, count))
     for column, ranked, positive in _sorted_columns(scores, truth, known):
         calibration[:, column] = _reliability(ranked, positive)
         rows, support = ranked.size, positive.size
@@ -360,11 +383,30 @@ def _rank(
 def _calibration(
     scores: NDArray[np.float32], truth: csc_array, known: NDArray[np.bool_] | None
 ) -> NDArray[np.float64]:
-    """(2, L): expected calibration error and Brier score of each label."""
-    found = np.empty((2, scores.shape[1]))
+    """(3, L): what `_reliability` finds of each label."""
+    found = np.empty((3, scores.shape[1]))
     for column, ranked, positive in _sorted_columns(scores, truth, known):
         found[:, column] = _reliability(ranked, positive)
     return found
+
+
+def _by_length(
+    scores: NDArray[np.float32], truth: csc_array, known: NDArray[np.bool_] | None, lengths: ArrayLike
+) -> tuple[LengthBin, ...]:
+    """Calibration in each bin of text length, averaged over the labels with positive rows there."""
+    found = []
+    for start, stop, rows in rows_by_length(lengths, len(scores)):
+        inside = truth[rows]
+        supported = np.flatnonzero(np.diff(inside.indptr))
+        values, step = [np.empty((3, 0))], max(1, BLOCK_CELLS // len(rows))
+        for first in range(0, supported.size, step):
+            columns = supported[first : first + step]
+            cells = np.ix_(rows, columns)
+            own = None if known is None else known[cells]
+            values.append(_calibration(scores[cells], inside[:, columns], own))
+        error, _, gap = np.concatenate(values, axis=1)
+        found.append(LengthBin(start, stop, len(rows), _mean(error), _mean(gap)))
+    return tuple(found)
 
 
 def _sorted_columns(
@@ -383,8 +425,8 @@ def _sorted_columns(
             yield column, ranked, np.sort(positive)
 
 
-def _reliability(ranked: NDArray[np.float32], positive: NDArray[np.float32]) -> tuple[float, float]:
-    """Expected calibration error and Brier score of one label.
+def _reliability(ranked: NDArray[np.float32], positive: NDArray[np.float32]) -> tuple[float, float, float]:
+    """Expected calibration error, Brier score and |mean probability - share of positives| of one label.
 
     Args:
         ranked: (N,) scores, ascending.
@@ -392,7 +434,7 @@ def _reliability(ranked: NDArray[np.float32], positive: NDArray[np.float32]) -> 
     """
     rows, wide = ranked.size, ranked.astype(np.float64)
     if not rows:
-        return math.nan, math.nan
+        return math.nan, math.nan, math.nan
     # Quantile k of 15 lies at place (N - 1) k / 15 of the sorted scores, between two of them: whole and rest.
     whole, rest = np.divmod((rows - 1) * np.arange(1, BINS), BINS)
     lower, upper = wide[whole], wide[np.minimum(whole + 1, rows - 1)]
@@ -403,7 +445,7 @@ def _reliability(ranked: NDArray[np.float32], positive: NDArray[np.float32]) -> 
     gaps = np.diff(totals) - np.diff([0, *hits, positive.size])
     # The square of every score, and for a positive 1 - 2 p more: (1 - p) ** 2 in all.
     brier = (np.einsum("n,n->", wide, wide) + np.sum(1 - 2 * positive.astype(np.float64))) / rows
-    return float(np.abs(gaps).sum() / rows), max(float(brier), 0.0)
+    return float(np.abs(gaps).sum() / rows), max(float(brier), 0.0), abs(float(gaps.sum())) / rows
 
 
 def _ratio(numerator: NDArray[np.int64], denominator: NDArray[np.int64]) -> NDArray[np.float64]:

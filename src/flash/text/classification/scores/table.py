@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from flash.text.classification.scores.by_length import MIN_ROWS
 from flash.text.classification.scores.in_words import few_positives_sentence, has_few_positives, in_words
 from flash.text.classification.scores.metrics import PER_LABEL, Evaluation
 
@@ -33,7 +34,7 @@ def format_table(
         evaluation: what to show; three decimals (the averages of calibration, small as they are, four), "-"
             where a value is undefined. The column "raw" is there if probabilities before calibration were
             evaluated too; in its place stands "known", the rows where the label's target is known, if that is not so
-            in all of them.
+            in all of them. Calibration on texts of different lengths is in the head, if lengths were evaluated.
         title: what was evaluated, such as "Validation".
         notes: sentences to end with.
         width: the columns to stay within, 80 unless given. Long names are shortened, but never below 12.
@@ -62,7 +63,8 @@ def format_table(
         return _shorten(_printable(label), 30)
 
     lines = _wrap(f"{_printable(title)}: {_describe(evaluation)}", width)
-    lines += [rule, *_overall(evaluation), "", _line("label", header, name_width, widths), rule]
+    lines += [rule, *_overall(evaluation), *_by_length(evaluation), ""]
+    lines += [_line("label", header, name_width, widths), rule]
     for place, (heading, rows) in enumerate(sections):
         lines += [""] if place else []
         lines += [heading] if heading else []
@@ -111,6 +113,19 @@ def _overall(evaluation: Evaluation) -> list[str]:
     ]
 
 
+def _by_length(evaluation: Evaluation) -> list[str]:
+    """How well calibrated short and long texts are; nothing where that was not measured."""
+    bins = evaluation.calibration_by_length
+    if not bins:
+        return []
+    names, rows = [one.name for one in bins], [f"{one.rows:,}" for one in bins]
+    errors = [one.expected_calibration_error for one in bins]
+    shown = ["-" if math.isnan(error) else f"{error:.4f}" for error in errors]
+    widths = [max(map(len, cells)) for cells in zip(names, rows, shown, strict=True)]
+    lines = {"characters": names, "rows": rows, "macro ECE": shown}
+    return ["", *(_line(name, cells, 13, widths) for name, cells in lines.items())]
+
+
 def _compared(evaluation: Evaluation, name: str) -> str:
     """A macro average, and where known what it was before calibration."""
     after, before = (getattr(evaluation, f"macro_{kind}{name}") for kind in ("", "uncalibrated_"))
@@ -141,6 +156,10 @@ def _remarks(evaluation: Evaluation, shown: int) -> list[str]:
     if evaluation.uncalibrated_brier is None or evaluation.partly_known:
         raw = ""
     sentences = [f"ECE: gap between probability and how often it comes true{raw}."]
+    if evaluation.calibration_by_length:
+        sentences.append(
+            f"characters: ECE by text length; lengths with fewer than {MIN_ROWS} rows are not shown."
+        )
     if evaluation.partly_known:
         sentences.append("known: rows where the label's target is known, the only ones that count for it.")
     if few := few_positives_sentence(evaluation):
