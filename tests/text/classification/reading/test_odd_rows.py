@@ -94,3 +94,9 @@ def test_a_header_is_one_in_any_case_and_with_spaces_around_it() -> None:
     none = repeated_headers(pa.table({"text": ["b", "c"], "labels": ["text", "labels"]}))
     assert none.dtype == np.int64
     assert none.tolist() == []
+
+
+def test_a_long_text_with_some_lines_like_rows_has_swallowed_none() -> None:
+    lines = ["A list, a short one", *["an ordinary line of a long comment"] * 9, "one, two", "three, x"]
+    table = pa.table({"text": ["\n\n".join(lines), "b"], "labels": ["x", "y"]})
+    assert swallowed_rows(table, FIELDS, ",") == []

@@ -108,7 +108,8 @@ def swallowed_rows(table: pa.Table, names: Sequence[str], delimiter: str) -> lis
     """Cells that hold what looks like rows of their own file, as two stray quotes leave them.
 
     A line of a cell looks like a row if it has as many delimiters as one, and if the cell in one of its columns is
-    among those of that column, or if there are several such lines in a file of more than two columns.
+    among those of that column, or if there are several such lines in a file of more than two columns. At least half of
+    the cell's lines after the first that are not blank have to, as a long text may hold some such lines.
 
     Args:
         table: the rows of a CSV file, all cells text; some of its columns are enough.
@@ -128,11 +129,15 @@ def swallowed_rows(table: pa.Table, names: Sequence[str], delimiter: str) -> lis
             continue
         lines = pc.split_pattern(cells.take(pa.array(rows)), "\n").combine_chunks()
         flat, parents = pc.list_flatten(lines), np.asarray(pc.list_parent_indices(lines))
+        written = pc.match_substring_regex(flat, r"\S")
         wide = np.asarray(pc.equal(pc.count_substring(flat, delimiter), len(names) - 1))
         for parent in np.unique(parents[wide]).tolist():
             own = flat.filter(pa.array(wide & (parents == parent))).to_pylist()
             alike = _like_rows(table, names, delimiter, own)
-            if alike:
+            between = (
+                int((np.asarray(written) & (parents == parent)).sum()) - 1
+            )  # the first line is the cell's own
+            if alike and 2 * alike >= between:
                 found.append((int(rows[parent]), column, int((parents == parent).sum()), alike))
     return sorted(found)
 
