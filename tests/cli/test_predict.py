@@ -202,7 +202,7 @@ def test_thresholds_of_a_single_label_model(
         "flash: note: --thresholds changes nothing: this model gives each text its one most probable label\n"
     )
     said = capsys.readouterr().err
-    assert said.startswith(sentence * shown + "flash: note: 3 rows: animal ")
+    assert said.startswith(sentence * shown + "flash: note: 3 rows: ")
 
 
 def test_an_unknown_ending(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
