@@ -256,7 +256,7 @@ MISTAKES: list[tuple[list[str], str]] = [
     ),
     (
         ["from_csv", "--input_field", "toxic", "--target_fields", "comment_text", *CSV[-2:]],
-        "comments.csv: column 'comment_text' has 200 different values in 180 rows, as texts or identifiers have, and not "
+        "comments.csv: column 'comment_text' has 200 different values in 200 rows, as texts or identifiers have, and not "
         "classes; check that --target_fields names the column of labels",
     ),
     ([*CSV, "--val_split", "-1"], "--val_split -1 is out of range: expected a fraction between 0 and 1"),

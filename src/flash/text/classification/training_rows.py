@@ -86,7 +86,7 @@ def _refuse_texts_as_labels(
     if label_set.multi_label or rows < FEW_ROWS or (positive > 0).sum() < MOST_DIFFERENT * rows:
         return
     raise DataError(
-        f"{source.name}: column {fields[0]!r} has {len(label_set):,} different values in {targets.shape[0]:,} rows, as "
+        f"{source.name}: column {fields[0]!r} has {len(label_set):,} different values in {source.table.num_rows:,} rows, as "
         "texts or identifiers have, and not classes; check that target_fields= names the column of labels"
     )
 
