@@ -93,15 +93,29 @@ def repeated_headers(table: pa.Table) -> npt.NDArray[np.int64]:
     """The rows of a table of text that hold the name of each column, in any case; in one column alone that may be a text."""
     rows = np.arange(table.num_rows if table.num_columns > 1 else 0)
     for name in table.column_names:
-        cells = table[name] if len(rows) == table.num_rows else table[name].take(pa.array(rows))
-        short = pc.less_equal(pc.binary_length(cells), len(name.encode()) + OUTER_SPACES)
-        rows = rows[np.asarray(pc.fill_null(short, False))]  # so that long texts are not put into lower case
+        if len(rows):  # long texts are not put into lower case
+            rows = rows[_byte_lengths(table[name])[rows] <= len(name.encode()) + OUTER_SPACES]
+    if not len(rows):
+        return rows
+    for name in table.column_names:
         cells = table[name].take(pa.array(rows))
         same = pc.equal(pc.utf8_lower(pc.utf8_trim_whitespace(cells)), name.strip().lower())
         rows = rows[np.asarray(pc.fill_null(same, False)).astype(bool)]
         if not len(rows):
             break
     return rows.astype(np.int64)
+
+
+def _byte_lengths(column: pa.ChunkedArray) -> npt.NDArray[np.int64]:
+    """(N,) bytes of each text, by way of buffers: Arrow's conversions import pandas, which takes long."""
+    parts = [pc.binary_length(chunk) for chunk in column.chunks if len(chunk)]
+    found = [
+        np.frombuffer(part.buffers()[1], np.int64 if pa.types.is_int64(part.type) else np.int32)[
+            part.offset : part.offset + len(part)
+        ]
+        for part in parts
+    ]
+    return np.concatenate(found).astype(np.int64) if found else np.zeros(0, np.int64)
 
 
 def swallowed_rows(table: pa.Table, names: Sequence[str], delimiter: str) -> list[tuple[int, str, int, int]]:
