@@ -187,8 +187,9 @@ def expected_of(model: Path) -> np.ndarray:
     return Predictor.load(model, precision="32").probabilities(TEXTS)
 
 
-TOLERANCE = 0.02
-"""By how much bfloat16, or eight bits in other batches, change a probability at most."""
+def tolerance_of(model: Path) -> float:
+    """By how much bfloat16, or eight bits in other batches, change a probability of these tiny encoders at most."""
+    return 0.1 if "int8" in model.name else 0.02
 
 
 def check_predict(model: Path, kind: str, work: Path) -> None:
@@ -198,7 +199,7 @@ def check_predict(model: Path, kind: str, work: Path) -> None:
         rows = list(csv.DictReader(file))
     assert [row["text"] for row in rows] == TEXTS
     found = np.array([[float(row[f"{label}_probability"]) for label in labels_of(model)] for row in rows])
-    assert np.allclose(found, expected_of(model), atol=TOLERANCE)
+    assert np.allclose(found, expected_of(model), atol=tolerance_of(model))
 
 
 def check_evaluate(model: Path, kind: str, work: Path) -> None:
@@ -217,10 +218,10 @@ def check_serve(model: Path, workers: int, served: Callable[..., Any]) -> None:
         answer = requests.post(f"{server.url}/predict", json=body, timeout=60)
         assert answer.status_code == 200, answer.text
         scores = answer.json()["outputs"] if "outputs" in answer.json() else answer.json()
-        assert np.allclose(find_scores(scores, labels), wanted, atol=TOLERANCE), scores
+        assert np.allclose(find_scores(scores, labels), wanted, atol=tolerance_of(model)), scores
     plain = requests.post(f"{server.url}/v1/classify", json={"texts": TEXTS}, timeout=60).json()["results"]
     assert np.allclose(
-        [[each["scores"][label] for label in labels] for each in plain], expected, atol=TOLERANCE
+        [[each["scores"][label] for label in labels] for each in plain], expected, atol=tolerance_of(model)
     )
     assert server.stop() == 0
 
