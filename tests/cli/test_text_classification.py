@@ -369,7 +369,7 @@ sys.exit(main(["text_classification", "from_nowhere"]))
     first, mistake = done.stderr.splitlines()
     assert first == f"[] {LOADING}"
     assert "'torch'" in mistake
-    assert "invalid choice: 'from_nowhere'" in mistake
+    assert "unknown source 'from_nowhere'" in mistake
 
 
 def test_under_torchrun_one_process_trains_the_linear_backbone_and_says_so(comments: Path) -> None:
