@@ -149,9 +149,10 @@ def test_the_genuine_encoder(tmp_path: Path, as_if_trained: Callable[[Any], Any]
     model = TextClassifier(
         backbone=str(package.get_model_path()), labels=LABELS, multi_label=True, max_length=32
     )
+    as_if_trained(model)
     assert isinstance(model.backbone, EncoderModule)
     torch.nn.init.normal_(model.backbone.encoder.head.weight, std=0.5)
-    file = save(as_if_trained(model), tmp_path / "model.pt")
+    file = save(model, tmp_path / "model.pt")
     texts = ["A zebra eats a banana.", "The hammer fell on my foot", "wonderful, thank you!", "x"]
     found, exact = (Predictor.load(file, precision=asked).probabilities(texts) for asked in ("bf16", "32"))
     assert exact.std() > 0.1
