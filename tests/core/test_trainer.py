@@ -113,11 +113,8 @@ def test_a_progress_bar_among_the_callbacks_is_asked_for(tmp_path: Path) -> None
     assert Trainer(default_root_dir=tmp_path, accelerator="cpu", callbacks=bar).progress_bar_callback is bar
 
 
-def test_lines_about_other_products_are_kept_back(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_lines_about_other_products_are_kept_back(caplog: pytest.LogCaptureFixture) -> None:
     log = logging.getLogger("lightning.pytorch.utilities.rank_zero")
-    monkeypatch.setattr(log, "filters", [])  # a command that another test runs in this process leaves its own
     with caplog.at_level("INFO"):
         with _without_advertisements():
             log.info("\N{ELECTRIC LIGHT BULB} Tip: try another product")

@@ -8,6 +8,8 @@ import re
 import shlex
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +106,25 @@ SOURCES: dict[str, Any] = {
 """What makes the data of each subcommand."""
 
 
+def _for_the_command_line(record: logging.LogRecord) -> bool:
+    record.msg, record.args = as_options(record.getMessage()), ()
+    return not record.msg.startswith(NOISE)
+
+
+@contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """Leave out what Lightning says of itself; what the model and the data have to say stays, in terms of options."""
+    log = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    log.addFilter(_for_the_command_line)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="lightning")
+            yield
+    finally:
+        log.removeFilter(_for_the_command_line)
+
+
+@_quiet_lightning()
 def train(argv: list[str]) -> int:
     """Train, print the table, save; returns the exit code."""
     parser, given = options.parse(SOURCES, argv)
@@ -114,7 +135,6 @@ def train(argv: list[str]) -> int:
     checkpoint.check_writable(given.output)  # before the training whose result it is to hold
     strategy = choices.check(given, argv)  # and before the data are read
     kept = last_good_file(given.output, given.ckpt_path, given.source)
-    _quieten_lightning()
     trainer = make_trainer(components.build(parser, given), one_device=linear)
     trainer.kept_file = kept
     datamodule = load_data(given)
@@ -236,14 +256,3 @@ def load_data(given: Namespace) -> TextClassificationData:
         keywords["val_split"] = None
     datamodule: TextClassificationData = SOURCES[given.source](**keywords)
     return datamodule
-
-
-def _quieten_lightning() -> None:
-    """Leave out what Lightning says of itself; what the model and the data have to say stays, in terms of options."""
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_for_the_command_line)
-    warnings.filterwarnings("ignore", module="lightning")
-
-
-def _for_the_command_line(record: logging.LogRecord) -> bool:
-    record.msg, record.args = as_options(record.getMessage()), ()
-    return not record.msg.startswith(NOISE)

@@ -62,8 +62,8 @@ def test_csv_round_trip(tmp_path: Path, rows: list[tuple[str, str]], newline: st
         ("a.csv", "text;y\nhello;1\n", {"delimiter": ";"}),
         ("a.csv", "text,y\rhello,1\r", {}),
         ("a.csv", "text,y\nhello,1\n".encode("utf-16"), {"encoding": "utf-16"}),
-        ("a.csv.gz", gzip.compress(b"text,y\nhello,1\n"), {}),
-        ("a.tsv.gz", gzip.compress(b"text\ty\nhello\t1\n"), {}),
+        ("a.csv.gz", gzip.compress(b"text,y\nhello,1\n", mtime=0), {}),
+        ("a.tsv.gz", gzip.compress(b"text\ty\nhello\t1\n", mtime=0), {}),
         ("a.tab", "text\ty\nhello\t1\n", {}),
     ],
 )
@@ -231,7 +231,7 @@ def test_utf16_is_recognised(tmp_path: Path) -> None:
         ),
         (b"%PDF-1.7\n", "is a PDF file: save the table in it as CSV"),
         (b"SQLite format 3\0", "is an SQLite database: save the table in it as CSV"),
-        (gzip.compress(b"text\na\n"), "is packed by gzip: add .gz to its name, or unpack it"),
+        (gzip.compress(b"text\na\n", mtime=0), "is packed by gzip: add .gz to its name, or unpack it"),
     ],
 )
 def test_files_that_are_no_text_are_recognised(tmp_path: Path, content: bytes, words: str) -> None:

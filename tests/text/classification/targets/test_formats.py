@@ -328,7 +328,7 @@ def test_rows_of_one_label_never_flip_the_format(rows: list[list[str]], seed: in
         (
             ["a", "", "b"],
             "y",
-            {},
+            {"multi_label": False},
             "train.csv: 1 row has no label in column 'y' (train.csv, row 2), but a single-label row has "
             "exactly one; pass multi_label=True if rows with none or several are meant, or unknown_targets='mask' to "
             "leave these rows out (rows are counted from 1)",
@@ -596,3 +596,23 @@ def test_vectors_with_nothing_between_their_values_are_no_names() -> None:
     assert infer_format(data, "y", multi_label=True, labels=["011", "100"]).label_set.names == ("011", "100")
     for names in (["10", "11"], ["0", "1"], ["01", "100"], ["01", "12"]):
         assert infer_format(source(names), "y").label_set.names == tuple(names)
+
+
+def test_empty_cells_beside_single_names_are_read_as_multi_label_and_said() -> None:
+    data = source(["sport", "", "tech", ""])
+    expected = (
+        "train.csv: 2 rows have no label in column 'y' \\(train.csv, rows 2 and 4\\), and no row has several; "
+        "read as multi-label, where a text may have no label; pass multi_label=False and unknown_targets='mask' "
+        "if each text has exactly one"
+    )
+    with pytest.warns(UserWarning, match=expected):
+        found = infer_format(data, "y")
+    assert found.label_set == LabelSet(("sport", "tech"), True)
+    assert encode_targets(found, data, "y").toarray().tolist() == [[1, 0], [0, 0], [0, 1], [0, 0]]
+
+
+def test_empty_cells_beside_joined_names_are_refused() -> None:
+    with pytest.raises(
+        DataError, match="column 'y' holds '#' in 2 rows: pass label_delimiter='#' if it separates"
+    ):
+        infer_format(source(["a#b", "", "c#d"]), "y")

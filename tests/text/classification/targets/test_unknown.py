@@ -219,9 +219,9 @@ def test_rows_without_their_single_label_are_left_out(values: list[str | None]) 
         "train.csv: 2 of 4 rows have no target that is known, and are left out (train.csv, rows 2 and 4"
     )
     assert "or unknown_targets='mask' to leave these rows out" in refused(
-        source(y=["x", "", "y"]), "y", "error"
+        source(y=["x", "", "y"]), "y", "error", multi_label=False
     )
-    assert refused(data, "y", "negative") == (
+    assert refused(data, "y", "negative", multi_label=False) == (
         "unknown_targets='negative' says that a label does not apply, and in single-label targets each row has exactly one "
         "that does; pass unknown_targets='mask' to leave the rows out whose label is not known"
     )

@@ -81,7 +81,7 @@ def refuse_other_delimiter(
         return
     trimmed = pc.utf8_trim_whitespace(column)
     cells = [cell for cell in pc.unique(trimmed).to_pylist() if cell]
-    empty = kind == "single" and len(cells) > 0 and pc.any(pc.equal(trimmed, "")).as_py()
+    empty = not split and len(cells) > 0 and pc.any(pc.equal(trimmed, "")).as_py()
     known = {cell.casefold() for cell in cells}
     if split:
         _, values = pieces_of(source, field, column, kind, delimiter)

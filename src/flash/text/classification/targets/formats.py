@@ -54,6 +54,7 @@ lightning.
 """
 
 import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -63,7 +64,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from flash.core.errors import DataError, unknown_name
-from flash.text.classification.reading.mistakes import short_type, some_of
+from flash.text.classification.reading.mistakes import count_rows, short_type, some_of
 from flash.text.classification.reading.source import Source, plain_column
 from flash.text.classification.targets.delimiters import refuse_other_delimiter, unescaped
 from flash.text.classification.targets.labels import (
@@ -141,7 +142,10 @@ def infer_format(
     source = unknown.without_unknown_rows(source, field)
     column = plain_column(source, field)
     no_nulls(source, field, column)
-    kind = _kind_of(source, field, column, multi_label, label_delimiter, len(given) if given else None)
+    blanks = _blank_rows(column) if is_text(column.type) and unknown.action != "mask" else np.empty(0)
+    kind = _kind_of(
+        source, field, column, multi_label, label_delimiter, len(given) if given else None, len(blanks) > 0
+    )
     if is_text(column.type) and multi_label is not False and label_delimiter is None:
         _refuse_digits(source, field, column, given or ())
     multi = kind != "single" if multi_label is None else multi_label
@@ -165,6 +169,9 @@ def infer_format(
         refuse_other_delimiter(source, field, column, kind, label_delimiter)
     names = given if given and integers else _found_labels(source, field, values, given)
     warn_of_odd_names(source, field, names, stacklevel=4)
+    commas = is_text(column.type) and pc.any(pc.match_substring(column, ",")).as_py()
+    if multi_label is None and label_delimiter is None and len(blanks) and not commas:
+        _say_that_blanks_decided(source, field, blanks)
     return TargetFormat(kind, LabelSet(names, multi), delimiter)
 
 
@@ -195,7 +202,9 @@ def _kind_of(
     multi_label: bool | None,
     delimiter: str | None,
     known: int | None,
+    blanks: bool,
 ) -> Kind:
+    """The structure; `blanks` says whether cells of text are empty, as those of rows without labels are."""
     if is_list(column.type):
         if delimiter is not None:
             raise DataError(
@@ -205,14 +214,29 @@ def _kind_of(
     if is_text(column.type):
         if delimiter is not None or multi_label:
             return "delimited"
-        commas = multi_label is None and pc.any(pc.match_substring(column, ",")).as_py()
-        return "delimited" if commas else "single"
+        several = multi_label is None and (blanks or pc.any(pc.match_substring(column, ",")).as_py())
+        return "delimited" if several else "single"
     if delimiter is not None:
         raise DataError(
             f"{source.name}: column {field!r} holds {short_type(column.type)}, which label_delimiter={delimiter!r} "
             "cannot split; leave it out"
         )
     return "single"
+
+
+def _blank_rows(column: pa.Array) -> np.ndarray:
+    return np.flatnonzero(pc.equal(pc.utf8_trim_whitespace(column), ""))
+
+
+def _say_that_blanks_decided(source: Source, field: str, blanks: np.ndarray) -> None:
+    """Where each cell holds one name or none, the empty ones alone say that rows have any number of labels."""
+    warnings.warn(
+        f"{source.name}: {count_rows(len(blanks), 'row has')} no label in column {field!r} ({source.places(blanks)}), and "
+        "no row has several; read as multi-label, where a text may have no label; pass multi_label=False and "
+        f"unknown_targets='mask' if each text has exactly one, to leave these rows out ({source.counting})",
+        UserWarning,
+        stacklevel=4,
+    )
 
 
 def _kind_of_lists(source: Source, field: str, column: pa.Array, known: int | None) -> Kind:

@@ -340,12 +340,12 @@ def _refuse_form(cells: _Cells, strange: list[int]) -> NoReturn:
     cell = cells.parsed[strange[0]]
     chosen = [index for index in strange if cells.parsed[index].form == cell.form]
     words, help_ = _HELP[cell.form]
-    keys = re.findall(r"""['"]?(\w+)['"]?\s*:\s*['"]""", cell.text)
+    keys = re.findall(r"""['"]?(\w+)['"]?\s*:\s*['"]""", cell.text[:1000])  # quadratic in time
     preferred = [key for key in keys if key in ("name", "label", "value", "text", "title")]
     load = "json.loads" if '"' in cell.text and "'" not in cell.text else "ast.literal_eval"
     column = f"frame[{cells.field!r}] = frame[{cells.field!r}]"
     key = (preferred or keys or ["name"])[0]
-    of_lists = re.match(r"""\{\s*['"]?(\w+)['"]?\s*:\s*\[""", cell.text)
+    of_lists = re.match(r"""\{\s*['"]?(\w+)['"]?\s*:\s*\[""", cell.text[:1000])  # quadratic in time
     if of_lists:
         help_, key = (
             "keep the list alone, in pandas: {column}.dropna().map(lambda cell: {load}(cell)[{key!r}])",
