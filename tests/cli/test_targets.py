@@ -109,3 +109,33 @@ def test_marks_are_refused_with_the_option_that_reads_them(model: Path, tmp_path
     assert (code, errors[-len(expected) :]) == (2, expected)
     code, _, errors = run("evaluate", model, "t.csv", folder=tmp_path)
     assert (code, errors) == (2, expected)
+
+
+def test_single_names_beside_empty_cells_and_texts_in_two_columns(tmp_path: Path) -> None:
+    with (tmp_path / "t.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["title", "body", "labels"])
+        for row in range(80):
+            name = (*LABELS, "")[row % 4]
+            writer.writerow([f"row {row}", f"it has a {WORDS.get(name, 'nothing')}", name])
+    words = ["text_classification", "from_csv", "--input_field", "title", "body", "--train_file", "t.csv"]
+    code, printed, errors = run(*words, "--target_fields", "labels", folder=tmp_path)
+    assert code == 0, errors
+    assert (
+        "flash: warning: t.csv: 20 rows have no label in column 'labels' (t.csv, rows 4, 8 and 12, and 17 more), and no "
+        "row has several; read as multi-label, where a text may have no label; type --multi_label false and "
+        "--unknown_targets mask if each text has exactly one, to leave these rows out" in errors
+    )
+    assert "3 labels, multi-label" in printed
+    code, printed, errors = run(
+        *words,
+        "--target_fields",
+        "labels",
+        "--multi_label",
+        "false",
+        "--unknown_targets",
+        "mask",
+        folder=tmp_path,
+    )
+    assert code == 0, errors
+    assert "3 labels, single-label" in printed

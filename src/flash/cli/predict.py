@@ -64,7 +64,8 @@ def build_parser() -> Parser:
         nargs="+",
         required=True,
         metavar="FILE",
-        help="the texts: files, a pattern in quotes, or a folder; - for standard input",
+        help="the texts: files of CSV, TSV, JSON lines, Parquet, Excel or plain text, also .gz, .xz and URLs such as "
+        "https:// or s3://; a pattern in quotes, or a folder; - for standard input",
     )
     parser.add_argument(
         "--output",

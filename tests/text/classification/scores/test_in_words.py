@@ -28,8 +28,12 @@ def test_few_labels_have_a_sentence_each() -> None:
     found = evaluated({"threat": (6, 2, 6), "insult": (12, 1, 0), "spam": (1, 0, 0), "unseen": (0, 0, 3)})
     assert in_words(found) == [
         "Of 8 rows flagged as threat, 2 were right; 2 of the 6 threat rows were found.",
-        "Of 1 row flagged as insult, 1 was right; 1 of the 12 insult rows was found.",
-        "No row was flagged as spam; 0 of the 1 spam row were found.",
+        "The one row flagged as insult was right; 1 of the 12 insult rows was found.",
+        "No row was flagged as spam; the one spam row was not found.",
+    ]
+    assert in_words(evaluated({"ham": (1, 1, 1), "spam": (2, 0, 1)})) == [
+        "Of 2 rows flagged as ham, 1 was right; the one ham row was found.",
+        "The one row flagged as spam was wrong; 0 of the 2 spam rows were found.",
     ]
 
 

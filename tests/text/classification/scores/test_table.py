@@ -59,7 +59,7 @@ def test_golden_multi_label() -> None:
         "-, left out of the macro ROC AUC.",
         "Thresholds: tuned on these rows.",
         "Of 3 rows flagged as toxic, 2 were right; 2 of the 3 toxic rows were found.",
-        "No row was flagged as 모욕; 0 of the 1 모욕 row were found.",
+        "No row was flagged as 모욕; the one 모욕 row was not found.",
         "Of 4 rows flagged as a label name longer than an..., 4 were right; 4 of the 4 a",
         "label name longer than an... rows were found.",
     ]
@@ -93,8 +93,8 @@ def test_golden_single_label() -> None:
         "ECE: gap between probability and how often it comes true.",
         "* fewer than 10 positive rows: one of them more or less changes recall by more",
         "than 0.1, so that these numbers mean little.",
-        "Of 2 rows flagged as ham, 1 was right; 1 of the 1 ham row was found.",
-        "Of 1 row flagged as spam, 1 was right; 1 of the 2 spam rows was found.",
+        "Of 2 rows flagged as ham, 1 was right; the one ham row was found.",
+        "The one row flagged as spam was right; 1 of the 2 spam rows was found.",
     ]
 
 

@@ -55,14 +55,16 @@ def _sentence(evaluation: Evaluation, column: int, shown: str) -> str:
     """One label's flagged rows and its positive ones."""
     flagged, positive = int(evaluation.predicted[column]), int(evaluation.support[column])
     hits = int(evaluation.hits[column])
-    right = f"Of {flagged:,} {_rows(flagged)} flagged as {shown}, {hits:,} {_were(hits)} right"
-    if not flagged:
-        right = f"No row was flagged as {shown}"
-    return f"{right}; {hits:,} of the {positive:,} {shown} {_rows(positive)} {_were(hits)} found."
-
-
-def _rows(count: int) -> str:
-    return "row" if count == 1 else "rows"
+    right = f"Of {flagged:,} rows flagged as {shown}, {hits:,} {_were(hits)} right"
+    if flagged < 2:
+        verdict = "right" if hits else "wrong"
+        right = (
+            f"The one row flagged as {shown} was {verdict}" if flagged else f"No row was flagged as {shown}"
+        )
+    found = f"{hits:,} of the {positive:,} {shown} rows {_were(hits)} found"
+    if positive == 1:
+        found = f"the one {shown} row was {'' if hits else 'not '}found"
+    return f"{right}; {found}."
 
 
 def _were(count: int) -> str:
