@@ -55,6 +55,24 @@ def single_label_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def model_of_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A linear model that was trained on a title, which tells of animals, and a body, which tells of fruit."""
+    folder = tmp_path_factory.mktemp("fields")
+    words = [("zebra", "animal"), ("banana", "fruit")]
+    texts = [
+        [f"row {row} {words[0][0] if row & 1 else ''}", f"text {words[1][0] if row & 2 else ''} {row}"]
+        for row in range(160)
+    ]
+    targets = [[label for bit, (_, label) in enumerate(words) if row >> bit & 1] for row in range(160)]
+    data = TextClassificationData.from_lists(texts, targets, multi_label=True, input_field=["title", "body"])
+    quiet: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    trainer = Trainer(accelerator="cpu", max_epochs=1, default_root_dir=folder, **quiet)
+    trainer.fit(TextClassifier(labels=data.labels, multi_label=True), datamodule=data)
+    trainer.save_checkpoint(folder / "two.pt")
+    return folder / "two.pt"
+
+
+@pytest.fixture(scope="session")
 def serving(model_file: Path) -> Serving:
     """A context manager that serves, and gives the URL: of `model_file` unless another model is given."""
 

@@ -6,31 +6,12 @@ from typing import Any
 
 import pytest
 
-from flash import Trainer
-from flash.text import TextClassificationData, TextClassifier
+from flash.text import TextClassifier
 from flash.text.classification.predictor import Predictor
 
 Ask = Callable[..., Any]
 TEXT = {"title": "a zebra", "body": "and a banana"}
 PAIR = ["a zebra", "and a banana"]
-
-
-@pytest.fixture(scope="module")
-def model_of_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A linear model that was trained on a title and a body."""
-    folder = tmp_path_factory.mktemp("fields")
-    words = [("zebra", "animal"), ("banana", "fruit")]
-    texts = [
-        [f"row {row} {words[0][0] if row & 1 else ''}", f"text {words[1][0] if row & 2 else ''} {row}"]
-        for row in range(160)
-    ]
-    targets = [[label for bit, (_, label) in enumerate(words) if row >> bit & 1] for row in range(160)]
-    data = TextClassificationData.from_lists(texts, targets, multi_label=True, input_field=["title", "body"])
-    quiet: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-    trainer = Trainer(accelerator="cpu", max_epochs=1, default_root_dir=folder, **quiet)
-    trainer.fit(TextClassifier(labels=data.labels, multi_label=True), datamodule=data)
-    trainer.save_checkpoint(folder / "two.pt")
-    return folder / "two.pt"
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,11 @@
 """What a page owes to everybody, checked by the browser's own accessibility tree and by its colours and sizes."""
 
+import json
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 
@@ -79,6 +81,22 @@ def a_file(page: Any, url: str, folder: Path) -> None:
     page.wait("document.activeElement.id === 'file-go'")
 
 
+def two_fields(page: Any, url: str, folder: Path) -> None:
+    with urlopen(f"{url}/info", timeout=20) as answer:
+        info = json.dumps({**json.load(answer), "input_fields": ["title", "body"]})
+    page.answer_with(lambda request: (200, {}, info) if request["url"].endswith("/info") else None)
+    empty(page, url, folder)
+    assert page.js("document.querySelectorAll('#one textarea').length") == 2
+
+
+def a_file_without_a_field(page: Any, url: str, folder: Path) -> None:
+    two_fields(page, url, folder)
+    (folder / "texts.csv").write_text("title,text\nbanana,zebra\n")
+    page.click("label[for=way-file]")
+    page.choose_file("#csv", folder / "texts.csv")
+    page.wait("document.activeElement.id === 'column'")
+
+
 def an_error(page: Any, url: str, folder: Path) -> None:
     empty(page, url, folder)
     page.answer_with(lambda request: (500, {}, '{"error": {"message": "broken"}}'))
@@ -97,7 +115,9 @@ def the_docs(page: Any, url: str, folder: Path) -> None:
     page.wait("document.querySelectorAll('.endpoint').length > 5")
 
 
-STATES = [empty, one_text, many_texts, a_file, an_error, the_key, the_docs]
+STATES = [
+    empty, one_text, many_texts, a_file, two_fields, a_file_without_a_field, an_error, the_key, the_docs,
+]  # fmt: skip
 State = Callable[[Any, str, Path], None]
 
 

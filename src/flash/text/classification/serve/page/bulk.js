@@ -1,7 +1,7 @@
 // Several texts at once, one a line or out of a CSV file: a table of answers to read and to download.
 
 import { CsvError, decode, findDelimiter, findTexts, formatRow, joinLabels, readTable } from "./csv.js";
-import { byId, count, listed, make, percent, plural, say, shortest, visible, words } from "./dom.js";
+import { byId, count, listed, make, oneForEach, percent, plural, say, shortest, visible, words } from "./dom.js";
 import { Job } from "./job.js";
 
 const PAGE = 100; // rows of the table until more are asked for
@@ -10,10 +10,11 @@ const CUT = 400; // characters of a text in the table
 const LARGEST = 256 * 2 ** 20; // bytes of a file
 const NAMED = 8; // labels in the summary
 
-/** Wire both forms and the table. `state.info` is the server's /info; `fail` shows an error or null. */
+/** Wire both forms and the table. `state` is that of `setUpSingle`; `fail` shows an error or null. */
 export function setUpBulk(state, fail, choose) {
   let file = null; // {name, text, encoding, delimiter, names, rows}
-  let work = null; // {mode, name, names, rows, job, controller}
+  let selects = [byId("column")]; // one for each field of a text
+  let work = null; // {mode, name, names, rows, columns, job, controller}
   let shown = 0;
   let limit = PAGE;
 
@@ -28,7 +29,7 @@ export function setUpBulk(state, fail, choose) {
     if (rows.length === 0) {
       fail("There is no text yet: type or paste some, one a line.");
     } else {
-      start("lines", "texts", ["text"], rows, 0);
+      start("lines", "texts", ["text"], rows, [0]);
     }
   });
 
@@ -49,7 +50,7 @@ export function setUpBulk(state, fail, choose) {
       byId("delimiter").value = findDelimiter(text);
       split();
       byId("file-form").hidden = false;
-      (byId("column").value === "" ? byId("column") : byId("file-go")).focus();
+      (selects.find((select) => select.value === "") ?? byId("file-go")).focus();
     } catch (error) {
       file = null;
       fail(error instanceof CsvError ? error.message : `${chosen.name} cannot be read: ${error.message}`);
@@ -60,25 +61,40 @@ export function setUpBulk(state, fail, choose) {
   function split() {
     Object.assign(file, readTable(file.text, byId("delimiter").value));
     const labels = state.info?.labels.map(({ label }) => label) ?? [];
-    const texts = findTexts(file.names, labels);
-    const options = file.names.map((name, index) => make("option", { value: String(index) }, visible(name)));
-    const none = make("option", { value: "" }, "choose");
-    byId("column").replaceChildren(...(texts < 0 ? [none] : []), ...options);
-    byId("column").value = texts < 0 ? "" : String(texts);
-    say(
-      byId("file-facts"),
-      `${visible(file.name)}: ${plural(file.rows.length, "row")}, ${plural(file.names.length, "column")}, ${file.encoding}`,
-    );
+    const found = state.fields?.map((field) => file.names.indexOf(field)) ?? [findTexts(file.names, labels)];
+    selects.forEach((select, place) => {
+      const options = file.names.map((name, index) => make("option", { value: String(index) }, visible(name)));
+      const none = make("option", { value: "" }, "choose");
+      select.replaceChildren(...(found[place] < 0 ? [none] : []), ...options);
+      select.value = found[place] < 0 ? "" : String(found[place]);
+    });
     preview();
   }
 
+  /** What keeps the chosen columns from being the fields of a text; "" where nothing does. */
+  function complaint(columns) {
+    const missing = (state.fields ?? []).filter((field, place) => columns[place] === "").map((field) => `'${visible(field)}'`);
+    if (missing.length > 0) {
+      const [noun, place] = missing.length > 1 ? ["columns", "their places"] : ["column", "its place"];
+      return `. It has no ${noun} ${listed(missing).join("")}: choose the ${noun} to read in ${place}.`;
+    }
+    return new Set(columns).size < columns.length ? ". One column is chosen for two fields: choose another for one of them." : "";
+  }
+
   function preview() {
-    const column = byId("column").value;
-    const texts = column === "" ? [] : file.rows.slice(0, 3).map((row) => row[Number(column)]);
+    const columns = selects.map((select) => select.value);
+    const problem = complaint(columns);
+    const ready = problem === "" && !columns.includes("");
+    const cells = (row) => columns.map((column) => row[column].slice(0, CUT));
+    const texts = ready ? file.rows.slice(0, 3).map((row) => cells(row).filter(Boolean).join(" · ")) : [];
+    say(
+      byId("file-facts"),
+      `${visible(file.name)}: ${plural(file.rows.length, "row")}, ${plural(file.names.length, "column")}, ${file.encoding}${problem}`,
+    );
     byId("preview-box").hidden = texts.length === 0;
-    byId("preview").replaceChildren(...texts.map((text) => make("li", { dir: "auto" }, visible(text.slice(0, CUT)))));
+    byId("preview").replaceChildren(...texts.map((text) => make("li", { dir: "auto" }, visible(text))));
     say(byId("file-go"), `Classify ${plural(file.rows.length, "text")}`);
-    byId("file-go").disabled = column === "" || file.rows.length === 0;
+    byId("file-go").disabled = !ready || file.rows.length === 0;
   }
 
   byId("csv").addEventListener("change", () => {
@@ -101,7 +117,7 @@ export function setUpBulk(state, fail, choose) {
   });
   byId("file-form").addEventListener("submit", (event) => {
     event.preventDefault();
-    start("file", file.name.replace(/\.[^.]*$/, "") || "texts", file.names, file.rows, Number(byId("column").value));
+    start("file", file.name.replace(/\.[^.]*$/, "") || "texts", file.names, file.rows, selects.map((select) => Number(select.value)));
   });
 
   const brings = (event) => event.dataTransfer?.types.includes("Files") ?? false;
@@ -130,14 +146,15 @@ export function setUpBulk(state, fail, choose) {
 
   // ---- the work -------------------------------------------------------------------------------------------
 
-  function start(mode, name, names, rows, column) {
+  function start(mode, name, names, rows, columns) {
     fail(null);
     if (!state.info) {
       fail("The labels are not known yet: the server did not answer. Reload the page.");
       return;
     }
     work?.controller?.abort();
-    work = { mode, name, names, rows, column, job: new Job(rows.map((row) => row[column]), state.info), controller: null };
+    const texts = rows.map((row) => (state.fields ? columns.map((column) => row[column]) : row[columns[0]]));
+    work = { mode, name, names, rows, columns, job: new Job(texts, state.info), controller: null };
     [shown, limit] = [0, PAGE];
     head();
     void go();
@@ -236,7 +253,7 @@ export function setUpBulk(state, fail, choose) {
     const cell = (child, kind) => make("th", { scope: "col", class: kind }, child);
     byId("answers-head").replaceChildren(
       cell("Row", "number"),
-      cell("Text", "text"),
+      ...(state.fields?.map((field) => cell(words(field), "text")) ?? [cell("Text", "text")]),
       cell("Labels", "labels"),
       ...(wide ? labels.map(({ label }) => cell(words(label), "number")) : [cell("Most probable", "labels")]),
     );
@@ -246,13 +263,13 @@ export function setUpBulk(state, fail, choose) {
   }
 
   function tableRow(index) {
-    const { rows, column, job } = work;
+    const { rows, columns, job } = work;
     const { labels } = state.info;
     const answer = job.answers[index];
-    const text = rows[index][column];
+    const texts = columns.map((column) => rows[index][column]);
     const cells = [
       make("th", { scope: "row", class: "number" }, count(index + 1)),
-      make("td", { class: "text", dir: "auto" }, visible(text.length > CUT ? `${text.slice(0, CUT)}…` : text)),
+      ...texts.map((text) => make("td", { class: "text", dir: "auto" }, visible(text.length > CUT ? `${text.slice(0, CUT)}…` : text))),
     ];
     if (answer.problem) {
       const width = labels.length <= WIDE ? labels.length + 1 : 2;
@@ -295,6 +312,18 @@ export function setUpBulk(state, fail, choose) {
   });
 
   return {
+    /** The fields of a text are known now. */
+    begin() {
+      if (state.fields) {
+        selects = oneForEach(byId("column"), state.fields, "Column of ");
+        for (const select of selects.slice(0, -1)) {
+          select.addEventListener("change", preview);
+        }
+        if (file?.names) {
+          split();
+        }
+      }
+    },
     /** Another of the three ways is chosen. */
     changed() {
       byId("job").hidden = work === null || work.mode !== state.mode;

@@ -30,6 +30,23 @@ export function say(element, text) {
   }
 }
 
+/** One control for each name: copies of this one go before it, and it is the last. Each is labelled by its name. */
+export function oneForEach(control, names, before = "") {
+  const box = control.parentElement; // its label, then the control, and nothing else
+  return names.map((name, index) => {
+    const last = index === names.length - 1;
+    const own = last ? box : box.cloneNode(true);
+    const [label, copy] = own.children;
+    label.replaceChildren(before, words(name));
+    if (!last) {
+      copy.id = label.htmlFor = `${control.id}-${index + 1}`;
+      copy.value = "";
+      box.before(own);
+    }
+    return copy;
+  });
+}
+
 export const SPACE = "\u202f"; // narrow, between a number and its sign
 
 /** A whole number with its thousands apart: 12,000. */

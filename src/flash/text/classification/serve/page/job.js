@@ -25,10 +25,14 @@ export function characters(text) {
   return text.length - pairs;
 }
 
+/** A text as the server counts it: one string, in which the fields of a text (an array) have a separator between them. */
+export const whole = (text) => (typeof text === "string" ? text : text.join("\x1f"));
+
 /** A sentence for a text that the server would not take, or null. */
 export function problemOf(text, limits) {
-  if (text.length > limits.max_text_length) {
-    const length = characters(text);
+  const all = whole(text);
+  if (all.length > limits.max_text_length) {
+    const length = characters(all);
     if (length > limits.max_text_length) {
       return `too long: ${count(length)} characters, and the server takes ${count(limits.max_text_length)}`;
     }
@@ -36,8 +40,8 @@ export function problemOf(text, limits) {
   return null;
 }
 
-/** A text as JSON, whatever halves of surrogate pairs it holds. */
-const asJson = (text) => JSON.stringify(text.toWellFormed());
+/** A text, or its fields, as JSON, whatever halves of surrogate pairs it holds. */
+const asJson = (text) => JSON.stringify(typeof text === "string" ? text.toWellFormed() : text.map((field) => field.toWellFormed()));
 
 /** The body of a request for these texts. */
 export const bodyOf = (texts) => `{"texts":[${texts.map(asJson).join(",")}]}`;

@@ -6,7 +6,7 @@ import { byId, plural, say, visible } from "./dom.js";
 import { setUpSingle } from "./single.js";
 
 const WAYS = ["one", "lines", "file"];
-const state = { info: null, mode: "one" };
+const state = { info: null, fields: null, mode: "one" };
 
 /** Show a sentence of what went wrong; null takes it away. */
 function fail(sentence) {
@@ -112,6 +112,7 @@ async function meet() {
   try {
     const info = await ask("info");
     state.info = info;
+    state.fields = info.input_fields?.length > 1 ? info.input_fields : null;
     const number = plural(info.labels.length, "label");
     document.title = `${visible(info.model)} · Flash`;
     say(byId("model"), visible(info.model));
@@ -121,8 +122,20 @@ async function meet() {
     );
     say(byId("facts"), [info.model, info.backbone, `Flash ${info.version}`].filter(Boolean).map(visible).join(" · "));
     begin();
+    bulk.begin();
+    if (state.fields) {
+      leaveOutLines();
+    }
   } catch (error) {
     fail(error.message);
+  }
+}
+
+/** A line cannot hold a text of several fields. */
+function leaveOutLines() {
+  byId("way-lines").hidden = byId("way-lines").labels[0].hidden = true;
+  if (state.mode === "lines") {
+    choose("one");
   }
 }
 

@@ -1,8 +1,8 @@
 // One text: every label's probability against its threshold, as one types.
 
 import { askPatiently } from "./client.js";
-import { byId, count, listed, make, percent, plural, say, SPACE, visible, words } from "./dom.js";
-import { bodyOf, characters, problemOf } from "./job.js";
+import { byId, count, listed, make, oneForEach, percent, plural, say, SPACE, visible, words } from "./dom.js";
+import { bodyOf, characters, problemOf, whole } from "./job.js";
 
 const PAUSE = 250; // milliseconds without a key before the server is asked
 const SHOWN = 15; // labels, until all are asked for
@@ -16,22 +16,30 @@ const EXAMPLES = [
   ["Ticket", "My invoice for March was charged twice, and the receipt shows the old address."],
 ];
 
-/** Wire the form of one text. `state.info` is the server's /info once it is known; `fail` shows an error or null. */
+/**
+ * Wire the form of one text. `state.info` is the server's /info once it is known, `state.fields` the names of a text's
+ * fields where it has several, else null; `fail` shows an error or null.
+ */
 export function setUpSingle(state, fail) {
   const text = byId("text");
+  let areas = [text]; // one for each field
   const rows = new Map();
   let timer = 0;
   let controller = null;
   let answer = null; // {labels: Set, scores}
   let expanded = false;
 
+  /** What is typed: one string, or those of the fields. */
+  const typed = () => (state.fields ? areas.map((area) => area.value) : text.value);
+  const blank = () => areas.every((area) => area.value.trim() === "");
+
   async function classify() {
     clearTimeout(timer);
     controller?.abort();
     controller = null;
-    const asked = text.value;
+    const asked = typed();
     fail(null);
-    if (!state.info || asked.trim() === "") {
+    if (!state.info || blank()) {
       answer = null;
       show();
       return;
@@ -67,7 +75,7 @@ export function setUpSingle(state, fail) {
   }
 
   function note() {
-    const length = characters(text.value);
+    const length = characters(whole(typed()));
     say(byId("single-note"), length > 200 ? plural(length, "character") : "Answered as you type.");
   }
 
@@ -137,14 +145,14 @@ export function setUpSingle(state, fail) {
     verdict.classList.toggle("open", !answer);
   }
 
-  text.addEventListener("input", (event) => {
+  byId("one-form").addEventListener("input", (event) => {
     clearTimeout(timer);
     note();
     if (!event.isComposing) {
       timer = setTimeout(classify, PAUSE);
     }
   });
-  text.addEventListener("compositionend", () => {
+  byId("one-form").addEventListener("compositionend", () => {
     clearTimeout(timer);
     timer = setTimeout(classify, PAUSE);
   });
@@ -160,7 +168,9 @@ export function setUpSingle(state, fail) {
   for (const [name, example] of EXAMPLES) {
     const button = make("button", { type: "button", class: "chip" }, name);
     button.addEventListener("click", () => {
-      text.value = example;
+      areas.forEach((area) => {
+        area.value = area === text ? example : "";
+      });
       note();
       void classify();
     });
@@ -170,13 +180,20 @@ export function setUpSingle(state, fail) {
   /** The labels are known now. */
   return function begin() {
     const several = state.info.multi_label;
+    if (state.fields) {
+      areas = oneForEach(text, state.fields);
+      areas.forEach((area) => {
+        area.rows = area === text ? 6 : 2;
+        area.removeAttribute("placeholder");
+      });
+    }
     byId("bars-table").classList.toggle("single-label", !several);
     byId("legend").hidden = !several;
     byId("result").hidden = false;
     rows.clear();
     byId("bars").replaceChildren();
     show();
-    if (text.value.trim() !== "") {
+    if (!blank()) {
       void classify();
     }
   };
