@@ -12,7 +12,7 @@ OPTIONS = frozenset(
         *("input_field", "target_field", "target_fields", "field", "delimiter", "encoding", "quoting"),
         *("column_names", "sheet", "input_format"),
         *("label_delimiter", "labels", "num_classes", "multi_label", "unknown_labels"),
-        *("unknown_targets", "unknown_values"),
+        *("unknown_targets", "unknown_values", "annotators"),
         *("train_file", "val_file", "test_file", "predict_file"),
         *("train_hf_dataset", "val_hf_dataset", "test_hf_dataset", "predict_hf_dataset"),
         *("export_json", "train_export_json", "val_export_json", "test_export_json", "predict_export_json"),

@@ -92,6 +92,9 @@ def test_the_line_that_excel_writes_for_itself(tmp_path: Path, newline: str) -> 
 
 
 def test_files_for_fasttext_are_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "behind.txt", "a goal __label__sport\n")
+    with pytest.raises(DataError, match="is in fastText's format"):
+        read_csv(path)
     path = write(tmp_path / "train.txt", " no label here\n__label__sport a goal\n")
     words = f"{path} is in fastText's format (labels as __label__NAME before each text: '__label__sport a goal'); read it"
     assert refused(read_csv, path, columns=["text", "labels"]).startswith(words)

@@ -100,3 +100,37 @@ def test_a_long_text_with_some_lines_like_rows_has_swallowed_none() -> None:
     lines = ["A list, a short one", *["an ordinary line of a long comment"] * 9, "one, two", "three, x"]
     table = pa.table({"text": ["\n\n".join(lines), "b"], "labels": ["x", "y"]})
     assert swallowed_rows(table, FIELDS, ",") == []
+
+
+def test_rows_in_cells_are_those_that_a_look_at_each_cell_finds() -> None:
+    """Whole columns at a time find what the rule says of one cell."""
+    generator = np.random.default_rng(0)
+    pieces = ["x", "a,x", "a,b,x", "", " ", "one, two", "y,z\r"]
+    for names in (["text", "labels"], ["id", "text", "labels"]):
+        texts = ["\n".join(generator.choice(pieces, generator.integers(1, 9))) for _ in range(300)]
+        table = pa.table({"text": texts, "labels": generator.choice(["x", "y", ""], 300).tolist()})
+        expected = []
+        for row, text in enumerate(texts):
+            lines = text.split("\n")
+            wide = [line.rstrip("\r").split(",") for line in lines if line.count(",") == len(names) - 1]
+            columns = [
+                (names.index(name), set(table[name].to_pylist()) - {""}) for name in table.column_names
+            ]
+            alike = sum(any(line[place] in known for place, known in columns) for line in wide)
+            alike = len(wide) if len(names) > 2 and len(wide) >= 3 else alike
+            written = sum(bool(line.strip()) for line in lines) - 1
+            if len(lines) > 1 and alike and 2 * alike >= written:
+                expected.append((row, "text", len(lines), alike))
+        assert expected
+        assert swallowed_rows(table, names, ",") == expected
+
+
+def test_a_header_in_another_order_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "pasted.csv"
+    path.write_text("text,labels\na,x\nLabels, text\nx,b\n")
+    with pytest.raises(DataError) as caught:
+        without_odd_rows(read_csv(path), FIELDS)
+    assert str(caught.value) == (
+        f"{path}: the header stands again in another order in 1 row ({path}, row 2), and the cells below it stand in other "
+        "columns; cut the file there into several files, and pass them together (rows are counted from 1, the header not)"
+    )

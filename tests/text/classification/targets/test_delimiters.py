@@ -54,6 +54,8 @@ def names(cells: list[str], **options: Any) -> tuple[str, ...]:
         ("+", "+", "'+'"),
         (" & ", "&", "'&'"),
         (" and ", " and ", "' and '"),
+        (" or ", " or ", "' or '"),
+        ("<br>", "<br>", "'<br>'"),
         (":", ":", "':'"),
         (">", ">", "'>'"),
     ],
@@ -70,6 +72,45 @@ def test_names_joined_by_a_character_that_nobody_named(
     assert refused(cells, multi_label=True).startswith(f"train.csv: column 'y' holds {readable} in 4 rows")
     assert len(names(cells, multi_label=False)) == len(cells)
     assert names(cells, label_delimiter=character) == ("food", "sport", "tech")
+
+
+@pytest.mark.parametrize("between", [" -> ", " vs ", "%2C", "&#44;", "&amp;", "<br/>"])
+def test_names_joined_by_several_characters(between: str) -> None:
+    cells = joined(between, alone=True)
+    assert refused(cells).startswith(
+        f"train.csv: column 'y' holds {between!r} in 4 rows: pass label_delimiter={between!r} if it separates labels"
+    )
+    assert names(cells, label_delimiter=between) == ("food", "sport", "tech")
+
+
+@pytest.mark.parametrize(
+    "cell", ["<sport, tech>", "sport (ball, other)", "{'a': [sport, tech]}", r"\[sport, tech\]"]
+)
+def test_a_comma_inside_of_brackets_cuts_no_name(cell: str) -> None:
+    cells = ["food", cell, "sport,food"]
+    assert refused(cells) == (
+        f"train.csv: column 'y' holds ',' inside of brackets in 1 row (train.csv, row 2: {cell!r}); if these are lists, "
+        "write them as ['a', 'b'] or a,b; if names hold it, put these in double quotes, or pass multi_label=False where a "
+        "cell is one name; or pass label_delimiter=',' if it separates labels inside of brackets, too (rows are counted from 1)"
+    )
+    assert len(names(cells, label_delimiter=",")) == 4
+    assert len(names(cells, multi_label=False)) == 3
+    assert set(names(["food", f'"{cell}",sport'])) == {"food", "sport", cell}
+
+
+@pytest.mark.parametrize("between", [",", "|", " / "])
+def test_names_joined_inside_of_lists(between: str) -> None:
+    lists = [[], ["a"], [f"a{between}b"], ["b"], [f"b{between}c"], ["c"]]
+    data = Source(pa.table({"y": lists}), (("train.csv", len(lists)),))
+    with pytest.raises(DataError) as caught:
+        infer_format(data, "y")
+    assert str(caught.value) == (
+        f"train.csv: no list in column 'y' holds several names, and 2 rows have names joined by {between.strip()!r} "
+        f"(train.csv, row 3: {lists[2][0]!r}); write each name by itself, such as ['a', 'b'], or pass labels=[...] if names "
+        "hold it (rows are counted from 1)"
+    )
+    several = Source(pa.table({"y": [*lists, ["a", "b"]]}), (("train.csv", 7),))
+    assert len(infer_format(several, "y").label_set.names) == 5
 
 
 @pytest.mark.parametrize(

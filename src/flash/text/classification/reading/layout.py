@@ -52,7 +52,7 @@ USUAL_NAMES = frozenset(
 UNUSED = "\x01"  # stands between no two cells of a file of one text per line
 
 _SEP_LINE = re.compile(r'"?sep=([^\r\n])"?(?:\r\n|\r|\n)', re.IGNORECASE)
-_FASTTEXT = re.compile(r"\s*__label__\S")
+_FASTTEXT = re.compile(r"(?:^|\s)__label__\S")
 _SVMLIGHT = re.compile(r"[\d.,+-]*\s+(?:qid:\d+\s+)?\d+:[-+.\deE]+(?:\s+\d+:[-+.\deE]+)*\s*(?:#.*)?$")
 _NUMBER_OR_URL = re.compile(r"[-+]?\d+(?:[.,]\d+)?$|<?https?://")
 
@@ -180,8 +180,8 @@ def _check_width(name: str, names: tuple[str, ...], first: list[str], delimiter:
 
 def _refuse_other_formats(name: str, lines: list[str]) -> None:
     """Formats whose lines hold labels and texts, or features, in another way than as cells."""
-    if lines[0].startswith("__label__") or 5 * sum(map(bool, map(_FASTTEXT.match, lines))) >= len(lines):
-        example = next(line for line in lines if _FASTTEXT.match(line))
+    if lines[0].startswith("__label__") or 5 * sum(map(bool, map(_FASTTEXT.search, lines))) >= len(lines):
+        example = next(line for line in lines if _FASTTEXT.search(line))
         raise DataError(
             f"{name} is in fastText's format (labels as __label__NAME before each text: {shortened(example)!r}); "
             "read it by from_fasttext, or with input_format='fasttext'"

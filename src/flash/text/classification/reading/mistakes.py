@@ -265,6 +265,8 @@ def _kind(value: Any) -> str:
         return "str" if _encodable(value) else "half a surrogate pair"
     if isinstance(value, list | tuple | set | np.ndarray):
         inner = {_kind(element) for element in value}
+        if not inner:
+            return "empty list"
         return (
             "half a surrogate pair"
             if "half a surrogate pair" in inner

@@ -41,6 +41,7 @@ def without_odd_rows(source: Source, fields: Sequence[str]) -> Source:
     headers = np.zeros(len(empty), bool)
     if source.kind == "csv":
         headers[repeated_headers(source.table.select(fields))] = True
+        _refuse_other_order(source, fields)
     if not (empty.any() or headers.any()):
         return source
     if (empty | headers).all():
@@ -106,6 +107,31 @@ def repeated_headers(table: pa.Table) -> npt.NDArray[np.int64]:
     return rows.astype(np.int64)
 
 
+def _refuse_other_order(source: Source, fields: Sequence[str]) -> None:
+    """Refuse a header of the same names in another order, below which cells stand in other columns."""
+    names = [name.strip().lower() for name in fields]
+    longest = max(len(name.encode()) for name in names) + OUTER_SPACES
+    rows = np.arange(source.table.num_rows if len(fields) > 1 else 0)
+    for field in fields if len(rows) else ():
+        rows = rows[_byte_lengths(source.table[field])[rows] <= longest]
+    for field in fields if len(rows) else ():
+        cells = pc.utf8_lower(pc.utf8_trim_whitespace(source.table[field].take(pa.array(rows))))
+        rows = rows[np.asarray(pc.is_in(cells, pa.array(names, cells.type)))]
+    lists = [source.table[field].take(pa.array(rows)).to_pylist() for field in fields] if len(rows) else []
+    told = [[cell.strip().lower() for cell in row] for row in zip(*lists, strict=True)]
+    found = [
+        row
+        for row, cells in zip(rows, told, strict=True)
+        if cells != names and sorted(cells) == sorted(names)
+    ]
+    if found:
+        raise DataError(
+            f"{source.name}: the header stands again in another order in {count_rows(len(found), 'row')} "
+            f"({source.places(np.array(found))}), and the cells below it stand in other columns; cut the file there into "
+            f"several files, and pass them together ({source.counting})"
+        )
+
+
 def _byte_lengths(column: pa.ChunkedArray) -> npt.NDArray[np.int64]:
     """(N,) bytes of each text, by way of buffers: Arrow's conversions import pandas, which takes long."""
     parts = [pc.binary_length(chunk) for chunk in column.chunks if len(chunk)]
@@ -143,30 +169,35 @@ def swallowed_rows(table: pa.Table, names: Sequence[str], delimiter: str) -> lis
             continue
         lines = pc.split_pattern(cells.take(pa.array(rows)), "\n").combine_chunks()
         flat, parents = pc.list_flatten(lines), np.asarray(pc.list_parent_indices(lines))
-        written = pc.match_substring_regex(flat, r"\S")
+        written = np.asarray(pc.match_substring_regex(flat, r"\S"))
         wide = np.asarray(pc.equal(pc.count_substring(flat, delimiter), len(names) - 1))
-        for parent in np.unique(parents[wide]).tolist():
-            own = flat.filter(pa.array(wide & (parents == parent))).to_pylist()
-            alike = _like_rows(table, names, delimiter, own)
-            between = (
-                int((np.asarray(written) & (parents == parent)).sum()) - 1
-            )  # the first line is the cell's own
-            if alike and 2 * alike >= between:
-                found.append((int(rows[parent]), column, int((parents == parent).sum()), alike))
+        count, between, as_wide = (
+            np.bincount(parents[some], minlength=len(rows)) for some in (slice(None), written, wide)
+        )
+        between = between - 1  # the first line is the cell's own
+        wide &= (2 * as_wide >= between)[parents]
+        if not wide.any():
+            continue
+        like = _like_rows(table, names, delimiter, flat.filter(pa.array(wide)))
+        like |= (len(names) > 2) & (as_wide >= FEW_LINES)[parents[wide]]
+        alike = np.bincount(parents[wide][like], minlength=len(rows))
+        chosen = np.flatnonzero((alike > 0) & (2 * alike >= between))
+        found += [(int(rows[cell]), column, int(count[cell]), int(alike[cell])) for cell in chosen]
     return sorted(found)
 
 
-def _like_rows(table: pa.Table, names: Sequence[str], delimiter: str, lines: list[str]) -> int:
-    """How many of some lines that are as wide as a row look like one."""
-    if len(names) > 2 and len(lines) >= FEW_LINES:
-        return len(lines)
-    cells = [dict(zip(names, line.rstrip("\r").split(delimiter), strict=True)) for line in lines]
+def _like_rows(
+    table: pa.Table, names: Sequence[str], delimiter: str, lines: pa.Array
+) -> npt.NDArray[np.bool_]:
+    """Which of some lines that are as wide as a row have a cell in one of its columns that is among those of that column."""
+    pieces = pc.list_flatten(pc.split_pattern(pc.utf8_rtrim(lines, characters="\r"), delimiter))
+    places = np.arange(len(lines)) * len(names)
     alike = np.zeros(len(lines), bool)
     for column in table.column_names:
-        values = pa.array([row[column] for row in cells], pa.large_string())
-        known = pc.and_(pc.is_in(values, table[column]), pc.not_equal(values, ""))
+        values = pieces.take(pa.array(places + names.index(column)))
+        known = pc.and_(pc.is_in(values, table[column].unique()), pc.not_equal(values, ""))
         alike |= np.asarray(known)
-    return int(alike.sum())
+    return alike
 
 
 def swallowed_warning(place: str, column: str, lines: int, alike: int, more: int) -> str:

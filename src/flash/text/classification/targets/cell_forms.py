@@ -27,14 +27,15 @@ Value: TypeAlias = str | int | float | bool | None
 
 MISSING = frozenset({"nan", "none", "null", "<na>"})
 CLOSING = {"[": "]", "(": ")", "{": "}"}
-LONGEST = 50_000  # characters of a list: the time for one whose quotes do not pair up grows with the square
+LONGEST = 50_000  # characters of a list
 
-_STRING = r"""[uU]?'(?:[^'\\]|\\.)*'|[uU]?"(?:[^"\\]|\\.)*\""""
+_STRING = r"""[bBuU]?'(?:[^'\\]|\\.)*'|[bBuU]?"(?:[^"\\]|\\.)*\""""
 # No leading zeros (007 is a name), and no more digits than an int64 surely holds.
 _NUMBER = r"[+-]?(?:(?:0|[1-9][0-9]{0,17})(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?"
 _WORD = r"(?i:true|false|none|null|nan|<na>)"
 _LITERAL = rf"{_STRING}|{_NUMBER}|{_WORD}"
-_ITEM = re.compile(rf"np\.\w+\((?P<wrapped>{_LITERAL})\)|(?P<bare>{_LITERAL})", re.DOTALL)
+# A quote that no other closes is looked for once: it takes the rest, which would be searched from each quote in it.
+_ITEM = re.compile(rf"np\.\w+\((?P<wrapped>{_LITERAL})\)|(?P<bare>{_LITERAL})|(?P<open>['\"].*)", re.DOTALL)
 # A list in which `_ITEM` became a null character: with commas as in Python and JSON, or with spaces as in NumPy.
 _SKELETON = re.compile(r"(?:\0(?: ?, ?\0)* ?,?|\0(?: \0)*)?")
 _WRAPPED = re.compile(
@@ -44,10 +45,10 @@ _WRAPPED = re.compile(
 )
 _CHOICES = re.compile(r"""\{\s*(["'])choices\1\s*:\s*\[(?P<inside>.*)\]\s*\}""", re.DOTALL)
 _KEY = re.compile(rf"\s*(?:{_STRING}|\w+)\s*:")
-_TAGS = re.compile(r"(?:<[^<>]+>[\s,;|]*)+")
+_TAGS = re.compile(r"(?:<[^<>]+>[\s,;|]*)+|(?:\[[^\[\]]+\]){2,}")
 
 SUSPICIOUS = (
-    r"^\s*(?:[\[({<']|(?:np\.|numpy\.|pd\.|torch\.)?"
+    r"^\s*(?:[\[({<']|b['\"]|\"[\[{(]|(?:np\.|numpy\.|pd\.|torch\.)?"
     r"(?:array|tensor|set|frozenset|list|tuple|Index|deque|OrderedSet)\()"
 )
 """How a cell begins whose form is not `plain`, as Arrow's regular expressions have it."""
@@ -58,7 +59,7 @@ class Cell(NamedTuple):
 
     Attributes:
         form: `list` for a flat list of names or numbers in any of Python's, JSON's and NumPy's spellings; `choices` for
-            Label Studio's `{"choices": [...]}`; `tags` for `<a><b>`; `unquoted` for `[a, b]` and `{a,b}`; `objects`
+            Label Studio's `{"choices": [...]}`; `tags` for `<a><b>` and `[a][b]`; `unquoted` for `[a, b]` and `{a,b}`; `objects`
             and `object` for a list of dicts and a dict; `cut` for an array that NumPy shortened with `...`;
             `broken` for quotes that do not pair up; `long` for more than `LONGEST` characters; `missing` for `nan`
             and its kin; else `plain`.
@@ -85,12 +86,25 @@ def parse_cell(cell: str) -> Cell:
     wrapped = _WRAPPED.fullmatch(text)
     if wrapped and wrapped["inside"].strip()[:1] in ("", *CLOSING):
         text = wrapped["inside"].strip() or "[]"
+    if _TAGS.fullmatch(text):
+        return Cell("tags", tuple(tag.strip() for tag in re.findall(r"[<\[]([^<>\[\]]+)[>\]]", text)), text)
     if text[:1] in CLOSING and text[-1:] == CLOSING[text[:1]]:
         return _in_brackets(text)
-    if _TAGS.fullmatch(text):
-        return Cell("tags", tuple(tag.strip() for tag in re.findall(r"<([^<>]+)>", text)), text)
-    values = _items(text) if text[:1] == "'" else None
-    return Cell("plain", text=text) if values is None else Cell("list", values, text)
+    if text[:2] in ('"[', '"{', '"(') and text[-1:] == '"':
+        return _encoded_twice(text)
+    values = _items(text) if text[:1] == "'" or text[:2] in ("b'", 'b"') else None
+    if values is None:
+        return Cell("plain", text=text)
+    return Cell("list", () if values == ("",) else values, text)  # an empty cell in quotes is no name
+
+
+def _encoded_twice(text: str) -> Cell:
+    """A list of JSON that was written as JSON again; a name in double quotes stays one."""
+    try:
+        inner = parse_cell(str(json.loads(text)))
+    except ValueError:
+        return Cell("plain", text=text)
+    return Cell("plain", text=text) if inner.form in ("plain", "unquoted", "tags") else inner
 
 
 def _in_brackets(text: str) -> Cell:
@@ -111,7 +125,7 @@ def _in_brackets(text: str) -> Cell:
         return Cell("objects", text=text)
     if start.startswith(("[", "(")) and opening != "{" and start[1:2] in ("'", '"', *"0123456789[("):
         return Cell("nested", text=text)
-    if re.search(r"\.\.\.", _ITEM.sub("", inside)):
+    if re.search(r"\.\.\.", _ITEM.sub(r"\g<open>", inside)):
         return Cell("cut", text=text)
     if start.startswith("'") or (start.startswith('"') and opening != "{"):  # {"a b",c} is PostgreSQL's
         return Cell("broken", text=text)
@@ -121,7 +135,7 @@ def _in_brackets(text: str) -> Cell:
 
 def _items(inside: str) -> tuple[Value, ...] | None:
     """The names and numbers of a flat list; None if it is none."""
-    skeleton = " ".join(_ITEM.sub("\0", inside).split())
+    skeleton = " ".join(_ITEM.sub("\0\\g<open>", inside).split())
     if "\0" in inside or _SKELETON.fullmatch(skeleton) is None:
         return None
     try:
@@ -142,6 +156,8 @@ def _value(literal: str) -> Value:
 
 
 def _string(literal: str) -> str:
+    if literal[0] in "bB":
+        return str(ast.literal_eval(literal).decode())
     quoted = literal.lstrip("uU")
     if "\\" not in quoted:
         return quoted[1:-1]

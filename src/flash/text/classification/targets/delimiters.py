@@ -15,15 +15,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from flash.core.errors import DataError
+from flash.core.errors import DataError, shortened
 from flash.text.classification.reading.mistakes import count_rows
 from flash.text.classification.reading.source import Source
-from flash.text.classification.targets.labels import Kind, pieces_of
+from flash.text.classification.targets.labels import Kind, Rows, pieces_of
 
 STRONG = frozenset(";|#~^\\\t\n\r、，；｜／・•¦､﹐﹔")  # noqa: RUF001  (the full-width ones are meant)
 """Characters that hardly any name holds; one pair of names joined by one of them is evidence enough."""
-WORDS = (" and ", "\\n")
-"""What else may stand between names: a word, and a line break that was written as a backslash and an n."""
+WORDS = (" and ", " or ", "\\n", "<br>")
+"""What else may stand between names: words, and line breaks as a backslash and an n, or as HTML has them."""
+LONGEST_NAME, LONGEST_BETWEEN = (
+    200,
+    12,
+)  # characters of a cell and of what joins its names, where any string may
 READABLE = {
     "\t": "a tab",
     "\n": "a line break",
@@ -86,8 +90,12 @@ def refuse_other_delimiter(
     if split:
         _, values = pieces_of(source, field, column, kind, delimiter)
         known = {name.casefold() for name in pc.unique(values).to_pylist()}
-        cells = [cell for cell in cells if delimiter not in cell and '"' not in cell]
+        cells = [cell for cell in cells if delimiter not in cell]
+    if kind == "delimited":
+        cells = [cell for cell in cells if '"' not in cell]  # what stands in quotes is one name
     typed = split and label_delimiter is not None
+    if split and not typed:
+        _refuse_cut_brackets(source, field, column)
     for joined in _joined_by(cells, known):
         strong = joined.character in STRONG or (joined.character == "," and label_delimiter is not None)
         if split:
@@ -103,16 +111,71 @@ def refuse_other_delimiter(
             )
 
 
+def refuse_joined_names(source: Source, field: str, rows: Rows, values: pa.Array) -> None:
+    """Raise where no list holds several names, and many of the names are others joined by one character.
+
+    Args:
+        source: for the message.
+        field: the target column, of lists of text.
+        rows: of each value.
+        values: the names in the lists.
+
+    Raises:
+        DataError: the character, in how many rows, and what to write.
+    """
+    if len(np.unique(rows)) < len(rows):
+        return
+    cells = [cell for cell in pc.unique(values).to_pylist() if cell]
+    known = {cell.casefold() for cell in cells}
+    for joined in _joined_by(cells, known):
+        if (joined.character in (*STRONG, ",") and joined.explained) or _weakly(joined, known):
+            found = np.flatnonzero(pc.match_substring(values, joined.character))
+            raise DataError(
+                f"{source.name}: no list in column {field!r} holds several names, and {count_rows(len(found), 'row has')} "
+                f"names joined by {READABLE.get(joined.character, repr(joined.character))} "
+                f"({source.where(rows[found[0]])}: {shortened(values[int(found[0])].as_py(), 60)!r}); write each name by "
+                f"itself, such as ['a', 'b'], or pass labels=[...] if names hold it ({source.counting})"
+            )
+
+
+def _refuse_cut_brackets(source: Source, field: str, column: pa.Array) -> None:
+    """Cells such as `<a, b>` and `a (b, c)` are not cut at the comma inside of their brackets."""
+    inside = [cell for cell in pc.unique(column).to_pylist() if "," in cell and _cuts_brackets(cell)]
+    if inside:
+        rows = np.flatnonzero(pc.is_in(column, pa.array(inside, column.type)))
+        raise DataError(
+            f"{source.name}: column {field!r} holds ',' inside of brackets in {count_rows(len(rows), 'row')} "
+            f"({source.where(rows[0])}: {shortened(column[int(rows[0])].as_py(), 60)!r}); if these are lists, write them "
+            "as ['a', 'b'] or a,b; if names hold it, put these in double quotes, or pass multi_label=False where a cell "
+            f"is one name; or pass label_delimiter=',' if it separates labels inside of brackets, too ({source.counting})"
+        )
+
+
+def _cuts_brackets(cell: str) -> bool:
+    """Whether a pair of brackets is cut by a comma; what stands in double quotes is one name."""
+    pieces = cell.split(",") if '"' not in cell else []
+    return any(
+        cell.count(opening) == cell.count(closing)
+        and any(piece.count(opening) != piece.count(closing) for piece in pieces)
+        for opening, closing in ("[]", "()", "{}", "<>")
+    )
+
+
 def _all_parts(cells: Sequence[str], character: str) -> list[list[str]]:
     return [[part.strip() for part in cell.split(character) if part.strip()] for cell in cells]
 
 
 def _joined_by(cells: list[str], known: set[str]) -> list[_Joined]:
     """What may join names in these cells, the best explained first, those that hardly any name holds before others."""
-    characters = {one for one in set("".join(cells)) if not one.isalnum()} - set("'\"()[]{}")
+    holding: dict[str, list[str]] = {}
+    words = {*WORDS, *_between_names(cells, known)}
+    for cell in cells:
+        found = {one for one in set(cell) - set("'\"()[]{}") if not one.isalnum()}
+        for character in found | {word for word in words if word in cell}:
+            holding.setdefault(character, []).append(cell)
     candidates = []
-    for character in sorted(characters | {word for word in WORDS if any(word in cell for cell in cells)}):
-        parts = [parts for parts in _all_parts(cells, character) if len(parts) > 1]
+    for character in sorted(holding):
+        parts = [parts for parts in _all_parts(holding[character], character) if len(parts) > 1]
         if character in ".-:":  # numbers, versions, dates and times
             parts = [some for some in parts if not all(part.isdigit() for part in some)]
         explained = [some for some in parts if all(part.casefold() in known for part in some)]
@@ -121,6 +184,19 @@ def _joined_by(cells: list[str], known: set[str]) -> list[_Joined]:
     return sorted(
         candidates, key=lambda one: (-len(one.explained), one.character not in STRONG, -len(one.parts))
     )
+
+
+def _between_names(cells: list[str], known: set[str]) -> set[str]:
+    """Strings of several characters, such as ` or ` and `%2C`, that stand between two names which stand alone elsewhere."""
+    found = set()
+    for cell in cells:
+        folded = cell.casefold()
+        if len(folded) != len(cell) or len(cell) > LONGEST_NAME:
+            continue
+        ends = [end for end in range(1, len(cell)) if folded[:end] in known]
+        starts = [start for start in range(1, len(cell)) if ends and folded[start:] in known]
+        found |= {cell[end:start] for end in ends for start in starts if 1 < start - end <= LONGEST_BETWEEN}
+    return {one for one in found if len(one.strip()) > 1 and not one.isalnum()}
 
 
 def _weakly(joined: _Joined, known: set[str]) -> bool:
@@ -169,10 +245,8 @@ def _refuse(
     if delimiter is not None:
         holds = pc.and_(holds, pc.invert(pc.match_substring(column, delimiter)))
     rows = np.flatnonzero(np.asarray(pc.fill_null(holds, False)))
-    found, example = (
-        count_rows(len(rows), "row"),
-        f"{source.where(rows[0])}: {column[int(rows[0])].as_py()!r}",
-    )
+    found = count_rows(len(rows), "row")
+    example = f"{source.where(rows[0])}: {shortened(column[int(rows[0])].as_py(), 60)!r}"
     if delimiter is not None:
         others = int(pc.sum(pc.match_substring(column, delimiter)).as_py())
         override = "labels=[...]" if label_delimiter or character in STRONG else "label_delimiter=','"

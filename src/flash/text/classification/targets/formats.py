@@ -66,7 +66,11 @@ import pyarrow.compute as pc
 from flash.core.errors import DataError, unknown_name
 from flash.text.classification.reading.mistakes import count_rows, short_type, some_of
 from flash.text.classification.reading.source import Source, plain_column
-from flash.text.classification.targets.delimiters import refuse_other_delimiter, unescaped
+from flash.text.classification.targets.delimiters import (
+    refuse_joined_names,
+    refuse_other_delimiter,
+    unescaped,
+)
 from flash.text.classification.targets.labels import (
     Kind,
     LabelSet,
@@ -153,7 +157,7 @@ def infer_format(
         length = len(given) if given else _usual_length(column)
         return TargetFormat(kind, LabelSet(given or tuple(map(str, range(length))), multi))
     delimiter = (label_delimiter or ",") if kind == "delimited" else None
-    _, values = pieces_of(source, field, column, kind, delimiter)
+    rows, values = pieces_of(source, field, column, kind, delimiter)
     integers = pa.types.is_integer(values.type)
     whole = integers or (len(values) > 0 and _all_match(values, WHOLE_NUMBER))
     if given and (labels is not None or field in source.class_names):
@@ -167,6 +171,8 @@ def infer_format(
         )
     if is_text(column.type) and multi_label is not False:
         refuse_other_delimiter(source, field, column, kind, label_delimiter)
+    if kind == "lists" and is_text(values.type) and multi_label is not False:
+        refuse_joined_names(source, field, rows, values)
     names = given if given and integers else _found_labels(source, field, values, given)
     warn_of_odd_names(source, field, names, stacklevel=4)
     commas = is_text(column.type) and pc.any(pc.match_substring(column, ",")).as_py()

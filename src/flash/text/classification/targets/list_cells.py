@@ -168,9 +168,9 @@ def _decide(cells: _Cells, multi_label: bool | None, delimiter: str | None, give
 def _names_in_brackets(cells: _Cells, plain: list[int]) -> list[int]:
     """Cells such as `[a, b]` and `{a,b}`; parentheses are those of ordinary names unless every cell is a list so."""
     unquoted = cells.having("unquoted")
-    round_ones = [index for index in unquoted if cells.cells[index].strip().startswith("(")]
+    round_ones = {index for index in unquoted if cells.cells[index].strip().startswith("(")}
     if round_ones and (plain or not any("," in cells.parsed[index].text for index in round_ones)):
-        return [index for index in unquoted if index not in set(round_ones)]
+        return [index for index in unquoted if index not in round_ones]
     return unquoted
 
 
@@ -182,7 +182,10 @@ def _decide_unquoted(
         for index in cells.having("list")
         if any(isinstance(value, str) for value in cells.parsed[index].values)
     ]
-    others = quoted or plain or cells.having("tags")
+    tags = cells.having("tags")
+    if tags and not plain and all(cells.cells[index].strip().startswith("[") for index in [*tags, *unquoted]):
+        return "tags"  # `[a]` beside `[a][b]`
+    others = quoted or plain or tags
     inside = {cells.parsed[index].text.strip() for index in unquoted}
     if others:
         names = {cells.parsed[index].text for index in others}
@@ -225,7 +228,7 @@ def _follow(cells: _Cells, reading: Reading) -> Reading:
     forms: dict[Reading, tuple[Form, ...]] = {
         "lists": ("list", "choices"),
         "choices": ("list", "choices", "plain"),
-        "tags": ("tags",),
+        "tags": ("tags", "unquoted"),
         "inside": ("unquoted", "list"),
         "vectors": ("list",),
     }
@@ -270,7 +273,7 @@ def _values(cell: Cell, text: str, reading: Reading, delimiter: str | None) -> l
         return [name for name in split_cell(inside, str(delimiter)) if name]
     if reading == "vectors" and cell.form == "plain":
         return list(_numbers(text))
-    return [cell.text] if cell.form == "plain" else list(cell.values)
+    return [cell.text.strip()] if cell.form in ("plain", "unquoted") else list(cell.values)
 
 
 def _numbers(text: str) -> list[Value]:

@@ -10,14 +10,15 @@ from collections.abc import Callable, Iterable, Sequence
 from flash.text.classification.reading.mistakes import some_of
 from flash.text.classification.reading.source import Source
 
-MISSING_VALUES = ("None", "nan", "NaN", "null", "<NA>")  # as tools write them into cells of text
+MISSING_VALUES = frozenset({"none", "nan", "null", "<na>", "na", "n/a", "#n/a", "-", "--", "?"})
+"""What tools and people write into cells for no value, in lower case."""
 
 
 def warn_of_odd_names(source: Source, field: str, names: Sequence[str], *, stacklevel: int) -> None:
     """Warn of names that are one name written in several ways, or that stand for no value at all."""
     by_case = _alike(names, _without_case)
     on_screen = _alike([same[0] for same in _groups(names, _without_case)], _on_screen)
-    missing = [repr(name) for name in names if name in MISSING_VALUES]
+    missing = [repr(name) for name in names if name.lower() in MISSING_VALUES]
     found = []
     if by_case:
         found.append(
