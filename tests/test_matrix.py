@@ -290,14 +290,26 @@ def check_resume(model: Path, kind: str, work: Path) -> None:
         "--output",
         work / f"{kind}-on.pt",
     ]
-    code = 2 if kind == "half" else 0
-    done = run("text_classification", *words, *source_of(kind), folder=work, code=code)
-    if kind == "half":
-        assert "holds the weights alone, as --half true and weights_only=True save them" in done.stderr
-        assert "leave --ckpt_path out to train from the start" in done.stderr
+    done = run(
+        "text_classification", *words, *source_of(kind), folder=work, code=2 if kind in NO_RESUME else 0
+    )
+    if kind in NO_RESUME:
+        assert all(part in done.stderr for part in NO_RESUME[kind]), done.stderr
     else:
         assert expected_of(work / f"{kind}-on.pt").shape == (len(TEXTS), len(LABELS))
 
+
+NO_RESUME = {
+    "half": [
+        "holds the weights alone, as --half true and weights_only=True save them",
+        "leave --ckpt_path out to train from the start",
+    ],
+    "lora": [
+        "the checkpoint has no adapters: its fit had ended, and they are a part of its weights",
+        "load it with TextClassifier.load_from_checkpoint and finetune that, without --ckpt_path",
+    ],
+}
+"""Kinds of files that a fit cannot go on from, and what is said."""
 
 CHECKS: dict[str, Callable[..., None]] = {
     "predict": check_predict,
