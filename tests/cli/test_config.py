@@ -1,5 +1,6 @@
 """The options file that a training saves reads back to the same options, whatever labels and columns are called."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,9 @@ STRANGE = [
         ".inf",
         "1:30",
         "2024-01-01",
+        "2024-13-45",
+        "?",
+        ":",
         "=",
         "<<",
         "-",
@@ -80,7 +84,7 @@ def test_text_comes_back_as_the_same_text(words: list[str]) -> None:
     assert yaml.safe_load(dump(options)) == options  # as others' readers of YAML have it
 
 
-@pytest.mark.parametrize("word", ["1e5", "~", "#", "007", "{a}", "\x85"])
+@pytest.mark.parametrize("word", ["1e5", "~", "#", "007", "{a}", "\x85", "?", "2024-13-45"])
 def test_what_is_typed_is_kept_and_read_again(word: str, tmp_path: Path) -> None:
     labels = [label for label in STRANGE if not label.startswith("-")]
     typed = ["from_csv", "--input_field", word, "--target_fields", word, "b", "--label_delimiter", word]
@@ -91,6 +95,12 @@ def test_what_is_typed_is_kept_and_read_again(word: str, tmp_path: Path) -> None
     parser.save(given_options, str(tmp_path / "m.yaml"))
     _, again = parse(SOURCES, ["--config", str(tmp_path / "m.yaml")])
     assert again.from_csv == source
+
+
+def test_a_list_of_json_as_python_writes_it() -> None:
+    words = ["\N{SMILING FACE WITH SUNGLASSES}", "caf\u00e9", "?"]
+    given_options = parse(SOURCES, ["from_csv", "--input_field", "a", "--labels", json.dumps(words)])[1]
+    assert given_options.from_csv.labels == words
 
 
 def test_one_label_is_a_list_of_one() -> None:

@@ -37,6 +37,7 @@ from flash.cli.wording import MODEL_OPTIONS, OPTIONS, as_options
         ("val_split=0.1", "--val_split 0.1"),
         ("num_classes=3", "--num_classes 3"),
         ("labels=None", "--labels null"),
+        ("annotators='first'", "--annotators first"),
         ("target_fields=", "--target_fields"),
         ("another delimiter=", "another --delimiter"),
         ("max_length=40", "--model.max_length 40"),

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 from lightning.pytorch.callbacks import BaseFinetuning
+from torch.utils.data import DataLoader
 
 import flash
-from flash.core.errors import FlashError
+from flash.core.errors import DataError, FlashError
 from flash.core.flash_trainer import REPLACED, check_arguments, with_gpus
 from flash.text import TextClassificationData, TextClassifier
 
@@ -116,6 +117,17 @@ def test_what_is_no_list_of_texts(texts: Any, data: TextClassificationData, trai
     trainer.fit(model, data)
     with pytest.raises(FlashError, match="text"):
         trainer.predict(model, texts)
+
+
+def test_a_loader_of_texts_is_refused(data: TextClassificationData, trainer: flash.Trainer) -> None:
+    model = TextClassifier(labels=data.labels, multi_label=data.multi_label)
+    trainer.fit(model, data)
+    with pytest.raises(DataError) as caught:
+        trainer.predict(model, DataLoader(["a text", "another"]))  # type: ignore[arg-type]
+    assert str(caught.value) == (
+        "a batch to predict is a list, and not rows of a datamodule; pass the texts themselves: trainer.predict(model, "
+        "['a text', ...])"
+    )
 
 
 def test_loaders_under_their_earlier_names(trainer: flash.Trainer) -> None:

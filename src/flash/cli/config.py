@@ -13,6 +13,9 @@ from jsonargparse import get_loader, set_dumper, set_loader
 MODE = "flash"
 """What a parser is given as `parser_mode` once `register` was called."""
 
+NO_VALUE = (TypeError, ValueError)
+"""What jsonargparse's reading raises, beside errors of YAML, for text that is none of its values, such as `?`."""
+
 
 @cache
 def register() -> str:
@@ -28,7 +31,10 @@ def load(text: str) -> Any:
     >>> load("1e5"), load("null"), load("#"), load("~"), load("- a"), load("[a, b]")
     (100000.0, None, '#', '~', '- a', ['a', 'b'])
     """
-    value = _yaml()(text)
+    try:
+        value = _yaml()(text)
+    except NO_VALUE:
+        return text
     if "\n" in text or text in ("", "null"):
         return value
     return text if value is None or (isinstance(value, list) and not text.startswith("[")) else value
@@ -48,7 +54,7 @@ def _represent(dumper: Any, text: str) -> Any:
     """A text in quotes where it would come back as something other than the same text."""
     try:
         plain = _yaml()(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, *NO_VALUE):
         plain = None
     same = isinstance(plain, str) and plain == text
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if same else '"')

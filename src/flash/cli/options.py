@@ -212,9 +212,18 @@ def _gather_lists(argv: list[str]) -> list[str]:
             position += 1
         text = name == TARGET_VALUES or (name == "--labels" and values[:1] != ["null"])
         label = text and values and not values[0].startswith("[")
-        listed = [_as_list(values)] if len(values) > 1 or label else values
+        listed = [_as_list(values)] if len(values) > 1 or label else list(map(_read_again, values))
         gathered += [name, *listed]
     return gathered
+
+
+def _read_again(value: str) -> str:
+    """A list of JSON as YAML reads it, which knows no pairs of surrogates: those that `json.dumps` makes of an emoji."""
+    with suppress(ValueError):
+        words = json.loads(value) if value.startswith("[") else None
+        if isinstance(words, list) and all(isinstance(word, str) for word in words):
+            return _as_list(words)
+    return value
 
 
 def _as_list(words: list[str]) -> str:

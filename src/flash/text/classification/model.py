@@ -401,6 +401,11 @@ class TextClassifier(FlashTask, MeasuringModule):
 
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Any:
         """One batch's outputs, as `Trainer.predict(output=...)` asks, in Lightning Flash's types."""
+        if not (isinstance(batch, Mapping) and "texts" in batch):
+            raise DataError(
+                f"a batch to predict is a {type(batch).__name__}, and not rows of a datamodule; pass the texts themselves: "
+                "trainer.predict(model, ['a text', ...])"
+            )
         if self._ahead is None:
             margins = self.backbone.margins(batch["texts"])
         else:

@@ -94,6 +94,11 @@ def test_labelstudio_mistakes(tmp_path: Path) -> None:
     assert "several keys of a task hold text: one, two; pass input_field= with one of them" in refused(
         read_labelstudio, path
     )
+    path.write_text('[{"data": {"dialogue": [{"text": "a"}], "id": 1}, "annotations": []}]')
+    assert refused(read_labelstudio, path) == (
+        f"{path}: the first task's data hold no text but 'dialogue' (list), 'id' (int); write each task's text under one "
+        "key, such as 'text', and import the tasks with it"
+    )
     path.write_text("[3, {}]")
     assert "1 row is not a task" in refused(read_labelstudio, path)
     path.write_text("[]")

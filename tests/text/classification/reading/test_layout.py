@@ -128,7 +128,7 @@ def test_a_first_line_that_was_asked_for_is_the_header(tmp_path: Path) -> None:
 
 
 def test_a_first_line_that_may_be_both_is_refused(tmp_path: Path) -> None:
-    for name, line in (("a.txt", "soup"), ("a.csv", "soup oven recipe")):
+    for name, line in (("a.txt", "soup"), ("a.csv", "soup oven recipe"), ("a.md", "soup oven")):
         path = write(tmp_path / name, f"{line}\nmatch goal\n")
         assert refused(streamed, path) == (
             f"{path}: the first line, {line!r}, may be a text, or the name of a column; pass column_names=['text'] if "

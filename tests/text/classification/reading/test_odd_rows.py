@@ -130,7 +130,11 @@ def test_a_header_in_another_order_is_refused(tmp_path: Path) -> None:
     path.write_text("text,labels\na,x\nLabels, text\nx,b\n")
     with pytest.raises(DataError) as caught:
         without_odd_rows(read_csv(path), FIELDS)
-    assert str(caught.value) == (
-        f"{path}: the header stands again in another order in 1 row ({path}, row 2), and the cells below it stand in other "
-        "columns; cut the file there into several files, and pass them together (rows are counted from 1, the header not)"
+    sentence = (
+        f"{path}: the header stands again in another order ({{}}), and the cells below it stand in other columns; cut the "
+        "file there into several, and pass them together (rows are counted from 1, the header not)"
     )
+    assert str(caught.value) == sentence.format(f"{path}, row 2")
+    with pytest.raises(DataError) as caught:
+        list(read_blocks(path, "csv"))
+    assert str(caught.value) == sentence.format("row 2")

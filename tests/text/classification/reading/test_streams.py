@@ -269,6 +269,27 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"text;n\na,b;1\n", "in double quotes, or pass another delimiter=; the "
+         "header holds ';': pass delimiter=';'"),
+        (b"text\na, b\n", "another delimiter=; if each line is one text, pass delimiter='\\t', which no text"),
+        (b"version https://git-lfs.github.com/spec/v1\noid x\n", "a.csv is Git LFS's pointer to a file, and not"),
+        (b"<!DOCTYPE html><html></html>\nx\n", "a.csv is a web page: download the file itself"),
+    ],
+)  # fmt: skip
+def test_files_of_one_column_that_are_something_else(
+    tmp_path: Path, content: bytes, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.csv").write_bytes(content)
+    for read in (lambda: list(blocks.read_blocks("a.csv", "csv")), lambda: read_csv("a.csv")):
+        with pytest.raises(DataError) as caught:
+            read()
+        assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
     ("name", "content", "words"),
     [
         ("a.csv", b"", "a.csv is empty; expected column names and rows"),

@@ -36,9 +36,16 @@ from flash.text.classification.reading.mistakes import (
     count_rows,
     decoded,
     foreign,
+    one_column_hint,
     rows_of,
 )
-from flash.text.classification.reading.odd_rows import repeated_headers, swallowed_rows, swallowed_warning
+from flash.text.classification.reading.odd_rows import (
+    headers_in_other_order,
+    other_order,
+    repeated_headers,
+    swallowed_rows,
+    swallowed_warning,
+)
 from flash.text.classification.reading.source import check_columns
 from flash.text.classification.reading.writers import Block
 
@@ -145,6 +152,8 @@ def _read_csv(file: IO[bytes], name: str, dialect: Dialect, rows: int) -> Iterat
         if layout.quoting and b'"' in data and not warned:
             warned = _warn_of_swallowed_rows(table, layout, name, first)
         headers = repeated_headers(table).tolist() if layout.headed else []
+        if layout.headed and len(moved := headers_in_other_order(table)):
+            raise DataError(other_order(name, f"row {first + int(moved[0])}", HEADER))
         delimiter = "," if layout.delimiter == UNUSED else layout.delimiter
         for begin, end in zip([0, *(row + 1 for row in headers)], [*headers, table.num_rows], strict=True):
             part = table.slice(begin, end - begin)
@@ -203,7 +212,8 @@ def _parse_csv(data: bytes, name: str, layout: Layout, names: list[str], first: 
         what = "header" if layout.headed else "first row"
         raise DataError(
             f"{name}, row {first + row.number - 1 - header}: {width} where the {what} has "
-            f"{row.expected_columns} columns{more}; put a cell that holds {layout.delimiter!r} in double quotes, or pass another delimiter="
+            f"{row.expected_columns} column{'s' * (row.expected_columns != 1)}{more}; put a cell that holds "
+            f"{layout.delimiter!r} in double quotes, or pass another delimiter={one_column_hint(names, layout.delimiter)}"
         )
     return table
 

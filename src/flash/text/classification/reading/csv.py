@@ -34,6 +34,7 @@ from flash.text.classification.reading.mistakes import (
     first_of,
     foreign,
     not_utf8,
+    one_column_hint,
     raise_for_quotes,
 )
 from flash.text.classification.reading.odd_rows import swallowed_rows, swallowed_warning
@@ -127,9 +128,9 @@ def _csv_table(
         rows = [f"row {row.number - layout.headed} has {row.actual_columns}" for row in ragged[:SHOWN]]
         what = "header" if layout.headed else "first row"
         raise DataError(
-            f"{path}: {count_rows(len(ragged))} not as wide as the {what}, which has {len(names)} columns "
+            f"{path}: {count_rows(len(ragged))} not as wide as the {what}, which has {len(names)} column{'s' * (len(names) > 1)} "
             f"({first_of(rows, len(ragged))}); put a cell that holds {layout.delimiter!r} in double quotes, or "
-            f"pass another delimiter= ({HEADER})"
+            f"pass another delimiter={one_column_hint(names, layout.delimiter)} ({HEADER})"
         )
     swallowed = swallowed_rows(table, names, layout.delimiter) if quoted else []
     if swallowed:

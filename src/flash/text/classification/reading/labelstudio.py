@@ -197,8 +197,14 @@ def _text_keys(
             if not any(name in task.get("data", task) for task in tasks):
                 raise DataError(f"{place}: {unknown_name('input_field', name, keys)}")
         return wanted
-    if "text" in keys or not keys:
+    if "text" in keys or "text" in data or not data:
         return ["text"]
+    if not keys:
+        held = ", ".join(f"{key!r} ({type(value).__name__})" for key, value in list(data.items())[:SHOWN])
+        raise DataError(
+            f"{place}: the first task's data hold no text but {held}; write each task's text under one key, such as 'text', "
+            "and import the tasks with it"
+        )
     if len(keys) > 1:
         raise DataError(
             f"{place}: several keys of a task hold text: {', '.join(keys)}; pass input_field= with one of "

@@ -20,7 +20,9 @@ from flash.text.classification.reading.source import check_columns
 
 SAMPLE, SAMPLE_SIZE = 50, 2**16  # lines, and characters, that are looked at
 PROSE_WORDS, PROSE_LENGTH = 6, 60  # from here on a cell is a text, not the name of a column
-LINE_WORDS = 3  # words of the only cell of a first line, from which on it may be a text
+LINE_WORDS = (
+    3  # words of the only cell of a first line, from which on it may be a text; 2 unless the file is a table
+)
 USUAL_NAMES = frozenset(
     [
         "text",
@@ -232,7 +234,8 @@ def _may_be_text(name: str, cell: str) -> bool:
     """Whether the only cell of a first line may be a text: some words, or in a `.txt` any that is no usual name."""
     if _has_usual_name([cell]) or any(mark in cell for mark in ";\t|"):
         return False
-    return ending(name) == ".txt" or len(cell.split()) >= LINE_WORDS or len(cell) > PROSE_LENGTH
+    words = LINE_WORDS if ending(name) in (".csv", ".tsv", ".tab") else LINE_WORDS - 1
+    return ending(name) == ".txt" or len(cell.split()) >= words or len(cell) > PROSE_LENGTH
 
 
 def _has_usual_name(first: Sequence[str]) -> bool:

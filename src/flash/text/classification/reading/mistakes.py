@@ -34,6 +34,10 @@ MAGIC = {
     b"\x80\x04\x95": "is a pickle: load it, and pass it to from_data_frame or from_lists",
     b"\x80\x05\x95": "is a pickle: load it, and pass it to from_data_frame or from_lists",
     b"SQLite format 3": "is an SQLite database: save the table in it as CSV",
+    b"version https://git-lfs": "is Git LFS's pointer to a file, and not the file: type git lfs pull",
+    b"<!DOCTYPE html": "is a web page: download the file itself",
+    b"<!doctype html": "is a web page: download the file itself",
+    b"<html": "is a web page: download the file itself",
     codecs.BOM_UTF16_LE: "is not UTF-8 but UTF-16: pass encoding='utf-16', or save it as UTF-8",
     codecs.BOM_UTF16_BE: "is not UTF-8 but UTF-16: pass encoding='utf-16', or save it as UTF-8",
 }
@@ -109,6 +113,16 @@ def missing_file(entry: str, path: Path) -> str:
     return f"{entry} does not exist" + (
         f"; did you mean '{path.parent / close[0]}'?" if close else "; check its path"
     )
+
+
+def one_column_hint(names: Sequence[str], delimiter: str) -> str:
+    """What to try where the rows of a file of one column are wider than that; nothing where it has more."""
+    if len(names) != 1:
+        return ""
+    others = [mark for mark in ";\t|," if mark in names[0] and mark != delimiter]
+    if others:
+        return f"; the header holds {others[0]!r}: pass delimiter={others[0]!r}"
+    return "; if each line is one text, pass delimiter='\\t', which no text holds"
 
 
 def foreign(path: object, start: bytes) -> str:

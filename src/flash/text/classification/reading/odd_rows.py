@@ -41,7 +41,8 @@ def without_odd_rows(source: Source, fields: Sequence[str]) -> Source:
     headers = np.zeros(len(empty), bool)
     if source.kind == "csv":
         headers[repeated_headers(source.table.select(fields))] = True
-        _refuse_other_order(source, fields)
+        if len(moved := headers_in_other_order(source.table.select(fields))):
+            raise DataError(other_order(source.name, source.places(moved), source.counting))
     if not (empty.any() or headers.any()):
         return source
     if (empty | headers).all():
@@ -107,29 +108,29 @@ def repeated_headers(table: pa.Table) -> npt.NDArray[np.int64]:
     return rows.astype(np.int64)
 
 
-def _refuse_other_order(source: Source, fields: Sequence[str]) -> None:
-    """Refuse a header of the same names in another order, below which cells stand in other columns."""
-    names = [name.strip().lower() for name in fields]
-    longest = max(len(name.encode()) for name in names) + OUTER_SPACES
-    rows = np.arange(source.table.num_rows if len(fields) > 1 else 0)
-    for field in fields if len(rows) else ():
-        rows = rows[_byte_lengths(source.table[field])[rows] <= longest]
-    for field in fields if len(rows) else ():
-        cells = pc.utf8_lower(pc.utf8_trim_whitespace(source.table[field].take(pa.array(rows))))
-        rows = rows[np.asarray(pc.is_in(cells, pa.array(names, cells.type)))]
-    lists = [source.table[field].take(pa.array(rows)).to_pylist() for field in fields] if len(rows) else []
-    told = [[cell.strip().lower() for cell in row] for row in zip(*lists, strict=True)]
-    found = [
-        row
-        for row, cells in zip(rows, told, strict=True)
-        if cells != names and sorted(cells) == sorted(names)
-    ]
-    if found:
-        raise DataError(
-            f"{source.name}: the header stands again in another order in {count_rows(len(found), 'row')} "
-            f"({source.places(np.array(found))}), and the cells below it stand in other columns; cut the file there into "
-            f"several files, and pass them together ({source.counting})"
-        )
+def headers_in_other_order(table: pa.Table) -> npt.NDArray[np.int64]:
+    """The rows of a table of text that hold the names of its columns in another order, in any case."""
+    names = [name.strip().lower() for name in table.column_names]
+    rows = np.arange(table.num_rows if len(names) > 1 else 0)
+    longest = max(len(name.encode()) for name in names) + OUTER_SPACES if len(rows) else 0
+    for column in table.columns if len(rows) else ():  # long texts are not put into lower case
+        rows = rows[_byte_lengths(column)[rows] <= longest]
+    for column in table.columns if len(rows) else ():
+        if len(rows):
+            cells = pc.utf8_lower(pc.utf8_trim_whitespace(column.take(pa.array(rows))))
+            rows = rows[np.asarray(pc.is_in(cells, pa.array(names, cells.type)))]
+    cells_of = [column.take(pa.array(rows)).to_pylist() for column in table.columns] if len(rows) else []
+    told = [[cell.strip().lower() for cell in row] for row in zip(*cells_of, strict=True)]
+    moved = [cells != names and sorted(cells) == sorted(names) for cells in told]
+    return rows[np.array(moved, bool)].astype(np.int64)
+
+
+def other_order(name: str, places: str, counting: str) -> str:
+    """The sentence about a header of the same names in another order."""
+    return (
+        f"{name}: the header stands again in another order ({places}), and the cells below it stand in other columns; cut "
+        f"the file there into several, and pass them together ({counting})"
+    )
 
 
 def _byte_lengths(column: pa.ChunkedArray) -> npt.NDArray[np.int64]:
