@@ -269,7 +269,10 @@ def test_unknown_labels(model: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
         tmp_path / "test.csv", {"text": TEXTS, "labels": ["animal,fungus", "", "tool", "fruit", "fungus"]}
     )
     assert main(["evaluate", str(model), str(path)]) == 2
-    assert "'fungus' (2 rows" in capsys.readouterr().err
+    assert capsys.readouterr().err.endswith(  # no option adds labels to a model
+        "'fungus' (2 rows, the first test.csv, row 1); type --unknown_labels ignore to leave them out (rows are counted "
+        "from 1, the header not)\n".replace("test.csv", str(path))
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         assert main(["evaluate", str(model), str(path), "--unknown_labels", "ignore", "--json"]) == 0
@@ -277,6 +280,21 @@ def test_unknown_labels(model: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert json.loads(out)["rows"] == 5
     assert err.startswith("flash: warning: ")
     assert "'fungus' (2 rows" in err
+
+
+def test_the_order_of_vectors_is_said(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_csv(
+        tmp_path / "test.csv", {"text": TEXTS, "labels": [" ".join(map(str, row)) for row in TARGETS]}
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        assert main(["evaluate", str(model), str(path), "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert [row["support"] for row in json.loads(out)["labels"]] == TARGETS.sum(axis=0).tolist()
+    sentence = "the values of each target in column 'labels' are read in the order of the model's labels: animal; fruit; tool"
+    assert f"flash: warning: {path}: {sentence}\n" in err
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -275,6 +276,14 @@ def evaluate_source(
         labels=fields.labels,
         unknown=unknown,
     )
+    if target_format.kind == "vectors" and fields.labels != tuple(map(str, range(len(fields.labels)))):
+        warnings.warn(
+            f"{source.name}: the values of each target in column {fields.targets!r} are read in the order of the model's "
+            f"labels: {some_of(list(fields.labels))}",
+            UserWarning,
+            stacklevel=2,
+        )
+    target_format = replace(target_format, of_model=True)
     known = encode_known(
         target_format, source, fields.targets, unknown_labels=unknown_labels, unknown=unknown
     )

@@ -87,7 +87,8 @@ def test_bad_cells_of_several_columns_come_in_the_order_of_rows() -> None:
         encode_targets(infer_format(data, ["y", "b"]), data, ["y", "b"])
     assert str(caught.value) == (
         "train.csv: 2 targets are not 0, 1, true, false, yes, no or a number between 0 and 1 (train.csv, row 1, "
-        "column 'b': '!'; row 2, column 'y': 'x'); write 0 or 1; 1 target says neither 0 nor 1: a blank in 1 cell (the "
+        "column 'b': '!'; row 2, column 'y': 'x'); write 0 or 1, or pass unknown_targets='mask' and unknown_values=['!'] "
+        "if it says that nothing is known; 1 target says neither 0 nor 1: a blank in 1 cell (the "
         "first train.csv, row 2, column 'b'); such values often mean \"not known\": pass unknown_targets='mask' if it "
         "is not known there whether the label applies, or unknown_targets='negative' if it does not (rows are counted "
         "from 1)"

@@ -274,7 +274,8 @@ def test_rows_of_one_label_never_flip_the_format(rows: list[list[str]], seed: in
             {"multi_label": True},
             "train.csv: 3 targets are not 0, 1, true, false, yes, no or a number between 0 and 1 (train.csv, row 2, "
             "column 'y': 'maybe'; row 4, column 'y': '2'; row 5, column 'y': 'no'); write 0 or 1, "
-            "or pass target_fields='y' if it holds names; 1 target says neither 0 nor 1: '-1' in 1 cell (the first "
+            "or pass target_fields='y' if it holds names, or pass unknown_targets='mask' and unknown_values=['maybe'] if it "
+            "says that nothing is known; 1 target says neither 0 nor 1: '-1' in 1 cell (the first "
             "train.csv, row 6, column 'y'); such values",
         ),
         (

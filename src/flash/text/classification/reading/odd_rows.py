@@ -122,7 +122,8 @@ def headers_in_other_order(table: pa.Table) -> npt.NDArray[np.int64]:
     cells_of = [column.take(pa.array(rows)).to_pylist() for column in table.columns] if len(rows) else []
     told = [[cell.strip().lower() for cell in row] for row in zip(*cells_of, strict=True)]
     moved = [cells != names and sorted(cells) == sorted(names) for cells in told]
-    return rows[np.array(moved, bool)].astype(np.int64)
+    found: npt.NDArray[np.int64] = rows[np.array(moved, bool)].astype(np.int64)
+    return found
 
 
 def other_order(name: str, places: str, counting: str) -> str:

@@ -252,8 +252,13 @@ def _wrong_cells(
     if wrong.count:
         cells = _places(source, [(row, f"column {name!r}: {value!r}") for row, name, value in wrong.first])
         names = f", or pass target_fields={wrong.first[0][1]!r} if it holds names" if columns == 1 else ""
-        if unknown.action != "error":
-            names += ", or name it in unknown_values= if it says that nothing is known"
+        value = str(wrong.first[0][2])
+        asked = (
+            f"pass unknown_targets='mask' and unknown_values=[{value!r}]"
+            if unknown.action == "error"
+            else "name it in unknown_values="
+        )
+        names += f", or {asked} if it says that nothing is known"
         sentences.append(
             f"{wrong.targets_are()} not 0, 1, true, false, yes, no or a number between 0 and 1 "
             f"({first_of(cells, wrong.count)}); write 0 or 1{names}"
@@ -410,7 +415,7 @@ def _report_unknown(
         held = [other for other in others if pc.any(pc.match_substring(values, other)).as_py()]
         joins = joins_known_names(values, labels.names) or (held[0] if held else None)
         hint += f", pass label_delimiter={joins!r} if it separates labels" if joins else ""
+    advice = f"add them to labels=[...]{hint}" if not target_format.of_model else hint.removeprefix(", ")
     raise DataError(
-        f"{found}; add them to labels=[...]{hint}, or pass unknown_labels='ignore' to leave them out "
-        f"({source.counting})"
+        f"{found}; {advice}{', or ' if advice else ''}pass unknown_labels='ignore' to leave them out ({source.counting})"
     )

@@ -99,12 +99,14 @@ class TargetFormat:
         label_set: the labels in order.
         delimiter: what stands between the names of a `delimited` cell.
         by_position: whether values are positions in the label set instead of names.
+        of_model: whether the labels are those of a trained model, to which none can be added.
     """
 
     kind: Kind
     label_set: LabelSet
     delimiter: str | None = None
     by_position: bool = False
+    of_model: bool = False
 
 
 def infer_format(
