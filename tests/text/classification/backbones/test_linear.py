@@ -387,5 +387,5 @@ def test_jigsaw(shared_data: Path) -> None:
     logits = model.logits(texts.take(held_out))
     assert solver.passes < 60
     for rows, scores in ((held_out, logits), (train, solver.held_out)):
-        assert roc_auc_score(targets[rows], scores, average="macro") > 0.965
+        assert roc_auc_score(targets[rows], scores, average="macro") > 0.97
         assert average_precision_score(targets[rows], scores, average="macro") > 0.6

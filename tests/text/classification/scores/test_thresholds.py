@@ -2,45 +2,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import array_shapes, arrays
-from numpy.typing import NDArray
 from scipy.sparse import coo_array, csr_array
-from sklearn.metrics import f1_score
 
 from flash.core.errors import FlashError
-from flash.text.classification.scores import thresholds as module
 from flash.text.classification.scores.outputs import applies
-from flash.text.classification.scores.thresholds import check_arrays, resolve_thresholds, tune_threshold
+from flash.text.classification.scores.thresholds import check_arrays, resolve_thresholds
 
 LABELS = ["toxic", "obscene", "threat"]
 TUNED = np.array([0.2, 0.3, 0.4], np.float32)
 ALMOST_ONE = float(np.nextafter(np.float32(1), np.float32(0)))
-# Few distinct values make ties; the others are neighbours that only float32 care keeps apart.
-SCORES = st.one_of(
-    st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0]),
-    st.sampled_from([ALMOST_ONE, 1 - 2 * 2.0**-24, float(np.float32(1e-45)), float(np.float32(0.7))]),
-    st.floats(0, 1, width=32),
-)
-
-
-@st.composite
-def scored_rows(draw: st.DrawFn) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    shape = draw(array_shapes(min_dims=2, max_dims=2, max_side=6))
-    scores = draw(arrays(np.float32, shape, elements=SCORES))
-    return scores, draw(arrays(np.float32, shape, elements=st.sampled_from([0.0, 1.0])))
-
-
-def micro_f1(scores: NDArray[np.float32], targets: NDArray[np.float32], threshold: float) -> float:
-    predicted = scores >= np.float32(threshold)
-    return float(f1_score(targets.ravel(), predicted.ravel(), zero_division=0))
-
-
-def brute_force(scores: NDArray[np.float32], targets: NDArray[np.float32]) -> float:
-    """The best F1 of any threshold in (0, 1): one at every score and one just above the largest."""
-    candidates = {float(score) for score in scores.ravel() if 0 < score < 1} | {ALMOST_ONE, 1e-45}
-    return max(micro_f1(scores, targets, candidate) for candidate in candidates)
 
 
 class TestApplies:
@@ -52,58 +22,6 @@ class TestApplies:
         assert np.float64(np.float32(0.7)) < 0.7
         assert applies(np.array([[0.7]], np.float32), np.array([0.7], np.float64)).tolist() == [[True]]
         assert applies(np.array([[0.7]], np.float64), np.array([0.7], np.float32)).tolist() == [[True]]
-
-
-class TestTuneThreshold:
-    def test_worked_example(self) -> None:
-        # Cuts below 0.9, 0.8, 0.4: F1 = 2/4, 2*1/5 (the 0.8 is negative), 2*2/6, and below 0.2: 2*3/7.
-        scores = np.array([[0.9, 0.8], [0.4, 0.2]], np.float32)
-        targets = np.array([[1, 0], [1, 1]], np.float32)
-        assert tune_threshold(scores, targets) == pytest.approx(0.1)
-        assert tune_threshold(scores, [[1, 0], [1, 0]]) == pytest.approx(0.3)
-        assert tune_threshold(scores, [[1, 1], [0, 0]]) == pytest.approx(0.6)
-
-    @settings(max_examples=150, deadline=None)
-    @given(scored_rows())
-    def test_no_threshold_is_better(self, rows: tuple[NDArray[np.float32], NDArray[np.float32]]) -> None:
-        scores, targets = rows
-        threshold = tune_threshold(scores, csr_array(targets))
-        assert 0 < threshold < 1
-        assert threshold == float(np.float32(threshold))
-        assert micro_f1(scores, targets, threshold) == brute_force(scores, targets)
-
-    @settings(max_examples=50, deadline=None)
-    @given(scored_rows())
-    def test_blocks_do_not_show(self, rows: tuple[NDArray[np.float32], NDArray[np.float32]]) -> None:
-        whole = tune_threshold(*rows)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(module, "BLOCK_CELLS", 1)
-            assert tune_threshold(*rows) == whole
-
-    def test_among_equals_the_one_closest_to_a_half(self) -> None:
-        # The first alone: F1 2/3; all four: 4/6.
-        targets = [[1, 0, 0, 1]]
-        assert tune_threshold([[0.875, 0.625, 0.625, 0.5]], targets) == 0.25  # as far as 0.75: the lower
-        assert tune_threshold([[0.9, 0.6, 0.6, 0.3]], targets) == pytest.approx(0.75)
-        assert tune_threshold([[0.9, 0.8, 0.8, 0.6]], targets) == pytest.approx(0.3)
-
-    @pytest.mark.parametrize(
-        ("scores", "targets"),
-        [([[0.1, 0.9]], [[0, 0]]), ([[0.0, 0.9]], [[1, 0]]), (np.zeros((0, 3)), np.zeros((0, 3)))],
-    )
-    def test_nothing_to_find_is_a_half(self, scores: Any, targets: Any) -> None:
-        assert tune_threshold(scores, targets) == 0.5
-
-    def test_all_certain_is_a_half(self) -> None:
-        assert tune_threshold([[1.0, 0.0]], [[1, 0]]) == 0.5
-
-    def test_what_only_1_would_separate_counts_as_a_tie(self) -> None:
-        assert tune_threshold([[1.0, ALMOST_ONE]], [[1, 0]]) == 0.5
-        assert tune_threshold([[1.0, ALMOST_ONE - 2.0**-24]], [[1, 0]]) == ALMOST_ONE
-
-    def test_soft_targets_count_from_a_half(self) -> None:
-        scores = [[0.9, 0.6, 0.3]]
-        assert tune_threshold(scores, csr_array([[1.0, 0.5, 0.4]])) == pytest.approx(0.45)
 
 
 class TestResolveThresholds:
@@ -224,7 +142,6 @@ class TestCheckArrays:
         ],
     )
     def test_mistakes(self, scores: Any, targets: Any, words: str) -> None:
-        for check in (check_arrays, tune_threshold):
-            with pytest.raises(FlashError) as error:
-                check(scores, targets)
-            assert words in str(error.value)
+        with pytest.raises(FlashError) as error:
+            check_arrays(scores, targets)
+        assert words in str(error.value)

@@ -25,7 +25,6 @@ from flash.text.classification.scores.calibration import fit_calibration
 from flash.text.classification.scores.metrics import evaluate
 from flash.text.classification.scores.table import format_table
 from flash.text.classification.scores.threshold_tuning import choose_thresholds
-from flash.text.classification.scores.thresholds import tune_threshold
 
 SCORES = st.one_of(st.sampled_from([0.0, 0.25, 0.5, 1.0]), st.floats(0, 1, width=32))
 TARGETS = st.sampled_from([0.0, 1.0, np.nan])
@@ -138,10 +137,11 @@ def test_the_table_has_the_known_rows_where_some_are_unknown() -> None:
 def test_one_threshold_for_all_is_that_of_the_known_cells(monkeypatch: pytest.MonkeyPatch) -> None:
     logits, targets = case()
     scores, known = 1 / (1 + np.exp(-logits)), ~np.isnan(targets)
-    expected = tune_threshold(scores[known][:, None], targets[known][:, None])
-    assert tune_threshold(scores, targets) == tune_threshold(scores, csr_array(targets)) == expected
+    expected = choose_thresholds(scores[known][:, None], targets[known][:, None]).global_threshold
+    for given in (targets, csr_array(targets)):
+        assert choose_thresholds(scores, given).global_threshold == expected
     monkeypatch.setattr(thresholds, "BLOCK_CELLS", 5)
-    assert tune_threshold(scores, targets) == expected
+    assert choose_thresholds(scores, targets).global_threshold == expected
 
 
 @pytest.mark.parametrize("objective", ["precision>=0.7", "recall>=0.9"])

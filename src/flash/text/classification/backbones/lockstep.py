@@ -37,8 +37,6 @@ STILL = 0.1
 """A gradient below this share of the tolerance is left alone in a pass."""
 NARROW = 0.75
 """Once no more than this share of a block's labels still moves, a pass takes them out of it and puts them back."""
-LEAST_SHARE = 0.1
-"""Of a label's known rows that stay outside a fold: where there are fewer, their costs grow no more than tenfold."""
 
 Floats = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.int64]
@@ -200,10 +198,6 @@ class Lockstep:
     ) -> None:
         """Write the margins of some rows, by a fit from which they are taken out, to `places` of `scores`.
 
-        Each row that is left costs more, so that all together cost what all rows did. Without that, weights of fewer
-        rows are smaller, hence their margins, and calibration on these made probabilities of new texts too high, by
-        a tenth on Jigsaw.
-
         Args:
             taken_out: (N,), the rows to score.
             orders: The others in the order of each pass that follows.
@@ -212,21 +206,19 @@ class Lockstep:
             scores: (M, L), changed.
             places: Where in `scores` each row that is taken out stands.
         """
-        inside, outside = np.flatnonzero(taken_out), np.flatnonzero(~taken_out)
+        inside = np.flatnonzero(taken_out)
         known = self._texts_outside(inside)
 
         def score(block: Block) -> None:
-            growth = 1 / np.maximum(self._share(block.labels, outside), LEAST_SHARE)
-            part, raised = self._without(block, taken_out, growth), costs.copy()
-            raised[:, block.labels] *= growth
+            part = self._without(block, taken_out)
             for order in orders:
-                self._solve(part, order, raised, tolerance)
+                self._solve(part, order, costs, tolerance)
             self._write_scores(inside, known, part, scores, places)
 
         in_threads(self.model.threads, score, self.blocks)
 
-    def _without(self, block: Block, taken_out: npt.NDArray[np.bool_], growth: np.float64 | Doubles) -> Block:
-        """A copy of a block less what the rows that are taken out have put into it; `growth` scales what is left."""
+    def _without(self, block: Block, taken_out: npt.NDArray[np.bool_]) -> Block:
+        """A copy of a block less what the rows that are taken out have put into it."""
         inside, outside = np.flatnonzero(taken_out), np.flatnonzero(~taken_out)
         part = replace(
             block,
@@ -238,10 +230,8 @@ class Lockstep:
         rows, value = self.rows, self.model.config.bias
         matrix, state = (rows.ends, rows.features, rows.values), (part.duals, part.weight, part.bias)
         add_rows(inside, *matrix, *state, value, -1.0)
-        wanted = block.duals.T.copy().sum(axis=1, dtype=np.float64) / growth
+        wanted = part.duals.T.copy().sum(axis=1, dtype=np.float64) * self._share(block.labels, outside)
         balance_rows(outside, *matrix, *state, value, wanted)
-        for array in state:
-            array *= np.asarray(growth, np.float32)
         return part
 
     def _share(self, labels: slice, rows: Indices) -> float | Doubles:

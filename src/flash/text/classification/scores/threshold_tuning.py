@@ -5,7 +5,8 @@ are few it follows noise, and the false positives of rare labels ruin micro-F1 (
 
 1. A label's hits at a cut are a mix: what was observed, with weight n / (n + 300) for n positives, and what its
    calibrated probabilities expect. Expectations alone give half the best F1 (Lipton et al. 2014); a label with few
-   positives is close to that, one with thousands is at its own optimum.
+   positives is close to that, one with thousands is at its own optimum. The single threshold for all labels, the
+   global one, is chosen from such a mix too, with weight n / (n + 3000) for the positives of all labels.
 2. The cut is the best in a weighted sum of the label's share in macro-F1 and, to first order, the change of micro-F1
    relative to the global threshold. This is what stops a rare label from being applied to many rows.
 3. The answer moves from there towards the global threshold, in logits.
@@ -34,12 +35,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csc_array
 
 from flash.core.errors import FlashError, unknown_name
-from flash.text.classification.scores.thresholds import (
-    BLOCK_CELLS,
-    check_arrays,
-    column_of_each,
-    tune_threshold,
-)
+from flash.text.classification.scores.thresholds import BLOCK_CELLS, check_arrays, column_of_each
 
 Objective: TypeAlias = str | Sequence[str] | Mapping[str, str]
 Floats: TypeAlias = NDArray[np.float64]
@@ -55,6 +51,7 @@ REQUIREMENT = re.compile(rf"(precision|recall)\s*>=\s*{NUMBER}")
 CUTS = np.append(0, 1 / (1 + np.exp(-np.linspace(-12, 12, 481)))).astype(np.float32)
 FOLDS = 5
 PRIOR_POSITIVES = 300  # positives at which a label's own hits weigh as much as the expected ones
+PRIOR_POSITIVES_OF_ALL = 3000  # the same for the hits of all labels together, at one threshold
 MICRO_WEIGHTS = (0.05, 0.1, 0.2, 0.35, 0.5, 0.7)
 STEPS = (0.25, 0.5, 0.75, 1.0)  # from the global threshold to the label's own
 MOST_MICRO_LOSS = 0.005
@@ -68,7 +65,7 @@ class ThresholdChoice:
 
     Attributes:
         thresholds: (L,) float32 in [0, 1], for `outputs.applies`.
-        global_threshold: the single threshold with the best micro-F1 on the same rows.
+        global_threshold: the single threshold with the best micro-F1, of observed and expected hits of the same rows.
         objectives: each label's objective.
         unmet: columns whose required precision or recall could not be shown on these rows. They have the cut that
             comes closest (the highest lower bound of precision; all positives found), or the global threshold
@@ -148,18 +145,19 @@ def choose_thresholds(
     scores, truth, known = check_arrays(probabilities, targets)
     texts = _one_per_label(objective, scores.shape[1])
     goals = {text: _read(text) for text in dict.fromkeys(texts)}
-    single = tune_threshold(scores, truth if known is None else targets)
+    counts, single = None, np.float32(0.5)
+    if truth.nnz:
+        counts = _count_folds(scores, truth, seed, known)
+        single = CUTS[_global_cut(counts.sum(axis=1), 1)[0]]
     chosen = np.full(scores.shape[1], single, np.float32)
     unmet: list[int] = []
-    counts: Floats | None = None
     for text, goal in goals.items():
         columns = np.flatnonzero([own == text for own in texts])
         if goal.kind in ("precision", "recall"):
             unmet += _require(chosen, columns, scores, truth, known, goal)
-        elif truth.nnz and goal != Goal("micro", 1):
-            counts = _count_folds(scores, truth, seed, known) if counts is None else counts
-            chosen[columns] = _tune(counts, goal, single)[columns]
-    return ThresholdChoice(chosen, single, texts, tuple(sorted(unmet)))
+        elif counts is not None:
+            chosen[columns] = _tune(counts, goal)[columns]
+    return ThresholdChoice(chosen, float(single), texts, tuple(sorted(unmet)))
 
 
 def _one_per_label(objective: Any, labels: int) -> tuple[str, ...]:
@@ -227,27 +225,31 @@ def _count_folds(
     return reaching
 
 
-def _tune(counts: Floats, goal: Goal, single: float) -> NDArray[np.float32]:
+def _tune(counts: Floats, goal: Goal) -> NDArray[np.float32]:
     """The (L,) thresholds for an F-beta, from (3, folds, L, cuts) counts with at least one positive."""
     whole = counts.sum(axis=1)
     squared = goal.value**2
-    base, _ = _global_cut(whole, squared)
-    fallback = np.float32(single) if goal.value == 1 else CUTS[base]
-    if goal.kind == "micro":
-        return np.full(counts.shape[2], fallback)
-    best = _cross_validate(counts, squared)
+    best = _cross_validate(counts, squared) if goal.kind == "macro" else None
     if best is None:
-        return np.full(counts.shape[2], fallback)
-    cuts = _settings(whole, squared)[best]
-    return np.where(cuts == base, fallback, CUTS[cuts])
+        return np.full(counts.shape[2], CUTS[_global_cut(whole, squared)[0]])
+    chosen: NDArray[np.float32] = CUTS[_settings(whole, squared)[best]]
+    return chosen
 
 
 def _global_cut(counts: Floats, squared: float) -> tuple[int, float]:
-    """The cut with the best micro-F-beta for (3, L, cuts) counts, and that F-beta."""
-    predicted, hits = counts[0].sum(axis=0), counts[1].sum(axis=0)
-    scores = (1 + squared) * hits / np.maximum(predicted + squared * hits[0], 1e-9)
-    best = int(scores.argmax())
-    return best, float(scores[best])
+    """The cut with the best micro-F-beta for (3, L, cuts) counts, and that F-beta; 0.5 where all are alike.
+
+    Around its best cut micro-F1 is nearly flat, and which of these cuts shows the best is luck. So hits are mixed with
+    expected ones here as well.
+    """
+    predicted, hits, expected = counts.sum(axis=1)
+    own = hits[0] / (hits[0] + PRIOR_POSITIVES_OF_ALL)
+    likely = own * hits + (1 - own) * expected
+    scores = (1 + squared) * likely / np.maximum(predicted + squared * likely[0], 1e-9)
+    scores[0] = 0  # at this cut each label applies to each row
+    best = np.flatnonzero(scores == scores.max())
+    chosen = int(best[np.abs(CUTS[best] - 0.5).argmin()])
+    return chosen, float(scores[chosen])
 
 
 def _settings(counts: Floats, squared: float) -> Indices:

@@ -23,59 +23,6 @@ BLOCK_CELLS = 2**22  # cells worked on at a time: 16 MB of float32, whatever the
 EXPECTED = "expected a number in [0, 1], a list with one per label, a dict by label, or 'auto'"
 
 
-def tune_threshold(probabilities: ArrayLike, targets: Any) -> float:
-    """The one threshold for all labels with the best micro-averaged F1 over these rows.
-
-    Exact: every cut between two distinct scores counts, pooled over rows and labels. The answer is the
-    midpoint of the best cut, a float32 value in (0, 1), so that `outputs.applies` reproduces that F1; among equally
-    good cuts it is the one closest to 0.5, then the lower. Without a positive above probability 0 it is 0.5.
-
-    Args:
-        probabilities: (N, L), in [0, 1].
-        targets: (N, L), sparse or dense, in [0, 1]; positive from 0.5; NaN where it is not known.
-
-    Raises:
-        FlashError: the shapes differ, or a value is not finite or outside [0, 1].
-    """
-    scores, truth, known = check_arrays(probabilities, targets)
-    # No threshold below 1 separates 1.0 from the float32 before it: they are one score here.
-    top = np.nextafter(np.float32(1), np.float32(0))
-    positive = np.sort(np.minimum(scores[truth.indices, column_of_each(truth)], top))
-    # Lowering the threshold past negatives alone only lowers F1: the best cut is just below a positive.
-    cuts = np.unique(positive[positive > 0])
-    if not cuts.size:
-        return 0.5
-    predicted, below = _count_from(scores, cuts, top, known)
-    hits = positive.size - np.searchsorted(positive, cuts, side="left")
-    f1 = 2 * hits / (predicted + positive.size)
-    best = np.flatnonzero(f1 == f1.max())
-    upper = np.where(cuts[best] == top, 1.0, cuts[best].astype(np.float64))
-    middle = ((below[best].astype(np.float64) + upper) / 2).astype(np.float32)
-    # Between neighbouring floats the middle may round down onto the lower one, which is not predicted.
-    middle = np.where(middle <= below[best], cuts[best], middle)
-    return float(middle[np.argmin(np.abs(middle.astype(np.float64) - 0.5))])
-
-
-def _count_from(
-    scores: NDArray[np.float32],
-    cuts: NDArray[np.float32],
-    top: np.float32,
-    known: NDArray[np.bool_] | None,
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """For each of the (C,) cuts: how many known scores reach it, and the largest one below it (0 where none)."""
-    reaching = np.zeros(cuts.size, np.int64)
-    below = np.zeros(cuts.size, np.float32)
-    rows = max(1, BLOCK_CELLS // scores.shape[1])
-    for start in range(0, scores.shape[0], rows):
-        part = slice(start, start + rows)
-        block = np.minimum(scores[part].ravel() if known is None else scores[part][known[part]], top)
-        block.sort()
-        place = np.searchsorted(block, cuts, side="left")
-        reaching += block.size - place
-        np.maximum(below, np.where(place > 0, block[place - 1], np.float32(0)), out=below)
-    return reaching, below
-
-
 def resolve_thresholds(
     thresholds: Thresholds, labels: Sequence[str], tuned: ArrayLike
 ) -> NDArray[np.float32]:
