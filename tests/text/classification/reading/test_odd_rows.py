@@ -9,7 +9,12 @@ import pytest
 from flash.core.errors import DataError
 from flash.text.classification.reading.blocks import read_blocks
 from flash.text.classification.reading.csv import read_csv
-from flash.text.classification.reading.odd_rows import repeated_headers, swallowed_rows, without_odd_rows
+from flash.text.classification.reading.odd_rows import (
+    headers_in_other_order,
+    repeated_headers,
+    swallowed_rows,
+    without_odd_rows,
+)
 from flash.text.classification.reading.source import Source
 
 FIELDS = ["text", "labels"]
@@ -123,6 +128,11 @@ def test_rows_in_cells_are_those_that_a_look_at_each_cell_finds() -> None:
                 expected.append((row, "text", len(lines), alike))
         assert expected
         assert swallowed_rows(table, names, ",") == expected
+
+
+def test_a_column_of_lists_holds_no_header() -> None:
+    table = pa.table({"text": ["labels", "b"], "labels": [["text"], []]})
+    assert headers_in_other_order(table).tolist() == []
 
 
 def test_a_header_in_another_order_is_refused(tmp_path: Path) -> None:

@@ -111,7 +111,10 @@ def repeated_headers(table: pa.Table) -> npt.NDArray[np.int64]:
 def headers_in_other_order(table: pa.Table) -> npt.NDArray[np.int64]:
     """The rows of a table of text that hold the names of its columns in another order, in any case."""
     names = [name.strip().lower() for name in table.column_names]
-    rows = np.arange(table.num_rows if len(names) > 1 else 0)
+    texts = all(
+        pa.types.is_large_string(kind) for kind in table.schema.types
+    )  # names over columns are a list by now
+    rows = np.arange(table.num_rows if texts and len(names) > 1 else 0)
     longest = max(len(name.encode()) for name in names) + OUTER_SPACES if len(rows) else 0
     for column in table.columns if len(rows) else ():  # long texts are not put into lower case
         rows = rows[_byte_lengths(column)[rows] <= longest]
