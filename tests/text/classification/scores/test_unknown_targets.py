@@ -138,9 +138,9 @@ def test_one_threshold_for_all_is_that_of_the_known_cells(monkeypatch: pytest.Mo
     logits, targets = case()
     scores, known = 1 / (1 + np.exp(-logits)), ~np.isnan(targets)
     expected = choose_thresholds(scores[known][:, None], targets[known][:, None]).global_threshold
-    for given in (targets, csr_array(targets)):
-        assert choose_thresholds(scores, given).global_threshold == expected
-    monkeypatch.setattr(thresholds, "BLOCK_CELLS", 5)
+    for form in (targets, csr_array(targets)):
+        assert choose_thresholds(scores, form).global_threshold == expected
+    monkeypatch.setattr(threshold_tuning, "BLOCK_CELLS", 5)
     assert choose_thresholds(scores, targets).global_threshold == expected
 
 
