@@ -1,11 +1,16 @@
 """The page's files without a browser: nothing from elsewhere, nothing inline, every name they use exists."""
 
 import re
+import subprocess
+import sys
 from html.parser import HTMLParser
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import pytest
+
+from flash.text.classification.predictor import Predictor
 
 FOLDER = resources.files("flash.text.classification.serve") / "page"
 FILES = {file.name: file.read_text(encoding="utf-8") for file in FOLDER.iterdir() if file.is_file()}
@@ -152,3 +157,17 @@ def test_the_server_gives_every_file_with_its_type_and_the_policy(url: str, ask:
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
         assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
         assert "unsafe" not in answer.headers["Content-Security-Policy"]
+
+
+def test_the_examples_have_the_labels_that_their_names_say(tmp_path: Path) -> None:
+    """The examples of the page, by the model that the README's first command trains."""
+    script = FILES["single.js"]
+    examples = dict(re.findall(r'^  \["([\w-]+)", "(.*)"\],$', script, re.MULTILINE))
+    words = ["text_classification", "--output", "m.pt", "from_sample"]
+    subprocess.run([sys.executable, "-m", "flash", *words], cwd=tmp_path, check=True, capture_output=True)
+    found = dict(
+        zip(examples, Predictor.load(tmp_path / "m.pt").predict(list(examples.values())), strict=True)
+    )
+    assert found["Thank-you"] == found["Ticket"] == []
+    assert "insult" in found["Insult"]
+    assert "threat" in found["Threat"]
