@@ -7,6 +7,8 @@ process killed at any moment leaves the earlier file as it was. Checkpoints and 
 import errno
 import os
 import secrets
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -43,6 +45,38 @@ def whole_file(path: str | Path) -> Iterator[IO[bytes]]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+    _sync_folder(target.parent)
+
+
+@contextmanager
+def whole_path(path: str | Path) -> Iterator[Path]:
+    """A path to write a file at, for libraries that want a path; the file replaces `path` as `whole_file`'s does.
+
+    It is in a hidden folder beside `path` that nobody else may enter, and goes to the disk before it is renamed.
+
+    Raises:
+        OSError: as `whole_file`.
+    """
+    path = Path(path)
+    if _is_special(path):
+        with tempfile.TemporaryDirectory() as elsewhere:
+            yield Path(elsewhere) / "whole"
+            with (Path(elsewhere) / "whole").open("rb") as whole, path.open("wb") as file:
+                shutil.copyfileobj(whole, file)
+        return
+    target = _real(path)
+    temporary, handle, mode = _create_beside(target)  # has the permissions of a new file
+    os.close(handle)
+    try:
+        mode = temporary.stat().st_mode & 0o7777 if mode is None else mode
+        temporary.unlink()
+        temporary.mkdir(0o700)
+        yield temporary / "whole"
+        _sync(temporary / "whole")
+        (temporary / "whole").chmod(mode)
+        (temporary / "whole").replace(target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
     _sync_folder(target.parent)
 
 
@@ -98,6 +132,12 @@ def _create_beside(target: Path) -> tuple[Path, int, int | None]:
     # The system applies the umask here; to read it, it would have to be changed, for all threads.
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
     return temporary, os.open(temporary, flags, 0o666), mode
+
+
+def _sync(path: Path) -> None:
+    """Bring a file's bytes to the disk."""
+    with path.open("r+b") as file:
+        os.fsync(file.fileno())
 
 
 def _sync_folder(folder: Path) -> None:

@@ -4,7 +4,7 @@ import argparse
 import logging
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -49,20 +49,22 @@ HANDS_NOTHING_BACK = re.compile(r"ddp_(spawn|fork|notebook)|\w+_(spawn|fork|note
 
 
 class CheckpointIO(TorchCheckpointIO):
-    """Checkpoints on a local disk are whole or absent, and hold only tensors and plain values."""
+    """Lightning's checkpoints as model files of this library; see `flash.text.classification.checkpoint`."""
 
     def save_checkpoint(
         self, checkpoint_: dict[str, Any], path: str | Path, storage_options: Any | None = None
     ) -> None:
-        """Write atomically; a path with a scheme, such as `s3://`, goes to Lightning's own writer."""
-        if "://" in str(path):
-            super().save_checkpoint(checkpoint_, path, storage_options)
-            return
+        """Write a file whole or not at all; of callbacks, leave out the state that it cannot hold, with a warning."""
+        if storage_options is not None:
+            raise FlashError(
+                "storage_options= has no meaning here; configure fsspec instead, or leave it out"
+            )
         callbacks = {}
         for name, state in checkpoint_.get("callbacks", {}).items():
             try:
-                callbacks[name] = checkpoint.plain_content(state, f"the state of {name}")
-            except CheckpointError as error:  # a user's callback must not cost the model
+                checkpoint.check_keepable(state, f"the state of {name}")
+                callbacks[name] = state
+            except CheckpointError as error:  # which a callback must not cost the model
                 warnings.warn(f"{path} is saved without this: {error}", UserWarning, stacklevel=2)
         checkpoint.save({**checkpoint_, "callbacks": callbacks}, path)
 
@@ -70,9 +72,20 @@ class CheckpointIO(TorchCheckpointIO):
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
         """Read without running code, whatever `weights_only` says."""
-        if "://" in str(path):
-            return super().load_checkpoint(path, map_location, weights_only=True)
         return checkpoint.load(path)
+
+
+def check_callbacks(callbacks: Sequence[pl.Callback]) -> None:
+    """Refuse callbacks whose state no model file can hold, before a training that would be saved without it.
+
+    Raises:
+        FlashError: it names the callback and the part of its state.
+    """
+    for callback in callbacks:
+        try:
+            checkpoint.check_keepable(callback.state_dict(), f"the state of {type(callback).__name__}")
+        except CheckpointError as error:
+            raise FlashError(f"{error}, in its state_dict(), or leave the callback out") from error
 
 
 class Trainer(pl.Trainer):
@@ -240,6 +253,7 @@ class Trainer(pl.Trainer):
             validation = val_dataloaders is not None or getattr(datamodule, "val_dataset", True) is not None
             listed: Any = self  # whose list of callbacks is no part of its type
             check_monitors(model, listed.callbacks, validation=validation and self.limit_val_batches != 0)
+            check_callbacks(listed.callbacks)
         if self.lightning_module not in (None, model):
             self._begin_at_0()
         with _prepared(model, self), _without_advertisements(), announced_compilation(rank_zero_info):

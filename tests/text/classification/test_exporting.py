@@ -16,6 +16,7 @@ from flash.core import precision
 from flash.core.errors import CheckpointError, FlashError, MissingExtraError
 from flash.text import TextClassificationData, TextClassifier
 from flash.text.classification import checkpoint, exporting
+from flash.text.classification.checkpoint.export_folder import seal
 from flash.text.classification.backbones.encoder_files import quiet
 from flash.text.classification.backbones.encoder_module import EncoderModule
 from flash.text.classification.exporting import ExportReport, export
@@ -440,7 +441,7 @@ def test_damaged_settings_of_an_export(whole: ExportReport, tmp_path: Path) -> N
         (tmp_path / file.name).write_bytes(file.read_bytes())
     settings = json.loads((tmp_path / "flash.json").read_text())
     (tmp_path / "flash.json").write_text(json.dumps({**settings, "thresholds": [2, 0, 0]}))
-    with pytest.raises(CheckpointError, match="is damaged: its thresholds are"):
+    with pytest.raises(CheckpointError, match=r"is damaged: its flash.json is not as it was written; export"):
         TextClassifier(backbone=str(tmp_path), labels=LABELS, multi_label=True, max_length=16)
 
 
@@ -457,6 +458,7 @@ def test_a_transformers_folder_whose_labels_were_changed(whole: ExportReport, tm
     settings = json.loads((tmp_path / "flash.json").read_text())
     settings["labels"][0] = "rude"
     (tmp_path / "flash.json").write_text(json.dumps(settings))
+    seal(tmp_path)
     with pytest.raises(
         CheckpointError, match="is damaged: its head has other labels than its settings; export"
     ):

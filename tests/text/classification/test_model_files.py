@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from safetensors.torch import load_file
 
 from flash.core.errors import CheckpointError, FlashError
 from flash.text import TextClassificationData, TextClassifier
@@ -31,7 +32,20 @@ def test_save_load_predict_agree_to_the_bit(trained: Any, make_trainer: Any, tmp
     assert trainer.predict(model, datamodule=data, output="labels") == make_trainer().predict(
         loaded, datamodule=data, output="labels"
     )
-    assert torch.load(path, weights_only=True)["flash"]["labels"] == ["animal", "fruit", "tool"]
+    assert torch.equal(load_file(path)["thresholds"], model.thresholds)  # safetensors' own reader
+
+
+def test_the_same_model_is_the_same_file(
+    trained: Any, make_data: Any, make_trainer: Any, tmp_path: Path
+) -> None:
+    _, trainer, _ = trained
+    for name in ("one.pt", "two.pt"):
+        trainer.save_checkpoint(tmp_path / name)
+    data, again = make_data(), make_trainer()
+    again.finetune(TextClassifier(labels=data.labels, multi_label=True), datamodule=data)
+    again.save_checkpoint(tmp_path / "three.pt")
+    one, two, three = ((tmp_path / f"{name}.pt").read_bytes() for name in ("one", "two", "three"))
+    assert one == two == three
 
 
 @pytest.mark.parametrize(
@@ -95,7 +109,7 @@ def test_any_precision_of_the_trainer_saves_a_model_that_loads(
 
 def test_foreign_file(tmp_path: Path) -> None:
     (tmp_path / "model.pt").write_text("id,text\n")
-    with pytest.raises(CheckpointError, match="is no checkpoint of this library"):
+    with pytest.raises(CheckpointError, match="is no model file of this library"):
         TextClassifier.load_from_checkpoint(tmp_path / "model.pt")
 
 
@@ -113,16 +127,34 @@ def test_checkpoints_of_lightnings_callback_load(make_data: Any, make_trainer: A
 class Diary(Callback):
     """A callback whose state no checkpoint can hold."""
 
+    folder: Any = Path("somewhere")
+
     def state_dict(self) -> dict[str, Any]:
-        return {"folder": Path("somewhere")}
+        return {"folder": self.folder}
 
 
-def test_a_callback_that_cannot_be_kept_does_not_cost_the_model(
+def test_a_callback_that_cannot_be_kept_is_refused_before_the_first_epoch(
+    make_data: Any, make_trainer: Any
+) -> None:
+    data = make_data()
+    model = TextClassifier(labels=data.labels, multi_label=True)
+    words = (
+        r"the state of Diary\['folder'\], a pathlib\..*Path, cannot be kept in a checkpoint, which holds only tensors "
+        r"and plain values; keep its name or its numbers instead, in its state_dict\(\), or leave the callback out"
+    )
+    with pytest.raises(FlashError, match=words):
+        make_trainer(callbacks=[Diary()]).fit(model, datamodule=data)
+    assert not model.backbone.fitted
+
+
+def test_a_callback_that_cannot_be_kept_later_does_not_cost_the_model(
     make_data: Any, make_trainer: Any, tmp_path: Path
 ) -> None:
-    data, trainer = make_data(), make_trainer(callbacks=[Diary()])
+    data, diary = make_data(), Diary()
+    trainer, diary.folder = make_trainer(callbacks=[diary]), "somewhere"
     model = TextClassifier(labels=data.labels, multi_label=True)
     trainer.fit(model, datamodule=data)
+    diary.folder = Path("somewhere")
     with pytest.warns(
         UserWarning, match=r"model\.pt is saved without this: the state of Diary\['folder'\], a pathlib"
     ):

@@ -19,14 +19,9 @@ from flash.core.errors import FlashError, MissingExtraError, unknown_name
 from flash.core.extras import require
 from flash.core.folders import whole_folder
 from flash.text.classification.backbones.linear import Linear
-from flash.text.classification.backbones.onnx import (
-    FORMAT_VERSION,
-    GRAPH,
-    SETTINGS,
-    TOKENIZER,
-    first_words,
-)
+from flash.text.classification.backbones.onnx import GRAPH, TOKENIZER, first_words
 from flash.text.classification.batching import between_ids, tokenize
+from flash.text.classification.checkpoint.export_folder import FORMAT_VERSION, SETTINGS, seal
 from flash.text.classification.predictor import Predictor
 from flash.text.classification.reading.fields import SEPARATOR, given_texts
 from flash.text.classification.sample import sample_table
@@ -290,7 +285,8 @@ def _check_texts(predictor: Predictor) -> pa.Array:
 
 
 def _difference(predictor: Predictor, folder: Path, texts: pa.Array) -> np.ndarray:
-    """How far each probability (N, L) of an export is from the model's."""
+    """How far each probability (N, L) of an export is from the model's, once its checksums are written."""
+    seal(folder)
     difference: np.ndarray = np.abs(
         Predictor.load(folder, precision="32").probabilities(texts) - predictor.probabilities(texts)
     )

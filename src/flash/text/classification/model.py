@@ -28,10 +28,15 @@ from flash.text.classification.backbones.module import BackboneModule, known_to_
 from flash.text.classification.backbones.same_model import difference, load_weights
 from flash.text.classification.checkpoint import FORMAT_VERSION
 from flash.text.classification.checkpoint import load as load_checkpoint
+from flash.text.classification.checkpoint.saved_options import (
+    choices_of,
+    kept_loss,
+    not_kept_sentence,
+    saved_options,
+)
 from flash.text.classification.data import TextDataset
 from flash.text.classification.from_flash.options import take_model_options
 from flash.text.classification.from_flash.task import FlashTask
-from flash.text.classification.kept_choices import choices_of, kept_choices, kept_loss, not_kept_sentence
 from flash.text.classification.losses import LOSSES
 from flash.text.classification.measuring import SAME_ROWS, Batch, MeasuringModule
 from flash.text.classification.reading.fields import field_names, given_texts, match_fields, named
@@ -453,7 +458,7 @@ class TextClassifier(FlashTask, MeasuringModule):
         """Add what a file needs to stand on its own; refuse a model that was never trained, but for callbacks in a fit."""
         if self._trainer is None or self.trainer.state.stage is None:
             self._check_fitted()
-        choices = kept_choices(self.optimizer, self.lr_scheduler, self.loss_fn, self.backbone.loss)
+        choices = saved_options(self.optimizer, self.lr_scheduler, self.loss_fn, self.backbone.loss)
         if choices["not_kept"] and not self._told_not_kept:
             rank_zero_info(not_kept_sentence(choices["not_kept"]))
             self._told_not_kept = True

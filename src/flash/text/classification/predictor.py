@@ -16,7 +16,8 @@ from flash.core.precision import check_precision, matrices_of, predicts_in_bfloa
 from flash.text.classification import checkpoint
 from flash.text.classification.backbones import load_backbone
 from flash.text.classification.backbones.linear import Linear
-from flash.text.classification.backbones.onnx import OnnxBackbone, damaged, read_settings
+from flash.text.classification.backbones.onnx import OnnxBackbone
+from flash.text.classification.checkpoint.export_folder import damaged, read_settings
 from flash.text.classification.reading.fields import given_texts
 from flash.text.classification.reading.source import text_array
 from flash.text.classification.scores.outputs import Calibration, Output, convert, to_probabilities

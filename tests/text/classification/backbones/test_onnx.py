@@ -13,7 +13,8 @@ import pyarrow as pa
 import pytest
 
 from flash.core.errors import CheckpointError, MissingExtraError
-from flash.text.classification.backbones.onnx import SLOWER, OnnxBackbone, read_settings
+from flash.text.classification.backbones.onnx import SLOWER, OnnxBackbone
+from flash.text.classification.checkpoint.export_folder import read_settings
 from flash.text.classification.predictor import Predictor
 
 onnx = pytest.importorskip("onnx")
@@ -67,7 +68,7 @@ def write_tokenizer(path: Path) -> None:
 
 
 SETTINGS: dict[str, Any] = {
-    "export_format": 1,
+    "export_format": 1,  # which has no checksums
     "version": "0.1.0",
     "kind": "onnx",
     "labels": LABELS,
@@ -255,8 +256,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         "the flash.json of .* is none that flash export wrote; expected a folder that it wrote",
     ),
     (
-        {"export_format": 2, "version": "9.0"},
-        "has export format 2, written by version '9.0'; this library reads up",
+        {"export_format": 3, "version": "9.0"},
+        "has export format 3, written by version '9.0'; this library reads up",
     ),
     (
         {"kind": "coreml"},

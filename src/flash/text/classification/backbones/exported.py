@@ -12,7 +12,7 @@ import numpy as np
 
 from flash.text.classification.backbones.encoder_module import EncoderModule
 from flash.text.classification.backbones.module import BackboneModule
-from flash.text.classification.backbones.onnx import SETTINGS, read_settings
+from flash.text.classification.checkpoint.export_folder import SETTINGS, read_settings
 
 
 def numbers_of(

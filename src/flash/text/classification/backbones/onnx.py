@@ -1,10 +1,9 @@
-"""An exported encoder as a backbone: predicts by onnxruntime and the tokenizer alone, and what an export's folder holds.
+"""An exported encoder as a backbone: predicts by onnxruntime and the tokenizer alone.
 
 Imports neither torch nor transformers, and onnxruntime only when a folder is loaded; of the project the errors,
 `extras`, the batches and what a model file holds.
 """
 
-import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,15 +18,12 @@ import numpy.typing as npt
 from flash.core.errors import CheckpointError
 from flash.core.extras import require
 from flash.text.classification.backbones.features import Texts, in_threads
-from flash.text.classification.batching import LONG_TEXT, POOLS, cheapest_batches, tokenize
-from flash.text.classification.saved_parts import short, wrong_setting, wrong_state
+from flash.text.classification.batching import cheapest_batches, tokenize
+from flash.text.classification.checkpoint.export_folder import damaged
 
-FORMAT_VERSION = 1
-"""Raised when an older reader could no longer make sense of the folder."""
-SETTINGS, GRAPH, TOKENIZER = "flash.json", "model.onnx", "tokenizer.json"
-"""The files of an ONNX export: what Flash knows of the model, the network, and its tokenizer."""
+GRAPH, TOKENIZER = "model.onnx", "tokenizer.json"
+"""The files of an ONNX export beside its settings: the network, and its tokenizer."""
 INPUTS, OUTPUT = ("input_ids", "attention_mask"), "logits"
-KINDS = ("onnx", "transformers")
 PREDICT_ROWS = 32
 """Rows a batch when texts are scored, at most."""
 OVERHEAD = 8
@@ -194,88 +190,6 @@ def _session(runtime: Any, graph: Path, threads: int) -> Any:
 def _version(runtime: Any) -> tuple[int, ...]:
     """Its first two numbers."""
     return tuple(map(int, re.findall(r"\d+", runtime.__version__)[:2]))
-
-
-def read_settings(folder: str | Path) -> tuple[dict[str, Any], dict[str, Floats]]:
-    """What an export's folder says of its model, and its numbers a label: thresholds and calibration.
-
-    Raises:
-        CheckpointError: the folder is no export, damaged, or of a newer format.
-    """
-    folder = Path(folder)
-    path = folder / SETTINGS
-    if not path.is_file():
-        holds = ", ".join(sorted(entry.name for entry in folder.iterdir())[:10]) or "nothing"
-        raise CheckpointError(
-            f"the folder {folder} is no exported model (it holds: {holds}); expected a folder that flash export "
-            "wrote, or the file that save_checkpoint wrote"
-        )
-    try:
-        settings = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise damaged(folder, f"its {SETTINGS} cannot be read") from error
-    version = settings.get("export_format") if isinstance(settings, dict) else None
-    if type(version) is not int or version < 1:
-        raise CheckpointError(
-            f"the {SETTINGS} of {folder} is none that flash export wrote; expected a folder that it wrote, or the "
-            "file that save_checkpoint wrote"
-        )
-    if version > FORMAT_VERSION:
-        raise CheckpointError(
-            f"{folder} has export format {version}, written by version {short(settings.get('version'))}; this library "
-            f"reads up to format {FORMAT_VERSION}: install a newer one"
-        )
-    try:
-        names = ("thresholds", "calibration_scale", "calibration_shift")
-        arrays = {name: np.array(settings.get(name), np.float32) for name in names}
-    except (TypeError, ValueError) as error:
-        raise damaged(folder, "its thresholds or its calibration are no numbers") from error
-    if problem := wrong_setting(settings) or wrong_state(settings, arrays) or _wrong_option(settings):
-        raise damaged(folder, problem)
-    return settings, arrays
-
-
-def _wrong_option(settings: dict[str, Any]) -> str | None:
-    """What is wrong with what only an export's settings hold; None for nothing."""
-    options, tokenizer = settings["backbone_options"], settings.get("tokenizer")
-    tokenizer = tokenizer if isinstance(tokenizer, dict) else {}
-    special, overlap = tokenizer.get("special_tokens"), options.get("window_overlap")
-    found = {
-        "kind": (settings.get("kind"), settings.get("kind") in KINDS),
-        "max_length": (
-            settings.get("max_length"),
-            type(settings.get("max_length")) is int and settings["max_length"] > 0,
-        ),
-        "long_text": (options.get("long_text"), options.get("long_text") in LONG_TEXT),
-        "window_pooling": (options.get("window_pooling"), options.get("window_pooling") in POOLS),
-        "window_overlap": (overlap, type(overlap) in (int, float) and 0 <= overlap < 1),
-        "pad_id": (
-            tokenizer.get("pad_id"),
-            type(tokenizer.get("pad_id")) is int and tokenizer["pad_id"] >= 0,
-        ),
-        "special_tokens": (
-            special,
-            type(special) is list and all(type(token) is str for token in special),
-        ),
-        "between": (
-            between := tokenizer.get("between"),
-            between is None
-            or (type(between) is list and all(type(token) is int and token >= 0 for token in between)),
-        ),
-        "truncation_side": (
-            tokenizer.get("truncation_side"),
-            tokenizer.get("truncation_side") in ("left", "right"),
-        ),
-    }
-    for name, (value, holds) in found.items():
-        if not holds:
-            return f"its {name} is {short(value)}, which is none that there is"
-    return None
-
-
-def damaged(folder: Path, problem: str) -> CheckpointError:
-    """The error for an export that cannot be used."""
-    return CheckpointError(f"the export {folder} is damaged: {problem}; export the model again")
 
 
 def first_words(error: BaseException) -> str:

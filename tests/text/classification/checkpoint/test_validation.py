@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 import torch
 
+from flash.text.classification import checkpoint
+
 nan = float("nan")
 WRONG_SETTINGS: list[tuple[dict[str, Any], str]] = [
     ({"format": True}, "its format is True, expected a number from 1"),
@@ -54,7 +56,7 @@ def test_wrong_settings(
     make_content: Any, refusals: Any, tmp_path: Path, wrong: dict[str, Any], words: str
 ) -> None:
     path, saved = tmp_path / "model.pt", make_content()
-    torch.save({**saved, "flash": saved["flash"] | wrong}, path)
+    checkpoint.save({**saved, "flash": saved["flash"] | wrong}, path)
     assert f"the checkpoint {path} is damaged: {words}" in refusals(path)
 
 
@@ -67,8 +69,8 @@ WRONG_STATES: list[tuple[dict[Any, Any], str]] = [
     ({"thresholds": torch.tensor([0.5, 1.5])}, "its thresholds are 0.5 to 1.5, expected numbers from 0 to 1"),
     ({"thresholds": torch.tensor([0, 1])}, "its thresholds are a tensor of int64"),
     (
-        {"thresholds": torch.ones(2).bfloat16()},
-        "its thresholds are a tensor of torch.BFloat16Storage and shape (2,)",
+        {"thresholds": torch.ones(2).to(torch.float8_e5m2)},
+        "its thresholds are a tensor of float8_e5m2 and shape (2,)",
     ),
     *(
         (wrong, f"its calibration_{name} {words}")
@@ -82,7 +84,7 @@ WRONG_STATES: list[tuple[dict[Any, Any], str]] = [
                 {f"calibration_{name}": torch.tensor([1, 1])},
                 "is a tensor of int64 and shape (2,), expected 2",
             ),
-            ({f"calibration_{name}": torch.ones(2).bfloat16()}, "is a tensor of torch.BFloat16Storage"),
+            ({f"calibration_{name}": torch.ones(2).to(torch.float8_e5m2)}, "is a tensor of float8_e5m2"),
             ({f"calibration_{name}": torch.tensor([1, nan])}, "holds nan to nan, expected finite numbers"),
             ({f"calibration_{name}": torch.tensor([1, float("inf")])}, "holds 1.0 to inf, expected finite"),
             (
@@ -112,7 +114,7 @@ def test_wrong_weights(
     make_content: Any, refusals: Any, tmp_path: Path, wrong: dict[Any, Any], words: str
 ) -> None:
     path, saved = tmp_path / "model.pt", make_content()
-    torch.save({**saved, "state_dict": saved["state_dict"] | wrong}, path)
+    checkpoint.save({**saved, "state_dict": saved["state_dict"] | wrong}, path)
     assert words in refusals(path)
 
 
@@ -120,6 +122,6 @@ def test_wrong_weights(
 def test_missing_weights(make_content: Any, refusals: Any, tmp_path: Path, name: str) -> None:
     path, saved = tmp_path / "model.pt", make_content()
     del saved["state_dict"][name]
-    torch.save(saved, path)
+    checkpoint.save(saved, path)
     verb = "are" if name == "thresholds" else "is"
     assert f"is damaged: its {name} {verb} missing, expected 2 numbers, one a label" in refusals(path)

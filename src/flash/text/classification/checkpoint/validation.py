@@ -10,7 +10,16 @@ import numpy as np
 
 from flash.core.errors import FlashError, unknown_name
 from flash.text.classification.backbones import BACKBONES
-from flash.text.classification.plain_pickle import ForeignTensor
+from flash.text.classification.checkpoint.file import ForeignTensor
+
+
+def wrong_content(content: dict[str, Any]) -> str | None:
+    """What is wrong with a checkpoint's settings and tensors; None for nothing."""
+    settings, state = content["flash"], content["state_dict"]
+    version = settings.get("format")
+    if type(version) is not int or version < 1:
+        return f"its format is {short(version)}, expected a number from 1"
+    return wrong_setting(settings) or wrong_option(settings) or wrong_state(settings, state)
 
 
 def wrong_setting(settings: dict[str, Any]) -> str | None:

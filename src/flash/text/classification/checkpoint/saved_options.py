@@ -1,4 +1,4 @@
-"""Which of the user's choices a model file can hold, and in what form: names and plain values.
+"""The options of a training that a model file holds: names and plain values, and what to say of the others.
 
 Imports torch, and of the project the errors, arguments, what a file may hold, losses and optimisers; Lightning when there
 is something to say.
@@ -10,14 +10,14 @@ from typing import Any
 
 from flash.core.errors import CheckpointError
 from flash.text.classification.arguments import plain_value
-from flash.text.classification.checkpoint import plain_content
+from flash.text.classification.checkpoint.content import flatten
 from flash.text.classification.losses import LOSSES, Loss
 from flash.text.classification.optimization import OPTIMIZERS
 
 CHOICES = ("optimizer", "lr_scheduler", "loss_fn")
 
 
-def kept_choices(optimizer: Any, lr_scheduler: Any, loss: Any, trained: Any) -> dict[str, Any]:
+def saved_options(optimizer: Any, lr_scheduler: Any, loss: Any, trained: Any) -> dict[str, Any]:
     """What a model file says of how it was trained, which `TextClassifier` takes again.
 
     Args:
@@ -94,6 +94,8 @@ def _name_of(function: Callable[..., Any]) -> str | None:
 
 def _plain_or_none(name: str, value: Any) -> Any:
     try:
-        return plain_content(plain_value(value), name)
+        plain = plain_value(value)
+        flatten(plain, name)
     except CheckpointError:
         return None
+    return plain

@@ -1,0 +1,101 @@
+"""Files that `torch.save` wrote: those of version 0.1.0 (format 3), and those of a plain `lightning.pytorch.Trainer`.
+
+They are read by `torch.load(weights_only=True)`, which runs no code of theirs, after the checksums of their zip file.
+"""
+
+import warnings
+import zipfile
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import IO, Any
+
+from flash.core.errors import CheckpointError
+from flash.text.classification.checkpoint import digest
+from flash.text.classification.checkpoint.file import AGAIN, ForeignTensor
+
+BLOCK = 2**20
+WHOLE = "zip"  # in place of a digest
+
+
+def load(file: IO[bytes], name: str | Path) -> Any:
+    """What an open file holds, with tensors of torch on the CPU; says how to convert it.
+
+    Raises:
+        CheckpointError: it is truncated, damaged, no torch file, or holds more than tensors and plain values.
+    """
+    digest.check_once(digest.state_of(file.fileno()), WHOLE, lambda: _check_members(file, name))
+    import torch
+
+    file.seek(0)
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:
+        raise CheckpointError(
+            f"the checkpoint {name} holds more than tensors and plain values, which could be code and was not run; "
+            "give the file that save_checkpoint wrote"
+        ) from error
+    except Exception as error:  # torch's own words speak of how to run the file's code
+        raise CheckpointError(
+            f"the checkpoint {name} is damaged: torch cannot put its tensors together; {AGAIN}"
+        ) from error
+    return content
+
+
+def announce(name: str | Path) -> None:
+    """Warn that a file is in the older format, and how to convert it."""
+    warnings.warn(
+        f"{name} is a torch file, as version 0.1.0 and a plain lightning.pytorch.Trainer write it, which takes longer to "
+        "read; to convert it, type: python -c "
+        f'"from flash.text.classification.checkpoint import convert; convert({str(name)!r})"',
+        UserWarning,
+        stacklevel=4,
+    )
+
+
+def for_numpy(value: Any) -> Any:
+    """Content with arrays of NumPy in place of tensors."""
+    import torch
+
+    if isinstance(value, dict):
+        return {key: for_numpy(item) for key, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(for_numpy(item) for item in value)
+    if not isinstance(value, torch.Tensor):
+        return value
+    if value.dtype == torch.bfloat16:
+        return value.detach().float().numpy()
+    try:
+        return value.detach().resolve_conj().resolve_neg().numpy()
+    except (TypeError, RuntimeError):
+        return ForeignTensor(str(value.dtype).removeprefix("torch."), tuple(value.shape))
+
+
+def _check_members(file: IO[bytes], name: str | Path) -> str:
+    """Compare each member with its checksum, which torch does not; 0 stands for none.
+
+    Raises:
+        CheckpointError: the file is truncated, one of its members is damaged, or it is no torch file.
+    """
+    file.seek(0)
+    if not zipfile.is_zipfile(file):  # its table of contents stands at the end
+        raise CheckpointError(f"the checkpoint {name} is truncated at {file.seek(0, 2):,} bytes; {AGAIN}")
+    try:
+        with zipfile.ZipFile(file) as archive:
+            members = archive.infolist()
+            if not any(member.filename.endswith("/data.pkl") for member in members):
+                raise CheckpointError(
+                    f"the checkpoint {name} is a zip file, but no model file of this library and no torch file; give the "
+                    "file that save_checkpoint wrote"
+                )
+            for member in members:
+                if member.CRC:
+                    with archive.open(member) as part:
+                        while part.read(BLOCK):
+                            pass
+    except CheckpointError:
+        raise
+    except Exception as error:  # zipfile raises many kinds
+        raise CheckpointError(
+            f"the checkpoint {name} is damaged: its parts are not as they were written; {AGAIN}"
+        ) from error
+    return WHOLE
