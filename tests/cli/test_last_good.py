@@ -12,7 +12,7 @@ from flash.__main__ import main
 from flash.cli.training import last_good_file
 from flash.core.errors import FlashError
 from flash.core.last_good import LastGood
-from flash.text.classification import losses
+from flash.text.classification import checkpoint, losses
 from flash.text.classification.predictor import Predictor
 
 MODEL, KEPT = Path("text_classification_model.pt"), Path("text_classification_model.last-good.pt")
@@ -92,7 +92,7 @@ def test_what_a_broken_training_has_learnt_is_kept_and_gone_on_from(
     )
     assert "before from_csv; flash predict takes it as it is" in sentence
     assert not MODEL.exists()
-    assert torch.load(KEPT)["global_step"] == 7
+    assert checkpoint.load(KEPT)["global_step"] == 7
     assert (
         main(["predict", str(KEPT), "--input", "texts.csv", "--input_field", "text", "--output", "out.csv"])
         == 0
@@ -115,7 +115,7 @@ def test_a_training_that_is_killed_costs_an_epoch_at_most(
         patch.setattr(LastGood, "on_exception", lambda *_: None)  # as no time is left for last words
         patch.setitem(losses.LOSSES, "binary_cross_entropy", breaking(2 * STEPS + 1))
         assert train() == 2
-    assert torch.load(KEPT)["global_step"] == 2 * STEPS
+    assert checkpoint.load(KEPT)["global_step"] == 2 * STEPS
     assert train("--ckpt_path", str(KEPT)) == 0
     texts = ["a zebra", "banana a", "a"]
     assert np.array_equal(Predictor.load("whole.pt").logits(texts), Predictor.load(MODEL).logits(texts))

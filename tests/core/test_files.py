@@ -3,16 +3,23 @@
 import os
 import stat
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from flash.core.files import check_writable, whole_file
+from flash.core.files import check_writable, whole_file, whole_path
 
 
 def write(path: Path, text: str = "new") -> None:
     with whole_file(path) as file:
         file.write(text.encode())
+
+
+def write_at_path(path: Path, text: str = "new") -> None:
+    with whole_path(path) as target:
+        target.write_text(text)
+        target.chmod(0o600)  # as safetensors does
 
 
 def names(folder: Path) -> list[str]:
@@ -39,6 +46,40 @@ def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path, error: ty
     def fail() -> None:
         with whole_file(path) as file:
             file.write(b"new")
+            raise error
+
+    with pytest.raises(error):
+        fail()
+    assert path.read_text() == "old"
+    assert names(tmp_path) == ["file"]
+
+
+def test_a_library_writes_to_a_path_that_nobody_else_enters(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+    path.chmod(0o640)
+    with whole_path(path) as target:
+        target.write_text("new")
+        (hidden,) = tmp_path.glob(".file.*.part")
+        assert hidden.stat().st_mode & 0o777 == 0o700
+        assert target.parent == hidden
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+    assert path.stat().st_mode & 0o777 == 0o640
+    assert names(tmp_path) == ["file"]
+    write_at_path(tmp_path / "fresh")
+    (tmp_path / "usual").touch()
+    assert (tmp_path / "fresh").stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_an_error_of_a_library_leaves_the_old_file(tmp_path: Path, error: type[BaseException]) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+
+    def fail() -> None:
+        with whole_path(path) as target:
+            target.write_text("new")
             raise error
 
     with pytest.raises(error):
@@ -96,7 +137,8 @@ def test_links_in_a_circle(tmp_path: Path) -> None:
     assert names(tmp_path) == ["a", "b"]
 
 
-def test_a_pipe_is_written_to_directly(tmp_path: Path) -> None:
+@pytest.mark.parametrize("write", [write, write_at_path])
+def test_a_pipe_is_written_to_directly(tmp_path: Path, write: Callable[[Path, str], None]) -> None:
     pipe, found = tmp_path / "pipe", []
     os.mkfifo(pipe)
     reader = threading.Thread(target=lambda: found.append(pipe.read_text()))
@@ -122,7 +164,7 @@ def test_the_longest_names(tmp_path: Path, length: int) -> None:
 
 
 def test_folders_are_not_files(tmp_path: Path) -> None:
-    for attempt in (write, check_writable):
+    for attempt in (write, write_at_path, check_writable):
         with pytest.raises(IsADirectoryError, match="it is a folder"):
             attempt(tmp_path)
     with pytest.raises(FileNotFoundError):
@@ -148,7 +190,10 @@ def test_check_writable_touches_nothing(tmp_path: Path) -> None:
     assert (tmp_path / "file").stat().st_mtime_ns == before
 
 
-def test_file_and_folder_reach_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("write", [write, write_at_path])
+def test_file_and_folder_reach_the_disk(
+    tmp_path: Path, write: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     synced: list[str] = []
     fsync = os.fsync
 

@@ -16,9 +16,9 @@ from flash.core import precision
 from flash.core.errors import CheckpointError, FlashError, MissingExtraError
 from flash.text import TextClassificationData, TextClassifier
 from flash.text.classification import checkpoint, exporting
-from flash.text.classification.checkpoint.export_folder import seal
 from flash.text.classification.backbones.encoder_files import quiet
 from flash.text.classification.backbones.encoder_module import EncoderModule
+from flash.text.classification.checkpoint.export_folder import seal
 from flash.text.classification.exporting import ExportReport, export
 from flash.text.classification.predictor import Predictor
 from flash.text.classification.scores.outputs import Calibration

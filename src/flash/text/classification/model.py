@@ -17,7 +17,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 
 from flash import __version__
-from flash.core.errors import DataError, FlashError, unknown_name
+from flash.core.errors import CheckpointError, DataError, FlashError, unknown_name
 from flash.core.hyper_parameters import data_options, flat_parameters, log_hyper_parameters, trainer_options
 from flash.text.classification.arguments import label_names, option_value, plain_value, some_names
 from flash.text.classification.backbones import available_backbones, load_backbone
@@ -26,6 +26,7 @@ from flash.text.classification.backbones.exported import numbers_of
 from flash.text.classification.backbones.linear_module import LinearModule
 from flash.text.classification.backbones.module import BackboneModule, known_to_numpy
 from flash.text.classification.backbones.same_model import difference, load_weights
+from flash.text.classification.backbones.weight_shapes import MisfitError
 from flash.text.classification.checkpoint import FORMAT_VERSION
 from flash.text.classification.checkpoint import load as load_checkpoint
 from flash.text.classification.checkpoint.saved_options import (
@@ -570,7 +571,7 @@ class TextClassifier(FlashTask, MeasuringModule):
             )
         if "encoder" in settings:
             read = {**settings, "max_length": overrides.get("max_length", settings["max_length"])}
-            encoder = EncoderModule.from_content(read, trust_remote_code=trust_remote_code)
+            encoder = _encoder_of(checkpoint_path, read, content["state_dict"], trust_remote_code)
             trained["backbone"], options = encoder, {}
         others = ("max_length", "learning_rate", "thresholds", "threshold_objective")
         kept = {name: settings[name] for name in others if name in settings}
@@ -634,6 +635,18 @@ def _make_backbone(
     if is_encoder(backbone):
         return EncoderModule.from_pretrained(backbone, labels, max_length, options)
     return LinearModule(load_backbone(backbone, len(labels), options))
+
+
+def _encoder_of(
+    path: str | Path, settings: Mapping[str, Any], state: Mapping[str, torch.Tensor], trust_remote_code: bool
+) -> EncoderModule:
+    """The encoder that a model file tells of, with random weights of the file's shapes."""
+    prefix = "backbone."
+    own = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+    try:
+        return EncoderModule.from_content(settings, own, trust_remote_code=trust_remote_code)
+    except MisfitError as error:
+        raise CheckpointError(f"the checkpoint {path} is damaged: {error}; copy or save it again") from error
 
 
 def is_encoder(backbone: str | Path) -> bool:

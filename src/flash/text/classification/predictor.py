@@ -200,7 +200,7 @@ def _load_encoder(
     from flash.text.classification.backbones.encoder_module import EncoderModule
     from flash.text.classification.backbones.module import first_misfit
 
-    module = EncoderModule.from_content(settings, trust_remote_code=trust_remote_code)
+    module = EncoderModule.from_content(settings, arrays, trust_remote_code=trust_remote_code)
     try:
         module.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in arrays.items()})
     except (RuntimeError, TypeError) as error:  # names or shapes; a type that NumPy lacks

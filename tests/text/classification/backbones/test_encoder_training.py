@@ -22,7 +22,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from flash import Trainer
 from flash.core.errors import FlashError
 from flash.text import TextClassificationData, TextClassifier
-from flash.text.classification import batching
+from flash.text.classification import batching, checkpoint
 from flash.text.classification.backbones import encoder_module
 from flash.text.classification.backbones.encoder import Encoder
 from flash.text.classification.backbones.encoder_module import EncoderModule
@@ -165,14 +165,14 @@ def test_the_order_and_the_noise_are_what_makes_it_so(
     # as the test above could not fail if neither mattered
     fit(encoder, tmp_path, SaveEach(tmp_path))
     path = tmp_path / f"{STEPS + 2}.ckpt"
-    content = torch.load(path)
+    content = checkpoint.load(path)
     content["loops"]["fit_loop"]["state_dict"]["combined_loader"][0]["noise"] += 1
-    torch.save(content, tmp_path / "other_noise.ckpt")
+    checkpoint.save(content, tmp_path / "other_noise.ckpt")
     assert not same(weights(fit(encoder, tmp_path, ckpt_path=tmp_path / "other_noise.ckpt")), unbroken)
-    content = torch.load(path)
+    content = checkpoint.load(path)
     progress = content["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]
     progress.update({name: count - 1 for name, count in progress.items()})
-    torch.save(content, tmp_path / "other_place.ckpt")
+    checkpoint.save(content, tmp_path / "other_place.ckpt")
     assert not same(weights(fit(encoder, tmp_path, ckpt_path=tmp_path / "other_place.ckpt")), unbroken)
     assert same(weights(fit(encoder, tmp_path, ckpt_path=path)), unbroken)
 
@@ -430,7 +430,7 @@ def test_a_loss_that_is_no_number_leaves_the_weights_before_it(
         fit(encoder, tmp_path, keeper(tmp_path / "x"), model={"loss_fn": nan_from(4)}, **keywords)
     path = tmp_path / "last-good.pt"
     assert f"what was learnt before is in {path}: go on from it with ckpt_path='{path}'" in str(caught.value)
-    assert torch.load(path)["global_step"] == step
+    assert checkpoint.load(path)["global_step"] == step
     model = {"loss_fn": nan_from(1000)}
     resumed = fit(encoder, tmp_path, model=model, ckpt_path=path, seed=2, **keywords)
     assert same(weights(resumed), weights(whole))
@@ -463,7 +463,7 @@ def test_memory_that_runs_out_after_some_steps(
         FlashError, match=r"not enough memory .*; what was learnt before is in .*last-good\.pt"
     ):
         fit(encoder, tmp_path, keeper(tmp_path / "x"))
-    assert torch.load(tmp_path / "last-good.pt")["global_step"] == 2
+    assert checkpoint.load(tmp_path / "last-good.pt")["global_step"] == 2
 
 
 @pytest.mark.parametrize(
@@ -488,8 +488,8 @@ def test_whatever_stops_it(
     assert same(weights(fit(encoder, tmp_path, ckpt_path=path, seed=2)), unbroken)
     with pytest.raises(OSError, match="another"):
         fit(encoder, tmp_path, Raise(2, OSError("another")), keeper(tmp_path / "y"))
-    assert torch.load(path)["global_step"] == STEPS - 1  # not overwritten
-    assert torch.load(tmp_path / "last-good-v1.pt")["global_step"] == 2
+    assert checkpoint.load(path)["global_step"] == STEPS - 1  # not overwritten
+    assert checkpoint.load(tmp_path / "last-good-v1.pt")["global_step"] == 2
 
 
 def test_nothing_is_written_of_nothing_or_where_no_checkpoints_are_wanted(

@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from flash.core.errors import FlashError
 from flash.text import TextClassificationData, TextClassifier
+from flash.text.classification import checkpoint
 from flash.text.classification.backbones.encoder_module import EncoderModule
 from flash.text.classification.backbones.steps import Broken, accumulated_in, share_of_step
 
@@ -240,7 +241,7 @@ def test_no_step_is_taken_with_a_slope_that_is_none(
         fit(3)
     path = tmp_path / "last-good.pt"
     assert f"what was learnt before is in {path}" in str(caught.value)
-    assert torch.load(path)["global_step"] == step
+    assert checkpoint.load(path)["global_step"] == step
     resumed, whole = fit(1000, ckpt_path=path), fit(1000)
     for one, other in zip(resumed.backbone.parameters(), whole.backbone.parameters(), strict=True):
         assert torch.equal(one, other)

@@ -368,9 +368,15 @@ def test_no_bytes_raise_another_error(tmp_path_factory: pytest.TempPathFactory, 
 def test_a_large_file_is_checked_once_and_again_when_it_changes(
     make_content: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path, counted, hexdigest = tmp_path / "model.pt", [], digest.hexdigest
+    counted: list[int] = []
+    path, hexdigest = tmp_path / "model.pt", digest.hexdigest
     checkpoint.save(make_content(weight=torch.zeros(1000)), path)
-    monkeypatch.setattr(digest, "hexdigest", lambda *parts: counted.append(1) or hexdigest(*parts))
+
+    def counting(*parts: Any) -> str:
+        counted.append(1)
+        return hexdigest(*parts)
+
+    monkeypatch.setattr(digest, "hexdigest", counting)
     for read in (*READERS, *READERS):
         read(path)
     assert len(counted) == 1
@@ -538,12 +544,14 @@ def test_a_replaced_file_is_read_as_one(
     make_content: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between the two times that it is opened, another file takes its name."""
-    path, replaced = tmp_path / "model.pt", []
+    replaced: list[Path] = []
+    path = tmp_path / "model.pt"
     checkpoint.save(make_content(weight=torch.zeros(3)), path)
 
     def opening(*arguments: Any) -> Any:
         if not replaced:
-            replaced.append(checkpoint.save(make_content(weight=torch.ones(5)), path))
+            checkpoint.save(make_content(weight=torch.ones(5)), path)
+            replaced.append(path)
         return safe_open(*arguments)
 
     monkeypatch.setattr("flash.text.classification.checkpoint.file.safe_open", opening)

@@ -54,13 +54,21 @@ def test_a_flipped_bit_anywhere_is_refused(folder: Path, name: str) -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"thresholds": [0.1, 0.1, 0.1]}, {"checksums": {}}, {"checksums": None}, {"checksum": 1}, {"max_length": 15}],
+    [
+        {"thresholds": [0.1, 0.1, 0.1]},
+        {"checksums": {}},
+        {"checksums": None},
+        {"checksum": 1},
+        {"max_length": 15},
+    ],
     ids=str,
 )
 def test_changed_settings_are_refused(folder: Path, changes: dict[str, Any]) -> None:
     settings = json.loads((folder / "flash.json").read_text("utf-8"))
     (folder / "flash.json").write_text(json.dumps({**settings, **changes}), "utf-8")
-    with pytest.raises(CheckpointError, match=r"is damaged: its flash\.json is not as it was written; export"):
+    with pytest.raises(
+        CheckpointError, match=r"is damaged: its flash\.json is not as it was written; export"
+    ):
         Predictor.load(folder)
 
 

@@ -19,6 +19,7 @@ from flash.text import TextClassifier
 from flash.text.classification import checkpoint
 from flash.text.classification.predictor import Predictor
 
+PUBLISHED = Path(__file__).parent / "published"
 TEXTS = ["a banana", "a zebra with a hammer", ""]
 CONVERT = (
     r"is a torch file, as version 0\.1\.0 and a plain lightning\.pytorch\.Trainer write it, .* python -c \""
@@ -59,7 +60,7 @@ def test_the_command_of_the_warning_converts(old: Path) -> None:
 
 def test_what_a_plain_trainer_of_lightning_writes(trained: Any, make_data: Any, tmp_path: Path) -> None:
     _, _, data = trained
-    quiet = dict.fromkeys(
+    quiet: dict[str, Any] = dict.fromkeys(
         ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False
     )
     plain = pl.Trainer(accelerator="cpu", max_epochs=1, default_root_dir=tmp_path, **quiet)
@@ -73,6 +74,19 @@ def test_what_a_plain_trainer_of_lightning_writes(trained: Any, make_data: Any, 
     with pytest.warns(UserWarning, match=CONVERT):
         predictor = Predictor.load(tmp_path / "plain.ckpt")
     assert predictor.logits(TEXTS).tobytes() == again(TEXTS).numpy().tobytes()
+
+
+def test_the_command_says_how_to_convert(tmp_path: Path) -> None:
+    path = tmp_path / "old.pt"
+    path.write_bytes((PUBLISHED / "linear-3.pt").read_bytes())
+    command = [sys.executable, "-m", "flash", "predict", str(path), "--input", "-"]
+    done = subprocess.run(command, input="text\nthe hammer\n", capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[1].startswith('"the hammer","tool",')
+    assert done.stderr.startswith(
+        f"flash: warning: {path} is a torch file, as version 0.1.0 and a plain lightning.pytorch.Trainer write it, which "
+        'takes longer to read; to convert it, type: python -c "from flash.text.classification.checkpoint import '
+        f"convert; convert('{path}')\"\n"
+    )
 
 
 # What is refused

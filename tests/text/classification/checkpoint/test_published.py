@@ -33,7 +33,13 @@ def test_there_are_files_of_each_format() -> None:
     expected = [
         name.format(number)
         for number in formats
-        for name in ("linear-{}.pt", "linear-{}-stopped.ckpt", "encoder-{}.pt", "encoder-{}-stopped.ckpt", "onnx-{}")
+        for name in (
+            "linear-{}.pt",
+            "linear-{}-stopped.ckpt",
+            "encoder-{}.pt",
+            "encoder-{}-stopped.ckpt",
+            "onnx-{}",
+        )
     ]
     assert sorted(ANSWERS) == sorted(expected)
     assert {path.name for path in PUBLISHED.iterdir()} >= set(expected)

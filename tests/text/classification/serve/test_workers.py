@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 
 from flash.core.errors import FlashError
+from flash.text.classification import checkpoint
+from flash.text.classification.checkpoint import digest
 from flash.text.classification.predictor import Predictor
 from flash.text.classification.serve import ServeOptions, serve, workers
 from flash.text.classification.serve.served_model import ServedModel
@@ -28,6 +30,11 @@ def pids(process: Any, times: int) -> list[int]:
     """The workers' processes, in the order in which they were ready."""
     process.wait_for('"event":"worker ready"', times)
     return [int(event["pid"]) for event in process.events("worker ready")]
+
+
+def asked_to_reload() -> tuple[Any, ...]:
+    """What the supervisor says for a reload: with it, which files it has checked."""
+    return "reload", checkpoint.checked_files()
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -144,10 +151,10 @@ class Talked(Worker):
 def test_a_reload_is_tried_by_one_before_the_others() -> None:
     one, two, three = (Talked(number) for number in range(1, 4))
     reload = _Reload([], [one, two, three])
-    assert [worker.heard for worker in (one, two, three)] == [[("reload",)], [], []]
+    assert [worker.heard for worker in (one, two, three)] == [[asked_to_reload()], [], []]
     reload.hear(two, False, "nobody asked it")
     reload.hear(one, True, "loaded")
-    assert [worker.heard for worker in (two, three)] == [[("reload",)], [("reload",)]]
+    assert [worker.heard for worker in (two, three)] == [[asked_to_reload()], [asked_to_reload()]]
     reload.hear(three, True, "loaded")
     assert reload.waiting == [two]
     reload.hear(two, True, "loaded")
@@ -279,14 +286,14 @@ def test_who_asks_for_a_reload_is_answered_and_who_starts_meanwhile_follows(tmp_
         one.ready = supervisor._begun = True
         supervisor._hear(one, "ask")
         supervisor._begin_reload()
-        assert (one.heard, two.heard) == ([("reload",)], [])
+        assert (one.heard, two.heard) == ([asked_to_reload()], [])
         supervisor._hear(one, "reloaded", True, "loaded")
         later = "1 of 2 workers have switched, and 1 will as soon as it has started"
         assert one.heard[1:] == [("answer", True, f"loaded; {later}")]
         process: Any = Ended()
         two.process, two.there = process, True
         supervisor._hear(two, "ready", "model", 3)
-        assert two.heard == [("reload",)]
+        assert two.heard == [asked_to_reload()]
         assert json.dumps(supervisor._asked) == "[]"
 
 
@@ -308,3 +315,5 @@ def test_the_parent_decides_the_precision_of_all_workers(
         options = ServeOptions(port=0, workers=2, precision=asked)
         assert workers.supervise(model_file, options, ServedModel.load) == 0
     assert [options.precision for options in given] == ["bf16", "32"]
+    state = digest.state_of(model_file)  # whose checksum the workers need not compare again
+    assert state in {checked for checked, _ in checkpoint.checked_files()}

@@ -6,6 +6,7 @@ other gets pooling over its tokens and a new head.
 """
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -20,6 +21,7 @@ from flash.core.extras import require
 from flash.text.classification.backbones import encoder_files as files
 from flash.text.classification.backbones import encoder_parts as parts
 from flash.text.classification.backbones.encoder_hub import find_files
+from flash.text.classification.backbones.weight_shapes import Shapes, build, check_counts
 
 RAREST = 1e-4
 """A new head's bias starts at no lower base rate, and at no higher one than 1 minus it."""
@@ -199,6 +201,7 @@ class Encoder(nn.Module):
         labels: Sequence[str],
         config: EncoderConfig = EncoderConfig(),
         *,
+        shapes: Shapes | None = None,
         trust_remote_code: bool = False,
     ) -> "Encoder":
         """The encoder that `content` told of, with random weights until `load_state_dict`; reads no file.
@@ -207,6 +210,7 @@ class Encoder(nn.Module):
             content: what `content` gave.
             labels: names of the columns of the logits.
             config: the options that it was made with.
+            shapes: of the weights that it will load, by name, which are compared before anything is built.
             trust_remote_code: whether code of the encoder's own may be fetched and run again. The options do not
                 decide on it: they come from the model file.
 
@@ -223,6 +227,8 @@ class Encoder(nn.Module):
                 "if you trust it, load the model with trust_remote_code=True (--trust_remote_code)"
             )
         try:
+            if shapes is not None:
+                check_counts(content["model"], shapes)
             if content["source"] is None:
                 model_config = files.config_from(content["model"])
             else:
@@ -230,12 +236,16 @@ class Encoder(nn.Module):
                 model_config.update(dict(content["model"]))
             whole = content["pooling"] in (None, "model")
             auto_class: Any = AutoModelForSequenceClassification if whole else AutoModel
-            with files.quiet():
+
+            def make() -> tuple[Any, nn.Linear]:
                 model = auto_class.from_config(
-                    model_config, dtype=torch.float32, trust_remote_code=trust_remote_code
+                    deepcopy(model_config), dtype=torch.float32, trust_remote_code=trust_remote_code
                 )
-            model = parts.detach_head(model, len(labels))[0] if whole else parts.encoder_part(model)
-            head = nn.Linear(content["features"], len(labels), bias=content["head_bias"])
+                model = parts.detach_head(model, len(labels))[0] if whole else parts.encoder_part(model)
+                return model, nn.Linear(content["features"], len(labels), bias=content["head_bias"])
+
+            with files.quiet():
+                model, head = make() if shapes is None else build(make, shapes)
             tokenizer = files.tokenizer_from(content["tokenizer"])
             if not whole and content["pooling"] not in parts.POOLINGS:
                 raise ValueError(f"pooling is {content['pooling']!r}")

@@ -122,16 +122,34 @@ class EncoderModule(BackboneModule):
         return cls(str(name), Encoder.from_pretrained(name, labels, config), max_length, training)
 
     @classmethod
-    def from_content(cls, settings: Mapping[str, Any], *, trust_remote_code: bool = False) -> "EncoderModule":
+    def from_content(
+        cls, settings: Mapping[str, Any], state: Mapping[str, Any], *, trust_remote_code: bool = False
+    ) -> "EncoderModule":
         """What a model file tells of, with random weights until they are loaded; reads no other file.
+
+        Args:
+            settings: what the file says of its model.
+            state: the file's arrays or tensors that this module will load; the encoder has to be of their shapes.
+            trust_remote_code: as for `TextClassifier.load_from_checkpoint`.
 
         Raises:
             CheckpointError: what it tells is damaged.
+            MisfitError: the weights do not fit it.
             RemoteCodeError: it needs Python code that is not trusted, or that is not where it was.
         """
         config, training = _options(settings["backbone_options"])
+        prefix = "encoder."
+        shapes = {
+            name.removeprefix(prefix): tuple(array.shape)
+            for name, array in state.items()
+            if name.startswith(prefix)
+        }
         encoder = Encoder.from_content(
-            settings["encoder"], settings["labels"], config, trust_remote_code=trust_remote_code
+            settings["encoder"],
+            settings["labels"],
+            config,
+            shapes=shapes,
+            trust_remote_code=trust_remote_code,
         )
         made = cls(settings["backbone"], encoder, settings["max_length"], training)
         made.starts_at_base_rates = False

@@ -26,6 +26,7 @@ OLDEST_FORMAT = 3
 __all__ = [
     "FORMAT_VERSION",
     "OLDEST_FORMAT",
+    "check",
     "check_keepable",
     "check_writable",
     "checked_files",
@@ -108,6 +109,22 @@ def read(path: str | Path) -> dict[str, Any]:
         CheckpointError: as `load`.
     """
     return _content(Path(path), path, torch=False)
+
+
+def check(path: str | Path) -> None:
+    """Check a model file, or a folder that `flash export` wrote, as a reader of this process would.
+
+    `checked_files` then tells other processes what they need not check again.
+
+    Raises:
+        CheckpointError: as `read`.
+    """
+    if Path(path).is_dir():
+        from flash.text.classification.checkpoint.export_folder import read_settings
+
+        read_settings(Path(path))
+    else:
+        read(path)
 
 
 def convert(path: str | Path, target: str | Path | None = None) -> None:

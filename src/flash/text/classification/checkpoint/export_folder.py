@@ -5,6 +5,7 @@ own values, as `content.as_json` writes them without that key. Imports neither t
 """
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +54,8 @@ def _check_files(folder: Path, settings: dict[str, Any]) -> None:
         path = folder / Path(name).name
         if not path.is_file():
             raise damaged(folder, f"it lacks {path.name}")
-        if not digest.check_once(
-            digest.state_of(path), str(expected), lambda path=path: digest.file_digest(path)
-        ):  # type: ignore[misc]
+        compute = partial(digest.file_digest, path)
+        if not digest.check_once(digest.state_of(path), str(expected), compute):
             raise damaged(folder, f"its {path.name} is not as it was written")
 
 

@@ -63,7 +63,8 @@ class StoredTensor(NamedTuple):
         """The array, which shows the mapped file; of bfloat16, the same numbers in float32."""
         if self.dtype == "bfloat16":
             wide = np.empty(self.bits.shape, np.uint32)
-            return np.left_shift(self.bits, np.uint32(16), out=wide).view(np.float32)
+            np.left_shift(self.bits, np.uint32(16), out=wide)
+            return wide.view(np.float32)
         return ForeignTensor(self.dtype, self.bits.shape) if self.dtype.startswith("float8") else self.bits
 
     def for_torch(self) -> Any:
@@ -300,7 +301,7 @@ def _described(
         raise CheckpointError(
             f"the checkpoint {name} was not written by save_checkpoint, or was changed since; {AGAIN}"
         )
-    return described
+    return dict(described)
 
 
 def newer(name: str | Path, version: int, library: Any) -> CheckpointError:

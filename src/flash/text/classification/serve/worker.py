@@ -11,12 +11,14 @@ import socket
 import sys
 import threading
 from collections import deque
+from collections.abc import Iterable
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from flash.core.errors import FlashError
+from flash.text.classification.checkpoint import digest
 from flash.text.classification.serve import logs
 from flash.text.classification.serve.options import ServeOptions
 from flash.text.classification.serve.server import Load, Server
@@ -32,6 +34,7 @@ def work(
     pipe: Connection,
     load: Load,
     counters: Path | None,
+    checked: Iterable[tuple[digest.FileState, str]] = (),
 ) -> None:
     """What a worker's process does: load the model, serve, and do as the supervisor says; it ends with it.
 
@@ -42,12 +45,14 @@ def work(
         pipe: to the supervisor.
         load: makes a model of a path.
         counters: the folder of Prometheus' counters, if it goes when the last process does.
+        checked: files whose checksums the supervisor has compared.
     """
     for number in KEYBOARD:
         signal.signal(number, signal.SIG_IGN)
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, KEYBOARD)
     logs.configure(options.log_level)
+    digest.trust(checked)
     link = Link(pipe)
     try:
         model = load(path, options)
@@ -114,6 +119,7 @@ class Link:
         if kind == "stop":
             server.stop(at_once=content[0])
         elif kind == "reload":
+            digest.trust(content[0])
             task = asyncio.ensure_future(self._reload(server))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)

@@ -4,7 +4,7 @@ The supervisor holds the socket and a pipe to each worker; it answers no request
 is started again. The file of a model is tried by one worker before the others load it.
 
 On the pipe, a worker says ("ready", name, labels), ("failed", sentence), ("ask",) for a reload of all, and
-("reloaded", done, sentence); the supervisor says ("reload",), ("answer", done, sentence) and ("stop", at_once).
+("reloaded", done, sentence); the supervisor says ("reload", checked), ("answer", done, sentence) and ("stop", at_once).
 """
 
 import logging
@@ -26,6 +26,7 @@ from time import monotonic
 from typing import Any
 
 from flash.core.errors import FlashError
+from flash.text.classification import checkpoint
 from flash.text.classification.predictor import precision_for
 from flash.text.classification.serve import logs
 from flash.text.classification.serve.options import ServeOptions
@@ -66,6 +67,7 @@ def supervise(model: ServedModel | str | Path, options: ServeOptions, load: Load
             f"output cannot be given to {options.workers} workers ({error}); expected a function that stands at the top "
             "of a module, or one worker"
         ) from error
+    checkpoint.check(model)  # once for all workers
     if options.precision == "auto":  # of all workers, and of those that are started again
         options = replace(options, precision=precision_for(model))
     with closing(bind(options.host, options.port)) as sock, _folder_of_counters() as folder:
@@ -221,6 +223,7 @@ class Supervisor:
                 theirs,
                 self._load if worker.number == 1 else ServedModel.load,
                 temporary,
+                checkpoint.checked_files(),
             ),
         )
         # theirs is closed here, so that its end is noticed on both sides
@@ -249,7 +252,7 @@ class Supervisor:
             logs.event(logging.INFO, "worker ready", worker=worker.number, pid=worker.process.pid)
             if worker.behind:
                 worker.behind = False
-                worker.send("reload")
+                _ask_to_reload(worker)
             if not self._begun:
                 self._go_on(*content)
         elif kind == "failed":
@@ -338,6 +341,8 @@ class Supervisor:
         for worker in self._workers:
             worker.behind = not worker.ready
         ready = [worker for worker in self._workers if worker.ready]
+        with suppress(FlashError):  # which the first worker has the words for
+            checkpoint.check(self._path)
         self._reload = _Reload(askers, ready, len(self._workers) - len(ready))
         self._end_reload()
 
@@ -353,6 +358,11 @@ class Supervisor:
             level, "reload of all workers" if done else "reload of all workers refused", outcome=sentence
         )
         self._reload = None
+
+
+def _ask_to_reload(worker: Worker) -> None:
+    """Have a worker load the model again, whose checksum it need not compare once more."""
+    worker.send("reload", checkpoint.checked_files())
 
 
 class _Reload:
@@ -374,7 +384,7 @@ class _Reload:
             "" if workers else "no worker is there to load it; they are being started",
         )
         for worker in self.waiting:
-            worker.send("reload")
+            _ask_to_reload(worker)
 
     def hear(self, worker: Worker, done: bool, sentence: str) -> None:
         """Take a worker's answer; that of one that was not asked means nothing."""
@@ -387,7 +397,7 @@ class _Reload:
         self._switched, self._sentence = self._switched + 1, sentence
         self.waiting += self._rest
         for other in self._rest:
-            other.send("reload")
+            _ask_to_reload(other)
         self._rest = []
 
     def outcome(self) -> tuple[bool, str]:

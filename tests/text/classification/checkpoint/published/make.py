@@ -67,9 +67,10 @@ def make_encoder(folder: Path) -> Path:
         "[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
     names = {"unk_token": "[UNK]", "pad_token": "[PAD]"}
-    transformers.PreTrainedTokenizerFast(tokenizer_object=inner, **names).save_pretrained(folder)
+    make: Any = transformers.PreTrainedTokenizerFast
+    make(tokenizer_object=inner, **names).save_pretrained(folder)
     torch.manual_seed(0)
-    shape = {"hidden_size": 16, "intermediate_size": 16, "max_position_embeddings": 32}
+    shape: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 16, "max_position_embeddings": 32}
     shape |= {"num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": len(words)}
     transformers.BertModel(transformers.BertConfig(**shape, initializer_range=0.3)).save_pretrained(folder)
     return folder
