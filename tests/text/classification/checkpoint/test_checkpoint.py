@@ -179,6 +179,17 @@ def test_tied_weights_are_stored_once_and_stay_tied(make_content: Any, tmp_path:
     assert torch.equal(state["one"], weight)
 
 
+@pytest.mark.parametrize("key", ["\udcff", "", "__metadata__", "$tensor", "ä" * 2000, 3, ("a", 1), "weight"])
+def test_tensors_under_any_key(make_content: Any, tmp_path: Path, key: Any) -> None:
+    path = tmp_path / "model.pt"
+    checkpoint.save({**make_content(weight=torch.zeros(2)), "other": {key: torch.ones(3)}}, path)
+    for read in READERS:
+        found = read(path)
+        assert [*found["other"]] == [key]
+        assert found["other"][key].sum() == 3
+        assert found["state_dict"]["weight"].sum() == 0
+
+
 def test_long_texts_and_lists_are_tensors(make_content: Any, tmp_path: Path) -> None:
     path, text, names = tmp_path / "model.pt", "ä" * 2000, [f"label {row}" for row in range(20_000)]
     checkpoint.save({**make_content(), "text": text, "names": names, "data": b"\0\xff"}, path)

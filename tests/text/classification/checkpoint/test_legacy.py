@@ -194,6 +194,15 @@ def test_a_member_that_torch_needs(refusals: Any, old: Path) -> None:
     assert "is damaged: torch cannot put its tensors together; copy or save it again" in refusals(old)
 
 
+def test_compressed_members_are_refused(refusals: Any, old: Path) -> None:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(old) as archive, zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as new:
+        for name in archive.namelist():
+            new.writestr(name, archive.read(name))
+    old.write_bytes(buffer.getvalue())
+    assert "is damaged: its parts are not as they were written; copy or save it again" in refusals(old)
+
+
 def test_a_file_without_checksums_is_read(make_content: Any, tmp_path: Path) -> None:
     path, was = tmp_path / "model.pt", torch.serialization.get_crc32_options()
     torch.serialization.set_crc32_options(False)

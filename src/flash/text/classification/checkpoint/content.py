@@ -123,7 +123,9 @@ class _Writer:
         raise _unkeepable(where, value)
 
     def _text(self, value: str, name: str) -> Any:
-        if not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
             return {"$characters": [ord(letter) for letter in value]}
         return value if len(value) <= LONG_TEXT else self._long(value, name)
 
@@ -168,6 +170,7 @@ class _Writer:
         return self._known[place]
 
     def _keep(self, tensor: Any, name: str) -> str:
+        name = name.encode("utf-8", "backslashreplace").decode()
         while name in self.tensors or name in ("", RESERVED):
             name += "_"
         self.tensors[name] = tensor

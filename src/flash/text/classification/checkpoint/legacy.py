@@ -18,7 +18,7 @@ WHOLE = "zip"  # in place of a digest
 
 
 def load(file: IO[bytes], name: str | Path) -> Any:
-    """What an open file holds, with tensors of torch on the CPU; says how to convert it.
+    """What an open file holds, with tensors of torch on the CPU.
 
     Raises:
         CheckpointError: it is truncated, damaged, no torch file, or holds more than tensors and plain values.
@@ -88,6 +88,8 @@ def _check_members(file: IO[bytes], name: str | Path) -> str:
                     "file that save_checkpoint wrote"
                 )
             for member in members:
+                if member.compress_type != zipfile.ZIP_STORED:  # few bytes could unpack to very many
+                    raise zipfile.BadZipFile(f"{member.filename} is compressed")
                 if member.CRC:
                     with archive.open(member) as part:
                         while part.read(BLOCK):
