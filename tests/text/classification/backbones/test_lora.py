@@ -254,7 +254,7 @@ def test_a_checkpoint_of_another_strategy_is_refused(
         trainer.save_checkpoint(tmp_path / "after.pt")
 
     fit(("lora", 4), ModelCheckpoint(tmp_path, "middle"))
-    spelled = r'strategy=\("lora", \{.rank.: 4, .alpha.: 8\.0, .dropout.: 0\.05, .targets.: .all-linear.\}\)'
+    spelled = r'strategy=\("lora", \{.alpha.: 8\.0, .dropout.: 0\.05, .rank.: 4, .targets.: .all-linear.\}\)'
     with pytest.raises(FlashError, match=f"of the checkpoint are not those of this fit; pass {spelled}"):
         fit("lora", ckpt_path=tmp_path / "middle.ckpt")
     with pytest.raises(FlashError, match=f"was written while adapters trained; pass {spelled} to resume"):
