@@ -18,7 +18,16 @@ def test_unknown_name_with_nothing_close() -> None:
 def test_unknown_name_among_thousands_stays_a_sentence() -> None:
     sentence = errors.unknown_name("label", "label 4x", [f"label {number}" for number in range(4271)])
     assert "did you mean 'label 4'" in sentence
-    assert sentence.endswith("label 28, label 29, and 4241 more")
+    assert sentence.endswith("and 4,261 more")
+    known = sentence.partition("Known: ")[2]
+    assert known.startswith("label 4, label 94, ")  # the nearest first
+    assert len(known.split(", ")) == errors.MOST_NAMES + 1
+    assert len(errors.unknown_name("column", "text", ["x" * 2_000, "y"])) < 200
+
+
+def test_names_are_listed_to_ten() -> None:
+    assert errors.listed(["text", "labels"]) == "text, labels"
+    assert errors.listed(map(str, range(1_300))) == "0, 1, 2, 3, 4, 5, 6, 7, 8, 9, and 1,290 more"
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from flash.cli import (
     note_unused_thresholds,
     parse_thresholds,
 )
-from flash.core.errors import DataError, unknown_name
+from flash.core.errors import DataError, listed, unknown_name
 from flash.text.classification.predictor import Predictor
 from flash.text.classification.reading.csv import read_csv
 from flash.text.classification.reading.fasttext import read_fasttext
@@ -123,7 +123,7 @@ def run(argv: list[str]) -> int:
     note_unused_thresholds(thresholds, predictor.multi_label)
     asked = [*(options.input_field or ()), *(options.target_fields or ())]
     source = READERS[kind](options, [*asked, *(predictor.input_fields or ()), *predictor.labels])
-    source = replace(source, table=add_paths(source.table, asked))
+    source = replace(source, table=add_paths(source.table, asked, source.name))
     if options.target_fields is not None and set(options.target_fields) <= set(source.table.column_names):
         source, options.target_fields = spread_scores(source, options.target_fields)
         sources, options.target_fields = join_name_columns({"": source}, options.target_fields)
@@ -341,7 +341,7 @@ def _find_targets(
     raise DataError(
         f"{source.name} has no column for {len(missing)} of the model's {len(predictor.labels)} labels "
         f"(such as {missing[0]!r}) and none named 'labels' or 'label'; its columns are "
-        f"{', '.join(columns)}; type --target_fields and those of the targets{hint}"
+        f"{listed(columns)}; type --target_fields and those of the targets{hint}"
     )
 
 
@@ -356,7 +356,7 @@ def _find_texts(
         raise missing_fields(source.name, columns, remembered or (), hint)
     if found is None:
         raise DataError(
-            f"{source.name}: which column holds the texts? Its columns are {', '.join(columns)}; "
+            f"{source.name}: which column holds the texts? Its columns are {listed(columns)}; "
             f"type --input_field and one{hint}"
         )
     return found

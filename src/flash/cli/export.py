@@ -9,7 +9,7 @@ import pyarrow as pa
 from flash.cli import Parser, add_csv_options, add_trust_option
 from flash.cli.evaluate import READERS
 from flash.cli.hints import printed_text
-from flash.core.errors import DataError, FlashError
+from flash.core.errors import DataError, FlashError, listed
 from flash.text.classification import checkpoint
 from flash.text.classification.exporting import FORMATS, QUANTIZE, ExportReport, export
 from flash.text.classification.reading.fields import field_names, joined_texts, missing_fields
@@ -127,7 +127,7 @@ def _text_fields(source: Source, options: argparse.Namespace, other: str | None)
         raise missing_fields(source.name, columns, remembered, hint)
     if found is None:
         raise DataError(
-            f"{source.name}: which column holds the texts? Its columns are {', '.join(columns)}; type --text_field and "
+            f"{source.name}: which column holds the texts? Its columns are {listed(columns)}; type --text_field and "
             f"one{hint}"
         )
     return found

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 LONGEST_NAME = 200  # characters of a name in a sentence; looking for similar ones takes the square of it
-MOST_NAMES = 30  # of the known ones in a sentence: some label sets have thousands
+MOST_NAMES = 10  # in a sentence: some label sets have thousands
 
 
 class FlashError(ValueError):
@@ -44,15 +44,29 @@ def shortened(words: str, longest: int = 40) -> str:
     return words if len(words) <= longest else f"{words[:longest].rstrip()}..."
 
 
+def listed(names: Iterable[str]) -> str:
+    """Names as a sentence lists them: the first ten, and how many more there are.
+
+    >>> listed(["text", "labels"])
+    'text, labels'
+    """
+    names = list(names)
+    more = f", and {len(names) - MOST_NAMES:,} more" if len(names) > MOST_NAMES else ""
+    return ", ".join(shortened(name, 60) for name in names[:MOST_NAMES]) + more
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
-    """A sentence for a name that is none of `known`: the closest one, then all of them.
+    """A sentence for a name that is none of `known`: the closest one, then the known ones, the nearest first.
 
     >>> unknown_name("backbone", "lineer", ["linear"])
     "unknown backbone 'lineer'; did you mean 'linear'? Known: linear"
     """
     known = list(known)
     name = name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}..."
-    close = get_close_matches(name, known, n=1) or get_close_matches(name.lower(), known, n=1)
+    close = get_close_matches(name, known, n=MOST_NAMES) or get_close_matches(
+        name.lower(), known, n=MOST_NAMES
+    )
     hint = f"; did you mean {close[0]!r}?" if close else "."
-    more = f", and {len(known) - MOST_NAMES} more" if len(known) > MOST_NAMES else ""
-    return f"unknown {kind} {name!r}{hint} Known: {', '.join(known[:MOST_NAMES]) or 'none'}{more}"
+    if len(known) > MOST_NAMES:  # of a few, their own order is easier to read
+        known = list(dict.fromkeys([*close, *known]))
+    return f"unknown {kind} {name!r}{hint} Known: {listed(known) or 'none'}"

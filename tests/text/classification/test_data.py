@@ -211,8 +211,8 @@ def test_one_column_of_0_and_1_by_its_name_alone(dataset_rows: Any, tmp_path: Pa
         ({"unknown_labels": "drop"}, "unknown unknown_labels 'drop'. Known: error, ignore"),
         (
             {"batch_sise": 3},
-            "unknown option 'batch_sise'; did you mean 'batch_size'? Known: label_delimiter, labels, "
-            "num_classes, multi_label, unknown_labels, unknown_targets, unknown_values, val_split, batch_size, num_workers, seed",
+            "unknown option 'batch_sise'; did you mean 'batch_size'? Known: batch_size, label_delimiter, "
+            "labels, num_classes, multi_label, unknown_labels, unknown_targets, unknown_values, val_split, num_workers, and 1 more",
         ),
         (
             {"train_targets": None},

@@ -449,7 +449,7 @@ def test_others_need_an_end(choice: str | None) -> None:
 @pytest.mark.parametrize(
     ("choice", "words"),
     [
-        ("cosin", "unknown learning rate schedule 'cosin'; did you mean 'cosine'? Known: linear, cosine"),
+        ("cosin", "unknown learning rate schedule 'cosin'; did you mean 'cosine'? Known: cosine, linear"),
         (("steplr2", {}), "unknown learning rate schedule 'steplr2'"),
         (
             ("linear", 0.1),

@@ -119,3 +119,11 @@ def test_without_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(excel, "require", absent)
     with pytest.raises(MissingExtraError, match=r"needs python_calamine \(excel\)"):
         read_csv(write_sheets(tmp_path / "a.xlsx", SHEETS))
+
+
+def test_the_header_below_a_title_is_named(tmp_path: Path) -> None:
+    rows: list[list[Cell]] = [["Comments", ""], ["text", "labels"], ["a", "x"]]
+    with pytest.raises(DataError) as error:
+        read_csv(write_sheets(tmp_path / "a.xlsx", {"rows": rows}), columns=["text", "labels"])
+    words = "a.xlsx: row 2 looks like the header ('text, labels'), and not the first row ('Comments'); delete the row above"
+    assert words in str(error.value)

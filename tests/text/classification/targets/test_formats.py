@@ -617,3 +617,19 @@ def test_empty_cells_beside_joined_names_are_refused() -> None:
         DataError, match="column 'y' holds '#' in 2 rows: pass label_delimiter='#' if it separates"
     ):
         infer_format(source(["a#b", "", "c#d"]), "y")
+
+
+@pytest.mark.parametrize("end", ["", ", and more of it"])
+def test_a_column_of_texts_is_refused_before_its_names_are_searched(end: str) -> None:
+    texts = [f"this is the comment with number {row}{end} for {row}" for row in range(120)]
+    words = refused(source(texts), "y")
+    assert (
+        "train.csv: column 'y' holds texts rather than labels (train.csv, row 1: 'this is the comment"
+        in words
+    )
+    assert (
+        "check that target_fields= names the column of labels, or pass labels=[...] if these are names"
+        in words
+    )
+    infer_format(source(texts), "y", labels=texts, multi_label=False)
+    infer_format(source(["a label of many words, and another one of many words"] * 120), "y")

@@ -53,6 +53,11 @@ ROWS = 4096  # a block's largest number of rows
 CHUNK = 2**22  # bytes read at once
 LONGEST_ROW = 2**27  # bytes; an opening quote without its closing one would otherwise take the whole file
 
+_PLAIN = rb'"[^"]*"\s*:\s*(?:"[^"]*"|[-+.\w]+)\s*,\s*'
+_ROWS_OF_KEY = re.compile(
+    rb"\s*\{\s*(?:" + _PLAIN + rb')*"([^"]*)"\s*:\s*\[\s*\{'
+)  # {"version": 1, "data": [{
+
 
 @dataclass(frozen=True)
 class Dialect:
@@ -232,12 +237,31 @@ def _read_json_lines(file: IO[bytes], name: str, dialect: Dialect, rows: int) ->
                     "one object a line: jq -c '.[]'"
                 )
         lines = [line for line in data.split(b"\n") if line.strip()]
+        key = _key_of_rows(data, lines) if first == 1 else None
+        if key is not None:
+            raise DataError(
+                f"{name} is one JSON object with its rows under {key!r}, which cannot be read a row at a time; turn it "
+                f"into JSON lines, one object a line: jq -c '.[{json.dumps(key)}][]'"
+            )
         for start in range(0, len(lines), rows):
             some = lines[start : start + rows]
             yield Block(first, _parse_json(some, name, first), tuple(some))
             first += len(some)
     if first == 1:
         raise DataError(f"{name} is empty; expected one JSON object a line")
+
+
+def _key_of_rows(data: bytes, lines: list[bytes]) -> str | None:
+    """The key of the list of rows where a file is `{"data": [{...}, ...]}`; None where it is JSON lines."""
+    found = _ROWS_OF_KEY.match(data)
+    if found is None:
+        return None
+    try:
+        value = json.loads(lines[0])
+    except json.JSONDecodeError:  # over several lines, or cut
+        return found[1].decode(errors="replace")
+    lone = len(lines) == 1 and not any(isinstance(one, str) for one in value.values())  # a row has a text
+    return found[1].decode(errors="replace") if lone else None
 
 
 def _parse_json(lines: list[bytes], name: str, first: int) -> list[dict[str, Any]]:

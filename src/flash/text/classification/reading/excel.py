@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from flash.core.errors import DataError, unknown_name
 from flash.core.extras import require
-from flash.text.classification.reading.layout import check_header
+from flash.text.classification.reading.layout import TITLE_LINES, check_header, refuse_title
 from flash.text.classification.reading.source import check_columns
 
 EXCEL = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods")
@@ -51,6 +51,12 @@ def read_sheet(
     if not rows:
         raise DataError(f"{name} has no rows in the sheet; pass sheet= and the name of the right one")
     if column_names is None:
+        if not {*(wanted or ()), *known} & set(rows[0]):
+            start = [
+                (number, ", ".join(filter(None, row)), row)
+                for number, row in enumerate(rows[:TITLE_LINES], 1)
+            ]
+            refuse_title(name, start, wanted, known, place="row")
         check_header(name, rows[0], rows[:50], wanted, known)
     names = rows.pop(0) if column_names is None else list(column_names)
     if rows and len(names) != len(rows[0]):

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from flash.core.errors import DataError
+from flash.core.errors import DataError, listed
 from flash.text.classification.reading import arrow_values
 from flash.text.classification.reading.mistakes import count_rows
 from flash.text.classification.reading.source import Source, plain_column, text_array, text_column
@@ -210,6 +210,6 @@ def missing_fields(
     missing = [name for name in remembered if name not in columns]
     return DataError(
         f"{place} has no column {named(missing)}, and the model was trained on the columns {named(remembered)}; its "
-        f"columns are {', '.join(columns)}; type --input_field and the {len(remembered)} that stand for these, in this "
+        f"columns are {listed(columns)}; type --input_field and the {len(remembered)} that stand for these, in this "
         f"order{hint}"
     )

@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import pyarrow as pa
 
-from flash.core.errors import DataError, unknown_name
+from flash.core.errors import DataError, listed, unknown_name
 from flash.text.classification.reading.fields import InputField, field_names
 from flash.text.classification.reading.files import Files, find_files, read_bytes
 from flash.text.classification.reading.mistakes import ROWS, SHOWN, count_rows, rows_of
@@ -336,7 +336,7 @@ def _check_results(found: Found, target_field: str | None, place: str) -> None:
         raise _no_choices(place, others)
     if target_field is None and len(found.choices) > 1:
         raise DataError(
-            f"{place}: the choices belong to several names: {', '.join(sorted(found.choices))}; pass "
+            f"{place}: the choices belong to several names: {listed(sorted(found.choices))}; pass "
             "target_field= with one"
         )
     names = found.taxonomies if target_field is None else found.taxonomies & {target_field}

@@ -19,6 +19,7 @@ from flash.text.classification.reading.files import ending
 from flash.text.classification.reading.source import check_columns
 
 SAMPLE, SAMPLE_SIZE = 50, 2**16  # lines, and characters, that are looked at
+TITLE_LINES = 20  # among which a header is looked for below a title
 PROSE_WORDS, PROSE_LENGTH = 6, 60  # from here on a cell is a text, not the name of a column
 LINE_WORDS = (
     3  # words of the only cell of a first line, from which on it may be a text; 2 unless the file is a table
@@ -121,6 +122,7 @@ def find_layout(
         return Layout(skipped, delimiter, quoting, names, headed=tuple(first) == names)
     if not {*(wanted or ()), *known} & set(first):
         _refuse_other_formats(name, lines)
+        refuse_title(name, _first_cells(text, delimiter, quoting), wanted, known)
         if ending(name) == ".txt" and not given and len(wanted or ()) < 2 and _is_lines(lines, first):
             return _one_text_per_line(name, lines, skipped, wanted)
         _refuse_unclear_line(name, first, wanted)
@@ -169,6 +171,51 @@ def check_header(
             f"{name} looks like it has no header: {missing}its first line is like a row ({_cells(first)}); pass "
             f"the names of its {len(first)} columns in their order, such as column_names={names}"
         )
+
+
+def refuse_title(
+    name: str,
+    records: Sequence[tuple[int, str, list[str]]],
+    wanted: Sequence[str] | None,
+    known: Collection[str] = (),
+    place: str = "line",
+) -> None:
+    """Refuse a title above the header: names that are missing in the first record stand together in a later one.
+
+    Args:
+        name: what messages call the file.
+        records: the number, the text and the cells of each of the first ones, by one delimiter or several.
+        wanted: the columns that are needed; None for all.
+        known: other names that tell a header from a row.
+        place: what the numbers count.
+
+    Raises:
+        DataError: which record looks like the header, and what to do.
+    """
+    first_width = max((sum(map(bool, cells)) for number, _, cells in records if number == 1), default=0)
+    for number, text, cells in records:
+        # names that nobody asked for are evidence only where the first record is shorter, as titles are
+        if number > 1 and (
+            set(wanted) <= set(cells)
+            if wanted
+            else first_width < sum(map(bool, cells)) and {*known, *USUAL_NAMES} & set(cells)
+        ):
+            above = f"the {place} above it" if number == 2 else f"the {number - 1} {place}s above it"
+            raise DataError(
+                f"{name}: {place} {number} looks like the header ({shortened(text, 60)!r}), and not the first {place} "
+                f"({shortened(records[0][1], 60)!r}); delete {above}"
+            )
+
+
+def _first_cells(text: str, delimiter: str, quoting: bool) -> list[tuple[int, str, list[str]]]:
+    """The first lines with their numbers in the file, each cut at the delimiter and at others that it may be."""
+    lines = re.split(r"\r\n|\r|\n", text[:SAMPLE_SIZE])[:TITLE_LINES]
+    return [
+        (number, line, [cell.strip() for cell in cells])
+        for number, line in enumerate(lines, 1)
+        for mark in dict.fromkeys([delimiter, *";\t|,"])
+        for cells in _records([line], mark, quoting)
+    ]
 
 
 def _check_width(name: str, names: tuple[str, ...], first: list[str], delimiter: str) -> None:

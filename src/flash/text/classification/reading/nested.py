@@ -33,15 +33,42 @@ def is_path(path: str, columns: Collection[str]) -> bool:
     return path not in columns and path != first_key(path) and first_key(path) in columns
 
 
-def add_paths(table: pa.Table, wanted: Sequence[str] | None) -> pa.Table:
-    """The table with a column for each path of `wanted` that leads to a value in it."""
+def add_paths(table: pa.Table, wanted: Sequence[str] | None, name: str) -> pa.Table:
+    """The table, which messages call `name`, with a column for each path of `wanted` that leads to a value in it.
+
+    Raises:
+        DataError: a path leads through a list without saying so.
+    """
     for path in wanted or ():
         if is_path(path, table.column_names):
             column = table[first_key(path)].combine_chunks()
             found = _inner(column, _steps(path)[1:])
             if found is not None:
                 table = table.append_column(path, found)
+            else:
+                filled = (one for one in column if one.is_valid and one.as_py() != [])
+                first = next(filled, pa.scalar(None)).as_py()
+                refuse_skipped_list(path, {first_key(path): first}, name)
     return table
+
+
+def refuse_skipped_list(path: str, row: Any, name: str) -> None:
+    """Refuse a path through a list that lacks the `[]` of its elements.
+
+    Raises:
+        DataError: the path to write in place of it.
+    """
+    written, value = [], row
+    for part in path.split("."):
+        value = value.get(part.removesuffix("[]")) if isinstance(value, dict) else None
+        is_list = isinstance(value, list)
+        written.append(f"{part.removesuffix('[]')}[]" if is_list else part)
+        value = value[0] if is_list and value else value
+    whole = ".".join([*written[:-1], path.rpartition(".")[2]])  # the last key may hold a list of names
+    if whole != path and value is not None:
+        raise DataError(
+            f"{name}: {path!r} leads through a list, each of whose elements has a value there; write {whole!r}"
+        )
 
 
 def value_at(row: Any, path: str) -> Any:

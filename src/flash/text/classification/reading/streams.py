@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from flash.core.errors import DataError, FlashError
+from flash.core.errors import DataError, FlashError, listed
 from flash.text.classification.predictor import Predictor
 from flash.text.classification.reading import arrow_values
 from flash.text.classification.reading.blocks import ROWS, Dialect, read_blocks
@@ -337,7 +337,7 @@ def _choose_fields(
         return found
     if found is None and len(names) > 1:
         raise DataError(
-            f"{name} has {len(names)} columns ({', '.join(names)}); type --input_field and the one of texts"
+            f"{name} has {len(names)} columns ({listed(names)}); type --input_field and the one of texts"
         )
     return found or names
 
@@ -346,7 +346,7 @@ def _texts(block: Block, fields: Sequence[str], name: str) -> pa.LargeStringArra
     """The texts of a block, or a sentence that counts the rows without one."""
     if isinstance(block.rows, pa.Table):
         numbers = np.arange(block.first, block.first + len(block.rows))
-        table = add_paths(block.rows, fields)
+        table = add_paths(block.rows, fields, name)
         source = Source(table, ((name, len(table)),), numbers=numbers)
         refuse_objects(source, fields)
         return joined_texts(source, fields)

@@ -29,7 +29,13 @@ from flash.text.classification.reading.mistakes import (
     read_json_lines,
     rows_of,
 )
-from flash.text.classification.reading.nested import add_paths, first_key, is_path, value_at
+from flash.text.classification.reading.nested import (
+    add_paths,
+    first_key,
+    is_path,
+    refuse_skipped_list,
+    value_at,
+)
 from flash.text.classification.reading.source import Source, check_columns, text_array, to_array
 
 _PANDAS = re.compile(
@@ -38,6 +44,9 @@ _PANDAS = re.compile(
     rb'|\{\s*"columns"\s*:\s*\['
 )
 """How a file begins that pandas' `to_json` wrote by another orient than "records"."""
+_OBJECTS = re.compile(rb'\{\s*"[^"]*"\s*:\s*\{\s*"')  # {"text": {"
+_NEXT_OBJECT = re.compile(rb"\}\s*[\r\n]\s*\{")
+"""Where a second object begins, as in JSON lines."""
 
 # -------------------------------------------------------------------------------------------- files
 
@@ -73,6 +82,8 @@ def _json_table(path: File, columns: list[str] | None, field: str | None) -> pa.
         raise DataError(f"{path} holds no JSON objects, it begins with {first!r}; if it is CSV, use from_csv")
     if field is None and _PANDAS.match(start) and (rows := _pandas_rows(buffer)) is not None:
         return _objects_table(path, rows, columns)
+    if field is None and (rows := _rows_by_name(buffer, start, columns)) is not None:
+        return _objects_table(path, rows, columns)
     if field is not None or start.startswith(b"["):
         return _objects_table(path, read_json_array(path, buffer, field), columns)
     try:
@@ -85,7 +96,7 @@ def _json_table(path: File, columns: list[str] | None, field: str | None) -> pa.
     except (pa.ArrowInvalid, UnicodeDecodeError):  # Python's json, slower, can say which rows
         return _objects_table(path, read_json_lines(path, buffer), columns)
     hint = "; if the rows stand under one of these, pass field=" if table.num_rows == 1 else ""
-    table = add_paths(table, columns)
+    table = add_paths(table, columns, str(path))
     return table.select(check_columns(table.column_names, columns, str(path), hint))
 
 
@@ -106,6 +117,27 @@ def _pandas_rows(buffer: pa.Buffer) -> list[dict[str, Any]] | None:
         return list(value.values())
     index = dict.fromkeys(key for column in value.values() for key in column)
     return [{name: column.get(key) for name, column in value.items()} for key in index]
+
+
+def _rows_by_name(buffer: pa.Buffer, start: bytes, columns: list[str] | None) -> list[dict[str, Any]] | None:
+    """The rows of pandas' `to_json` where its index holds texts: `{"column": {"name": ...}}`, or the other way round.
+
+    None unless the file is one object of objects and has the wanted columns there.
+    """
+    if not columns or not _OBJECTS.match(start) or _NEXT_OBJECT.search(buffer):
+        return None
+    try:
+        value = json.loads(bytes(buffer).removeprefix(UTF8_MARK))
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        return None
+    if not all(isinstance(inner, dict) for inner in value.values()):
+        return None
+    if all(set(columns) <= set(inner) for inner in value.values()):
+        return list(value.values())
+    index = list(next(iter(value.values())))
+    if not set(columns) <= set(value) or any(list(inner) != index for inner in value.values()):
+        return None
+    return [{name: column[key] for name, column in value.items()} for key in index]
 
 
 def _parse_json(path: File, buffer: pa.Buffer, schema: pa.Schema | None) -> pa.Table:
@@ -167,6 +199,8 @@ def _objects_table(path: File, rows: list[Any], columns: list[str] | None) -> pa
         )
     keys = dict.fromkeys(key for row in rows for key in row)
     paths = [path for path in columns or () if is_path(path, keys)]
+    for way in paths:
+        refuse_skipped_list(way, next((row for row in rows if row.get(first_key(way))), {}), str(path))
     wanted = check_columns([*keys, *paths], columns, str(path)) if rows else []
     return pa.table(
         {name: to_array([value_at(row, name) for row in rows], name, str(path)) for name in wanted}
@@ -186,7 +220,7 @@ def _parquet_table(path: File, columns: list[str] | None) -> pa.Table:
             names = file.schema_arrow.names
             asked = [name if name in names else first_key(name) for name in columns or names]
             table = file.read(columns=[name for name in dict.fromkeys(asked) if name in names])
-            table = add_paths(table, columns)
+            table = add_paths(table, columns, str(path))
             table = table.select(
                 check_columns(list(dict.fromkeys([*names, *table.column_names])), columns, str(path))
             )

@@ -80,7 +80,7 @@ from flash.text.classification.targets.labels import (
     no_nulls,
     pieces_of,
 )
-from flash.text.classification.targets.odd_names import warn_of_odd_names
+from flash.text.classification.targets.odd_names import refuse_texts, warn_of_odd_names
 from flash.text.classification.targets.unknown import NOT_ALLOWED, UnknownTargets
 
 Fields: TypeAlias = str | Sequence[str]
@@ -159,6 +159,8 @@ def infer_format(
         length = len(given) if given else _usual_length(column)
         return TargetFormat(kind, LabelSet(given or tuple(map(str, range(length))), multi))
     delimiter = (label_delimiter or ",") if kind == "delimited" else None
+    if is_text(column.type) and labels is None:
+        refuse_texts(source, field, column, delimiter)
     rows, values = pieces_of(source, field, column, kind, delimiter)
     integers = pa.types.is_integer(values.type)
     whole = integers or (len(values) > 0 and _all_match(values, WHOLE_NUMBER))

@@ -1,17 +1,54 @@
-"""Label names that look like mistakes: one name written in several ways, or the word for a missing value.
+"""Label names that look like mistakes: one name written in several ways, the word for a missing value, or texts.
 
-Imports nothing of the project but `Source` and the wording of mistakes; neither torch nor lightning.
+Imports nothing of the project but errors, `Source` and the wording of mistakes; neither torch nor lightning.
 """
 
 import unicodedata
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
+import numpy as np
+import pyarrow as pa
+
+from flash.core.errors import DataError, shortened
 from flash.text.classification.reading.mistakes import some_of
 from flash.text.classification.reading.source import Source
 
 MISSING_VALUES = frozenset({"none", "nan", "null", "<na>", "na", "n/a", "#n/a", "-", "--", "?"})
 """What tools and people write into cells for no value, in lower case."""
+SAMPLE, FEWEST = 1_000, 100  # rows that are looked at for texts; of fewer nothing can be said
+MOST_ONCE, WORDS = (
+    0.9,
+    5,
+)  # names that stand in one row of the sample alone, and words of each: texts have as many
+
+
+def refuse_texts(source: Source, field: str, column: pa.Array, delimiter: str | None) -> None:
+    """Refuse a column of texts in place of labels, by a sample of its rows: to read it would take long, and help nobody.
+
+    Args:
+        source: for the message.
+        field: the target column.
+        column: its cells, of text.
+        delimiter: separates the names in a cell; None where each cell is one.
+
+    Raises:
+        DataError: nearly each name stands in one row alone, and names are as long as sentences.
+    """
+    rows = np.unique(np.linspace(0, max(len(column) - 1, 0), SAMPLE, dtype=np.int64))
+    cells = column.take(pa.array(rows)).to_pylist() if len(column) >= FEWEST else []
+    counts = Counter(
+        name for cell in cells for name in (cell.split(delimiter) if delimiter else [cell]) if name.strip()
+    )
+    words = sum(len(name.split()) for name in counts)
+    if counts and words >= WORDS * len(counts) and list(counts.values()).count(1) >= MOST_ONCE * len(counts):
+        raise DataError(
+            f"{source.name}: column {field!r} holds texts rather than labels ({source.where(0)}: "
+            f"{shortened(column[0].as_py(), 60)!r}): nearly every name stands in one row alone and has "
+            f"{words // len(counts)} words; check that target_fields= names the column of labels, or pass labels=[...] if "
+            f"these are names ({source.counting})"
+        )
 
 
 def warn_of_odd_names(source: Source, field: str, names: Sequence[str], *, stacklevel: int) -> None:
