@@ -122,3 +122,34 @@ def test_lines_about_other_products_are_kept_back(caplog: pytest.LogCaptureFixtu
             log.info("a line of ours")
         log.info("TPU available: False")  # of another trainer
     assert [record.getMessage() for record in caplog.records] == ["a line of ours", "TPU available: False"]
+
+
+def test_verbs_without_a_model_or_rows_are_sentences(tmp_path: Path) -> None:
+    trainer = quiet(tmp_path)
+    with pytest.raises(FlashError, match=r"no model to save; train one first: trainer\.fit\(model"):
+        trainer.save_checkpoint(tmp_path / "model.pt")
+    with pytest.raises(FlashError, match=r"no tune any more; leave it out: .* then trainer\.fit\(model"):
+        trainer.tune(TextClassifier(2))
+    with pytest.raises(FlashError, match=r"no model to test; pass one: trainer\.test\(model, datamodule="):
+        trainer.test()
+    with pytest.raises(FlashError, match=r"no validation rows; pass them: trainer\.validate\(model"):
+        trainer.validate(TextClassifier(2))
+    with pytest.raises(FlashError, match=r"no texts to predict; pass them: trainer\.predict\(model"):
+        trainer.predict(TextClassifier(2))
+
+
+@pytest.mark.parametrize("checkpoints", [False, True])
+def test_a_test_right_after_a_fit_takes_its_model_and_datamodule(tmp_path: Path, checkpoints: bool) -> None:
+    rows: dict[str, Any] = {"train_data": ["good", "bad"] * 4, "train_targets": [["x"], ["y"]] * 4}
+    datamodule = TextClassificationData.from_lists(**rows, test_data=["good"], test_targets=[["x"]])
+    model = TextClassifier(labels=datamodule.labels, multi_label=True)
+    trainer = Trainer(default_root_dir=tmp_path, logger=False, max_epochs=1, enable_checkpointing=checkpoints)
+    trainer.fit(model, datamodule=datamodule)
+    (found,) = trainer.test()
+    assert found == pytest.approx(trainer.test(model, datamodule)[0], nan_ok=True)
+    assert found == pytest.approx(trainer.test(model, datamodule=datamodule)[0], nan_ok=True)
+    with pytest.raises(FlashError, match=r"no predict rows; pass predict_file=, predict_data="):
+        trainer.predict()
+    trainer.fit(model, datamodule=TextClassificationData.from_lists(**rows))
+    with pytest.raises(FlashError, match=r"no test rows; pass test_file=, test_data="):
+        trainer.test()

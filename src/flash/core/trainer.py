@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import lightning.pytorch as pl
 import numpy as np
@@ -46,6 +46,9 @@ ADVERTISEMENTS = ("\N{ELECTRIC LIGHT BULB} Tip", "GPU available: False", "TPU av
 
 HANDS_NOTHING_BACK = re.compile(r"ddp_(spawn|fork|notebook)|\w+_(spawn|fork|notebook)")
 """Strategies whose processes end with the fit, and with them what was chosen and measured there."""
+
+VERB_ARGUMENTS = ("model", "dataloaders", "ckpt_path", "verbose", "datamodule")
+"""Of Lightning's `validate` and `test`, in their order."""
 
 
 class CheckpointIO(TorchCheckpointIO):
@@ -146,6 +149,7 @@ class Trainer(pl.Trainer):
         self.finetuning: FinetuningStrategy | BaseFinetuning = parse_strategy("no_freeze")
         self.of_strategy: pl.Callback | None = None  # that the last fit's strategy has added
         self.kept_file: KeptFile | None = None
+        self.data_of_fit: pl.LightningDataModule | None = None  # of a test that is given no other
 
     def finetune(
         self,
@@ -218,6 +222,8 @@ class Trainer(pl.Trainer):
                 predict_data=_in_order(dataloaders),
                 input_field=getattr(model, "input_fields", None) or "text",
             )
+        if dataloaders is None and datamodule is None:
+            datamodule = self._fitted_data("predict", "texts to predict")
         output = output or getattr(model, "output", None) or "preds"
         with model.predicting(output, thresholds), _without_advertisements():  # type: ignore[operator]
             return super().predict(model, dataloaders, datamodule, **kwargs)
@@ -248,6 +254,7 @@ class Trainer(pl.Trainer):
         refuse_other_lightning({"datamodule": datamodule, "train_dataloaders": train_dataloaders})
         if isinstance(train_dataloaders, pl.LightningDataModule) and datamodule is None:
             train_dataloaders, datamodule = None, train_dataloaders
+        self.data_of_fit = datamodule
         if isinstance(model, TextClassifier):
             model.meet(datamodule)
             validation = val_dataloaders is not None or getattr(datamodule, "val_dataset", True) is not None
@@ -270,19 +277,68 @@ class Trainer(pl.Trainer):
             self, min_steps=batches.min_steps, max_steps=batches.max_steps
         )
 
+    def tune(self, *_args: Any, **_kwargs: Any) -> NoReturn:
+        """Refused: today's Lightning has no such method.
+
+        Raises:
+            FlashError: always.
+        """
+        raise FlashError(
+            "a trainer has no tune any more; leave it out: without learning_rate= the model takes one that suits the "
+            "strategy, and batch_size= of the datamodule is the size of a batch; then trainer.fit(model, "
+            "datamodule=datamodule)"
+        )
+
     def validate(self, *args: Any, **kwargs: Any) -> list[Mapping[str, float]]:
-        """Measure on the validation rows and print the table; `verbose=True` adds Lightning's own."""
+        """Measure on the validation rows and print the table; `verbose=True` adds Lightning's own.
+
+        Args:
+            args: as for Lightning's; without a model the one last fitted, and without rows those of its datamodule.
+            kwargs: as for Lightning's.
+
+        Raises:
+            FlashError: no model was fitted and none is passed, or there are no rows.
+        """
         if "val_dataloaders" in kwargs:  # its name in Lightning Flash's time
             kwargs["dataloaders"] = kwargs.pop("val_dataloaders")
+        kwargs = self._with_fitted(args, kwargs, "validate", "validation rows")
         with _without_advertisements():
-            return self._named(super().validate(*args, **{"verbose": False, **kwargs}), "val")
+            return self._named(super().validate(**{"verbose": False, **kwargs}), "val")
 
     def test(self, *args: Any, **kwargs: Any) -> list[Mapping[str, float]]:
-        """Measure on the test rows and print the table; `verbose=True` adds Lightning's own."""
+        """Measure on the test rows and print the table; arguments and errors as in `validate`."""
         if "test_dataloaders" in kwargs:  # its name in Lightning Flash's time
             kwargs["dataloaders"] = kwargs.pop("test_dataloaders")
+        kwargs = self._with_fitted(args, kwargs, "test", "test rows")
         with _without_advertisements():
-            return self._named(super().test(*args, **{"verbose": False, **kwargs}), "test")
+            return self._named(super().test(**{"verbose": False, **kwargs}), "test")
+
+    def _with_fitted(
+        self, args: Sequence[Any], given: dict[str, Any], verb: str, rows: str
+    ) -> dict[str, Any]:
+        """All arguments by keyword, with the model and the datamodule of the last fit where there are no others.
+
+        That model has its thresholds and calibration, as a checkpoint written within the fit may not: Lightning's own choice
+        is the best of these, and here `ckpt_path="best"` asks for it.
+        """
+        given = {**dict(zip(VERB_ARGUMENTS, args, strict=False)), **given}
+        model, data = self.lightning_module, given.get("datamodule")
+        if isinstance(given.get("dataloaders"), pl.LightningDataModule):
+            given["dataloaders"], data = None, given["dataloaders"]
+        if given.get("model") is None:
+            if model is None:
+                raise FlashError(
+                    f"there is no model to {verb}; pass one: trainer.{verb}(model, datamodule=datamodule)"
+                )
+            given["model"] = None if given.get("ckpt_path") else model
+        if given.get("dataloaders") is None:
+            given["datamodule"] = data or self._fitted_data(verb, rows)
+        return given
+
+    def _fitted_data(self, verb: str, rows: str) -> pl.LightningDataModule:
+        if self.data_of_fit is None:
+            raise FlashError(f"there are no {rows}; pass them: trainer.{verb}(model, datamodule=datamodule)")
+        return self.data_of_fit
 
     def _named(self, found: list[Mapping[str, float]], stage: str) -> list[Mapping[str, float]]:
         """What was measured, with Lightning Flash's names beside ours."""
@@ -328,8 +384,13 @@ class Trainer(pl.Trainer):
 
         Raises:
             CheckpointError: the file cannot be written.
+            FlashError: no model was fitted or passed to this trainer.
         """
         model = self.lightning_module
+        if model is None:
+            raise FlashError(
+                "this trainer has no model to save; train one first: trainer.fit(model, datamodule=datamodule)"
+            )
         storing = model.stored_in_half() if half and isinstance(model, TextClassifier) else nullcontext()
         with storing:
             super().save_checkpoint(filepath, bool(weights_only) or half, storage_options)

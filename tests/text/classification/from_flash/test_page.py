@@ -1,6 +1,9 @@
 """The page for those who come from Lightning Flash names what the code knows."""
 
+from importlib import import_module
 from pathlib import Path
+
+import pytest
 
 import flash
 import flash.text
@@ -34,3 +37,13 @@ def test_keywords_that_the_code_knows_are_there() -> None:
     assert all(name in PAGE for name in ("DataKeys", "DataModule", "Task", "TextEmbedder"))
     assert {"DataKeys", "DataModule", "Task"} <= set(flash.MOVED)
     assert "TextEmbedder" in flash.text.MOVED
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["flash.core.model", "flash.core.data.io.input", "flash.core.utilities", "flash.text.ort_callback"],
+)
+def test_modules_that_are_gone_are_there(module: str) -> None:
+    assert f"`{module}`" in PAGE or f"import {module}`" in PAGE
+    with pytest.raises(ModuleNotFoundError):
+        import_module(module)

@@ -124,3 +124,20 @@ def test_another_head_gets_the_names_in_place(folder: Path) -> None:
     model.meet(data)
     assert model.backbone.encoder is before
     assert before.labels == ("x", "y")
+
+
+def test_registries_of_backbones_and_heads() -> None:
+    assert TextClassifier.backbones.available_keys() == TextClassifier.available_backbones()
+    assert TextClassifier.backbones.available_backbones() == ["linear"]
+    with pytest.raises(FlashError, match=r"pass the name itself: TextClassifier\(backbone='linear'"):
+        TextClassifier.backbones.get("linear")
+    with pytest.raises(FlashError, match="pass the id or the folder of an encoder"):
+        TextClassifier.backbones(name="mine")
+    with pytest.raises(FlashError, match="heads is not here; an encoder has one linear layer per label"):
+        TextClassifier.heads(name="mine")
+
+
+@pytest.mark.parametrize("name", ["from_files", "from_folders", "from_data_source", "from_input"])
+def test_sources_that_hold_no_table(name: str) -> None:
+    with pytest.raises(FlashError, match=r"from_lists\(train_data=texts, train_targets=labels\)"):
+        getattr(TextClassificationData, name)(train_files=["a.txt"])

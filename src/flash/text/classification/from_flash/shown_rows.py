@@ -1,4 +1,9 @@
-"""`datamodule.show_train_batch()` and its kin: some rows as they were read. Imports the readers' layer alone."""
+"""What Lightning Flash's datamodules have beside reading: rows as they were read, and sources that are not here.
+
+Imports the errors alone.
+"""
+
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -8,7 +13,21 @@ WIDTH = 100  # characters of a text that are shown
 
 
 class ShowsRows:
-    """The part of a datamodule that prints rows."""
+    """The part of a datamodule that answers to Lightning Flash's names."""
+
+    @classmethod
+    def from_files(cls, *_args: Any, **_kwargs: Any) -> NoReturn:
+        """Refused, as are Flash's other sources that hold no table.
+
+        Raises:
+            FlashError: always.
+        """
+        raise FlashError(
+            "texts are not read from files of one text each, folders or data sources; read them, and pass "
+            "TextClassificationData.from_lists(train_data=texts, train_targets=labels), or a table to from_csv"
+        )
+
+    from_folders = from_data_source = from_input = from_files
 
     def show_train_batch(
         self, *hooks: object, limit_nb_samples: int | None = None, **options: object

@@ -35,6 +35,24 @@ class NoRegistry:
         raise FlashError(f"TextClassifier.{self.name} is not here; {self.instead}")
 
 
+class Backbones(NoRegistry):
+    """What stands for Flash's registry of backbones: the names that there are."""
+
+    def available_keys(self) -> list[str]:
+        """The names that `backbone=` takes beside ids and folders of encoders."""
+        return available_backbones()
+
+    available_backbones = available_keys
+
+    def get(self, key: str, **_: Any) -> NoReturn:
+        """Refuse: a name is passed in place of what it stands for.
+
+        Raises:
+            FlashError: always.
+        """
+        raise FlashError(f"pass the name itself: TextClassifier(backbone={key!r}, labels=datamodule.labels)")
+
+
 class FlashTask:
     """The part of `TextClassifier` that answers to Lightning Flash's names."""
 
@@ -46,6 +64,10 @@ class FlashTask:
         "finetuning_strategies",
         "pass a callback of lightning.pytorch.callbacks.BaseFinetuning: strategy=MyFinetuning()",
     )
+    backbones = Backbones(
+        "backbones", "pass the id or the folder of an encoder of transformers: backbone='prajjwal1/bert-tiny'"
+    )
+    heads = NoRegistry("heads", "an encoder has one linear layer per label, or its own head")
     _own_output: Output | None = None
 
     @property
