@@ -150,6 +150,7 @@ def test_a_test_right_after_a_fit_takes_its_model_and_datamodule(tmp_path: Path,
     assert found == pytest.approx(trainer.test(model, datamodule=datamodule)[0], nan_ok=True)
     with pytest.raises(FlashError, match=r"no predict rows; pass predict_file=, predict_data="):
         trainer.predict()
-    trainer.fit(model, datamodule=TextClassificationData.from_lists(**rows))
+    without = Trainer(default_root_dir=tmp_path, logger=False, max_epochs=1, enable_checkpointing=False)
+    without.fit(model, datamodule=TextClassificationData.from_lists(**rows))
     with pytest.raises(FlashError, match=r"no test rows; pass test_file=, test_data="):
-        trainer.test()
+        without.test()
