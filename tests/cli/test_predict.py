@@ -271,7 +271,7 @@ def test_a_header_without_rows_gets_a_note(
         (["m.pt"], "the following arguments are required: --input; see flash predict --help"),
         (
             ["m.pt", "--input", "a.csv", "--ouput", "b"],
-            "unknown option '--ouput'; did you mean '--output'? Known: -h",
+            "unknown option '--ouput'; did you mean '--output'? Known: --output, --input, ",
         ),
         (["m.pt", "n.pt", "--input", "a.csv"], "'n.pt' is one argument too many; see flash predict --help"),
         (
