@@ -127,15 +127,3 @@ def test_single_names_beside_empty_cells_and_texts_in_two_columns(tmp_path: Path
         "--unknown_targets mask if each text has exactly one, to leave these rows out" in errors
     )
     assert "3 labels, multi-label" in printed
-    code, printed, errors = run(
-        *words,
-        "--target_fields",
-        "labels",
-        "--multi_label",
-        "false",
-        "--unknown_targets",
-        "mask",
-        folder=tmp_path,
-    )
-    assert code == 0, errors
-    assert "3 labels, single-label" in printed

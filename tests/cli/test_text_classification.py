@@ -381,7 +381,7 @@ def test_under_torchrun_one_process_trains_the_linear_backbone_and_says_so(comme
     assert list(Predictor.load("text_classification_model.pt").labels) == ["toxic", "obscene"]
 
 
-@pytest.mark.parametrize("launched", ["torchrun", "ddp"])
+@pytest.mark.parametrize("launched", [pytest.param("torchrun", marks=pytest.mark.matrix), "ddp"])
 def test_an_encoder_trains_in_two_processes_and_is_saved_once(
     comments: Path, encoder: Path, launched: str
 ) -> None:
