@@ -82,6 +82,8 @@ ON_GPU = {  # what says something of a GPU; the others run on the processor ther
     "base": ("train", "predict", "floor"),
 }
 CPU_ONLY = ("fp32", "int8", "bf16")  # of prediction: on a GPU all of it is in bfloat16
+SLOW = 0.2
+"""A precision that multiplies matrices at less than this share of float32's rate is not measured unless asked for."""
 PACKAGES = {
     "accelerate": "accelerate",
     "transformers": "transformers",
@@ -265,7 +267,7 @@ def compare(name: str, case: Case, options: argparse.Namespace, rates: Numbers) 
         lines = [(TITLES[method], method, cases[0]) for method in FREEZE]
         table(f"{title}: frozen encoder, {options.rows:,} rows, {SHORT[cases[0].precision]}", "freeze", lines)
     if "predict" in parts or "floor" in parts:
-        left_out = CPU_ONLY if case.device == "cuda" else ()
+        left_out = CPU_ONLY if case.device == "cuda" else ("bf16",) * ("bf16-mixed" not in options.precision)
         lines = [(TITLES[method], method, cases[0]) for method in PREDICT if method not in left_out]
         predicted = table(f"{title}: from strings to probabilities", "predict", lines)
     if "start" in parts:
@@ -360,7 +362,6 @@ def parse() -> argparse.Namespace:
     options = parser.parse_args()
     if options.rows is not None and options.rows < BATCH:
         parser.error(f"--rows {options.rows} is less than a batch; give {BATCH} or more")
-    options.precision = options.precision or PRECISIONS[options.device]
     options.encoders = options.encoders or ENCODERS[options.device]
     return options
 
@@ -400,8 +401,19 @@ def main() -> None:
     if rates is None:
         sys.exit(f"torch cannot compute on the device {options.device!r} here")
     print(describe(rates), flush=True)
+    if not options.precision:
+        options.precision = [name for name in PRECISIONS[options.device] if worth(name, rates)]
+        for name in set(PRECISIONS[options.device]) - set(options.precision):
+            print(
+                f"{SHORT[name]} is left out: it multiplies matrices at {rates[SHORT[name]] / rates['fp32']:.2g} of fp32's rate."
+            )
     with tempfile.TemporaryDirectory() as folder:
         run(options, rates, Path(folder))
+
+
+def worth(precision: str, rates: dict[str, Any]) -> bool:
+    """Whether lines of a precision say anything on this machine."""
+    return bool(rates[SHORT[precision]] >= SLOW * rates["fp32"])
 
 
 def run(options: argparse.Namespace, rates: dict[str, Any], folder: Path) -> None:
