@@ -12,6 +12,7 @@ from flash.__main__ import main
 from flash.cli.training import last_good_file
 from flash.core.errors import FlashError
 from flash.core.last_good import LastGood
+from flash.core.trainer import CheckpointIO
 from flash.text.classification import checkpoint, losses
 from flash.text.classification.predictor import Predictor
 
@@ -150,12 +151,15 @@ def test_a_checkpoint_that_is_not_there(train: Any, capsys: pytest.CaptureFixtur
 def test_a_full_disk_after_an_epoch_does_not_stop_the_training(
     train: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def refuse(*_: Any) -> None:
-        raise FlashError("no room is left")
+    write = CheckpointIO.save_checkpoint
+
+    def refuse(self: CheckpointIO, content: Any, path: Any, storage_options: Any = None) -> None:
+        if Path(path) == KEPT:
+            raise FlashError("no room is left")
+        write(self, content, path, storage_options)
 
     with monkeypatch.context() as patch:
-        patch.setattr("lightning.pytorch.strategies.SingleDeviceStrategy.save_checkpoint", refuse)
-        patch.setattr("flash.core.trainer.Trainer.save_checkpoint", lambda *_, **__: None)
+        patch.setattr(CheckpointIO, "save_checkpoint", refuse)
         assert train() == 0
     assert (
         "flash: warning: what was learnt before could not be kept: no room is left" in capsys.readouterr().err

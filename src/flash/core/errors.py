@@ -27,6 +27,10 @@ class DownloadError(FlashError):
     """A transfer or an archive that could not be completed safely."""
 
 
+class BrokenStepError(FlashError):
+    """A training step with a loss or gradients that are not finite; of several processes, all raise it at that step."""
+
+
 class RemoteCodeError(FlashError):
     """Python code that comes with an encoder, and that may not run or cannot be had."""
 

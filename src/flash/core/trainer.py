@@ -106,8 +106,9 @@ class Trainer(pl.Trainer):
     in a log file only if `enable_progress_bar=True`.
 
     Encoders' gradients are clipped to a norm of 1 unless `gradient_clip_val` is another; 0 is no clipping. Whatever
-    stops an encoder's fit, it is said where the last checkpoint is; where none was written but steps were taken, and
-    `enable_checkpointing` is not False, that is `last-good.pt` in `default_root_dir`.
+    stops an encoder's fit after a step, what it has learnt is written to `last-good.pt` in `default_root_dir`, and
+    the error or a log line says so; `enable_checkpointing=False` writes nothing. Of several processes, one that fails
+    alone leaves only the checkpoints of the trainer's callbacks.
 
     Under torchrun all of its processes train together unless `devices` or `strategy` say otherwise. Strategies that
     start their processes by spawn or fork are refused: the model that they trained would stay there.

@@ -436,14 +436,16 @@ def test_a_loss_that_is_no_number_leaves_the_weights_before_it(
     assert same(weights(resumed), weights(whole))
 
 
-def test_the_last_checkpoint_is_named_where_there_is_one(encoder: Path, tmp_path: Path) -> None:
+def test_steps_after_a_checkpoint_are_kept_too(encoder: Path, tmp_path: Path) -> None:
     saving = keeper(tmp_path / "kept", every_n_train_steps=3)
-    with pytest.raises(FlashError) as caught:
+    with pytest.raises(FlashError, match=r"what was learnt before is in .*last-good\.pt: go on from it"):
         fit(encoder, tmp_path, saving, model={"loss_fn": nan_from(8)})
-    path = tmp_path / "kept" / "epoch=0-step=6.ckpt"
-    assert f"what was learnt before is in {path}: go on" in str(caught.value)
-    assert path.is_file()
-    assert not list(tmp_path.glob("last-good*"))
+    assert checkpoint.load(tmp_path / "last-good.pt")["global_step"] == 8
+    kept = tmp_path / "kept" / "epoch=0-step=6.ckpt"
+    assert checkpoint.load(kept)["global_step"] == 6
+    assert not [
+        name for name in checkpoint.load(tmp_path / "last-good.pt")["callbacks"] if "LastGood" in name
+    ]
 
 
 def test_memory_that_runs_out_after_some_steps(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from flash.core.errors import FlashError
+from flash.core.errors import BrokenStepError
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
@@ -77,7 +77,7 @@ class Broken:
         """Look at a batch's loss now, or let it wait.
 
         Raises:
-            FlashError: it is no number.
+            BrokenStepError: it is no number.
         """
         loss = loss.detach()
         if not now:
@@ -98,7 +98,7 @@ class Broken:
             alone: whether there is one process, which may stop for the loss that waited, too.
 
         Raises:
-            FlashError: some of it is no number.
+            BrokenStepError: some of it is no number.
         """
         loss, self._loss = self._loss, None
         fine = norm.isfinite()
@@ -109,7 +109,7 @@ class Broken:
         if loss is not None and not loss.isfinite():
             raise _broken_loss(loss, step)
         if not all(bool(gradient.isfinite().all()) for gradient in gradients):
-            raise FlashError(
+            raise BrokenStepError(
                 f"some gradients are no numbers at step {step}, though the loss is one; pass a smaller learning_rate=, "
                 "precision='32-true' to the trainer if it has another, and look at loss_fn= if it is your own: where "
                 "its value is a number, its slope may be none"
@@ -120,8 +120,8 @@ class Broken:
         self._loss = None
 
 
-def _broken_loss(loss: torch.Tensor, step: int) -> FlashError:
-    return FlashError(
+def _broken_loss(loss: torch.Tensor, step: int) -> BrokenStepError:
+    return BrokenStepError(
         f"the loss is {loss.item()} at step {step}; pass a smaller learning_rate=, or gradient_clip_val=0.1 to the "
         "trainer, where 1.0 is usual"
     )
