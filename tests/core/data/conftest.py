@@ -8,10 +8,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from flash.core.data import utils
-from flash.core.data.transfer import Patience
 
 BODY = bytes(range(256)) * 40  # 10,240 bytes
-QUICK = Patience(attempts=3, stall=0.3, pause=0.01, longest_pause=1.0)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -31,24 +29,15 @@ class Handler(BaseHTTPRequestHandler):
 
     def head(self, status: int, **headers: str | int) -> None:
         self.send_response(status)
+        self.send_header("Connection", "close")
         for name, value in headers.items():
             self.send_header(name.replace("_", "-"), str(value))
         self.end_headers()
 
     def start(self) -> bytes:
-        """Send the headers of a server that knows ranges; what remains to be sent."""
-        wanted, body = self.headers.get("Range"), self.server.body
-        marks = {name: value for name, value in self.server.marks.items() if value}
-        if wanted and self.headers.get("If-Range") in marks.values():
-            begin = int(wanted.removeprefix("bytes=").removesuffix("-"))
-            if begin >= len(body):
-                self.head(416, Content_Range=f"bytes */{len(body)}", Content_Length=0)
-                return b""
-            told = f"bytes {begin}-{len(body) - 1}/{len(body)}"
-            self.head(206, Content_Range=told, Content_Length=len(body) - begin, **marks)
-            return body[begin:]
-        self.head(200, Content_Length=len(body), **marks)
-        return body
+        """Send the headers; what remains to be sent."""
+        self.head(200, Content_Length=len(self.server.body))
+        return self.server.body
 
     def whole(self) -> None:
         """The behaviour of a server that is well."""
@@ -63,16 +52,13 @@ class Server(ThreadingHTTPServer):
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
-        self.body, self.marks = BODY, {"ETag": '"one"'}
+        self.body = BODY
         self.plan: list[Behaviour] = []
         self.requests: list[tuple[str, dict[str, str]]] = []
         self.scheme = "http"
 
     def url(self, name: str = "file.bin") -> str:
         return f"{self.scheme}://127.0.0.1:{self.server_port}/{name}"
-
-    def ranges(self) -> list[str | None]:
-        return [headers.get("Range") for _, headers in self.requests]
 
     @contextmanager
     def running(self) -> Iterator["Server"]:
@@ -91,6 +77,7 @@ class Server(ThreadingHTTPServer):
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(utils, "PATIENCE", QUICK)
+    monkeypatch.setattr(utils, "SILENCE", 0.3)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)  # between pooch's attempts
     with Server().running() as server:
         yield server

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from flash.core.data import archives
-from flash.core.data.archives import all_there, is_archive, unpack
+from flash.core.data.archives import is_archive, unpack
 from flash.core.errors import DownloadError
 
 FILES = {"train.csv": b"text,toxic\nhello,0\n", "more/test.csv": b"text\n" * 1000, "more/empty.csv": b""}
@@ -69,6 +69,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def refused(archive: Path, folder: Path) -> str:
     """The words an unsafe archive is refused with, once it is sure that it left nothing."""
+    folder.mkdir(exist_ok=True)
     before = contents(archive.parent)
     with pytest.raises(DownloadError) as caught:
         unpack(archive, folder)
@@ -81,8 +82,14 @@ def refused(archive: Path, folder: Path) -> str:
 def test_files_come_out_as_they_went_in(tmp_path: Path, ending: str) -> None:
     archive = write(tmp_path, ending, list(FILES.items()))
     assert is_archive(archive.name)
-    assert unpack(archive, tmp_path / "out") == {name: len(content) for name, content in FILES.items()}
+    (tmp_path / "out").mkdir()
+    assert unpack(archive, tmp_path / "out") == 3
     assert contents(tmp_path / "out") == FILES
+    assert unpack(archive, tmp_path / "out", again=False) == 0
+    (tmp_path / "out" / "train.csv").write_bytes(b"half")
+    assert unpack(archive, tmp_path / "out", again=False) == 3
+    assert contents(tmp_path / "out") == FILES
+    assert set(tmp_path.iterdir()) == {archive, tmp_path / "out"}
 
 
 @pytest.mark.parametrize("name", ["x.csv", "x.gz", "zip", "x.zip.part", "tar.txt"])
@@ -107,43 +114,32 @@ def test_round_trip(tmp_path_factory: pytest.TempPathFactory, ending: str, files
     folder = tmp_path_factory.mktemp("round")
     archive = write(folder, ending, list(files.items()))
     if any(other.startswith(name + "/") for name in files for other in files):
-        message = refused(archive, folder / "out")
-        assert "is both a file and a folder" in message or "is there twice" in message
+        refused(archive, folder / "out")
         return
-    members = unpack(archive, folder / "out")
+    (folder / "out").mkdir()
+    assert unpack(archive, folder / "out") == len(files)
     assert contents(folder / "out") == files
-    assert members == {name: len(content) for name, content in files.items()}
-    assert all_there(members, folder / "out")
+
+
+NAMES_OUTSIDE = [
+    "../evil",
+    "a/../../evil",
+    "..",
+    "/tmp/evil",
+    "//host/evil",
+    "..\\evil",
+    "C:\\evil",
+    "c:evil",
+    "line\nbreak",
+]
 
 
 @pytest.mark.parametrize("ending", [".zip", ".tar.gz"])
-@pytest.mark.parametrize(
-    ("name", "words"),
-    [
-        ("../evil", "'../evil' would land outside the folder"),
-        ("fine/../../evil", "'fine/../../evil' would land outside the folder"),
-        ("..\\evil", "would land outside the folder"),
-        ("..", "would land outside the folder"),
-        ("/tmp/evil", "'/tmp/evil' has an absolute name"),
-        ("\\evil", "has an absolute name"),
-        ("//host/share/evil", "has an absolute name"),
-        ("C:\\evil", "has a drive letter, colon or control character"),
-        ("c:evil", "has a drive letter, colon or control character"),
-        ("file.txt:stream", "has a drive letter, colon or control character"),
-        ("line\nbreak", "has a drive letter, colon or control character"),
-    ],
-)
-def test_no_member_lands_outside(tmp_path: Path, ending: str, name: str, words: str) -> None:
+@pytest.mark.parametrize("name", NAMES_OUTSIDE)
+def test_no_member_lands_outside(tmp_path: Path, ending: str, name: str) -> None:
     archive = write(tmp_path, ending, [("fine.csv", b"a"), (name, b"evil")])
-    message = refused(archive, tmp_path / "out")
-    assert message.startswith(f"{archive} is refused: its member ")
-    assert words in message
-    assert message.endswith("; nothing was unpacked")
-
-
-def test_backslashes_separate_folders(tmp_path: Path) -> None:
-    archive = write(tmp_path, ".zip", [("made\\on\\windows.csv", b"a")])
-    assert unpack(archive, tmp_path / "out") == {"made/on/windows.csv": 1}
+    words = f"{archive} is refused: its member {name!r} could land outside the folder; nothing was unpacked"
+    assert refused(archive, tmp_path / "out") == words
 
 
 @pytest.mark.parametrize(
@@ -166,41 +162,23 @@ def test_no_links_and_devices_in_a_zip(tmp_path: Path, kind: int) -> None:
     assert "its member 'odd' is a link or a device" in refused(tmp_path / "set.zip", tmp_path / "out")
 
 
-@pytest.mark.parametrize("ending", [".zip", ".tar.bz2"])
-@pytest.mark.parametrize("again", ["a/x.csv", "a//x.csv", "./a/x.csv", "a\\x.csv"])
-def test_no_member_twice(tmp_path: Path, ending: str, again: str) -> None:
-    archive = write(tmp_path, ending, [("a/x.csv", b"1"), (again, b"2")])
-    assert "its member 'a/x.csv' is there twice" in refused(archive, tmp_path / "out")
-
-
-@pytest.mark.parametrize("ending", [".zip", ".tar"])
-def test_no_member_is_file_and_folder(tmp_path: Path, ending: str) -> None:
-    archive = write(tmp_path, ending, [("a", b"1"), ("a/x.csv", b"2")])
-    assert "its member 'a' is both a file and a folder" in refused(archive, tmp_path / "out")
-
-
 def test_an_encrypted_zip(tmp_path: Path) -> None:
     archive = write(tmp_path, ".zip", [("x.csv", b"secret")])
     content = bytearray(archive.read_bytes())
     content[6] |= 1  # the local header's flags, then the directory's
     content[content.index(b"PK\x01\x02") + 8] |= 1
     archive.write_bytes(content)
-    assert "its member 'x.csv' is encrypted (unpack it by hand with its password)" in refused(
-        archive, tmp_path / "out"
-    )
+    assert "is encrypted, password required" in refused(archive, tmp_path / "out")
 
 
 @pytest.mark.parametrize("ending", [".zip", ".tar.gz", ".tar.bz2", ".tar.xz"])
 def test_a_bomb(tmp_path: Path, ending: str, monkeypatch: pytest.MonkeyPatch) -> None:
     archive = write(tmp_path, ending, [("zeros", bytes(3_000_000))])
-    assert unpack(archive, tmp_path / "allowed") == {"zeros": 3_000_000}  # three megabytes hurt nobody
-    monkeypatch.setattr(archives, "ALWAYS_ALLOWED", 2**20)
+    (tmp_path / "allowed").mkdir()
+    assert unpack(archive, tmp_path / "allowed") == 1  # three megabytes hurt nobody
     (tmp_path / "allowed" / "zeros").unlink()
-    message = refused(archive, tmp_path / "out")
-    assert (
-        "it unpacks to more than 1 MiB, more than a sound archive of its size holds (at most 200 times"
-        in message
-    )
+    monkeypatch.setattr(archives, "ALWAYS_ALLOWED", 2**20)
+    assert "it unpacks to more than 200,000 files or 1 MiB" in refused(archive, tmp_path / "out")
 
 
 def test_a_zip_that_declares_less_than_it_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,20 +186,20 @@ def test_a_zip_that_declares_less_than_it_holds(tmp_path: Path, monkeypatch: pyt
     size = (3_000_000).to_bytes(4, "little")
     archive.write_bytes(archive.read_bytes().replace(size, (10).to_bytes(4, "little")))
     monkeypatch.setattr(archives, "ALWAYS_ALLOWED", 2**20)
-    assert "it is broken or not the kind of archive its name says" in refused(archive, tmp_path / "out")
+    assert "it is broken or encrypted (" in refused(archive, tmp_path / "out")
 
 
 def test_the_whole_is_limited_whatever_the_ratio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     archive = write(tmp_path, ".tar", [("x", bytes(2_000_000)), ("y", bytes(2_000_000))])
     monkeypatch.setattr(archives, "MAX_BYTES", 3 * 2**20)
-    assert "it unpacks to more than 3 MiB" in refused(archive, tmp_path / "out")
+    assert "it unpacks to more than 200,000 files or 3 MiB" in refused(archive, tmp_path / "out")
 
 
 @pytest.mark.parametrize("ending", [".zip", ".tar.gz"])
 def test_the_members_are_limited(tmp_path: Path, ending: str, monkeypatch: pytest.MonkeyPatch) -> None:
     archive = write(tmp_path, ending, [(f"{number}.csv", b"") for number in range(11)])
     monkeypatch.setattr(archives, "MAX_MEMBERS", 10)
-    assert "it holds more than 10 members" in refused(archive, tmp_path / "out")
+    assert "it unpacks to more than 10 files or 64 MiB" in refused(archive, tmp_path / "out")
 
 
 def test_holes_in_a_sparse_file_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,7 +212,9 @@ def test_holes_in_a_sparse_file_count(tmp_path: Path, monkeypatch: pytest.Monkey
         "GNU.sparse.map": "0,4",
     }
     (tmp_path / "set.tar").write_bytes(tar_bytes((member, b"data")))
-    assert "it unpacks to more than 64 MiB" in refused(tmp_path / "set.tar", tmp_path / "out")
+    assert "it unpacks to more than 200,000 files or 64 MiB" in refused(
+        tmp_path / "set.tar", tmp_path / "out"
+    )
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
@@ -243,7 +223,7 @@ def test_not_an_archive(tmp_path: Path, ending: str, content: bytes) -> None:
     archive = tmp_path / f"set{ending}"
     archive.write_bytes(content)
     message = refused(archive, tmp_path / "out")
-    assert f"{archive} cannot be unpacked: it is broken or not the kind of archive its name says (" in message
+    assert f"{archive} cannot be unpacked into {tmp_path / 'out'}: it is broken or encrypted (" in message
     assert message.endswith("; delete it and download it again")
 
 
@@ -255,7 +235,7 @@ def test_a_truncated_archive(tmp_path: Path, ending: str) -> None:
 
 
 def test_a_sum_that_is_wrong_far_behind_the_last_member(tmp_path: Path) -> None:
-    behind = bytes(3 * archives.BLOCK)  # tar needs none of it, but the sum of the whole stands after it
+    behind = bytes(3 * 2**20)  # tar needs none of it, but the sum of the whole stands after it
     spoilt = bytearray(gzip.compress(tar_bytes((tarfile.TarInfo("x.csv"), b"a")) + behind))
     spoilt[-8] ^= 1
     (tmp_path / "set.tgz").write_bytes(spoilt)
@@ -273,11 +253,12 @@ def test_spoilt_bytes_never_end_in_another_error(
     for _ in range(data.draw(st.integers(1, 4))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     archive.write_bytes(content)
+    (folder / "out").mkdir()
     try:
-        members = unpack(archive, folder / "out")
+        count = unpack(archive, folder / "out")
     except DownloadError:
-        members = {}
-    assert set(contents(folder / "out")) == set(members)
+        count = 0
+    assert len(contents(folder / "out")) == count
     assert {path.name for path in folder.iterdir()} == {archive.name, "out"}
 
 
@@ -290,19 +271,11 @@ def test_files_are_replaced_and_others_stay(tmp_path: Path) -> None:
     assert contents(tmp_path / "out") == {**FILES, "more/mine.csv": b"mine"}
 
 
-def test_what_a_killed_run_left_is_cleared(tmp_path: Path) -> None:
-    archive = write(tmp_path, ".zip", list(FILES.items()))
-    (tmp_path / "out" / ".set.zip.abc.unpacking").mkdir(parents=True)
-    (tmp_path / "out" / ".set.zip.abc.unpacking" / "train.csv").write_bytes(b"half")
-    unpack(archive, tmp_path / "out")
-    assert contents(tmp_path / "out") == FILES
-
-
 def test_a_folder_stands_where_a_file_must_go(tmp_path: Path) -> None:
     archive = write(tmp_path, ".zip", list(FILES.items()))
     (tmp_path / "out" / "more" / "test.csv").mkdir(parents=True)
     with pytest.raises(
-        DownloadError, match=r"test\.csv is a folder, and the archive holds a file of that name"
+        DownloadError, match=r"its member 'more/test\.csv' would replace .*test\.csv; nothing"
     ):
         unpack(archive, tmp_path / "out")
     assert contents(tmp_path / "out") == {}
@@ -312,25 +285,21 @@ def test_a_file_stands_where_a_folder_must_go(tmp_path: Path) -> None:
     archive = write(tmp_path, ".zip", list(FILES.items()))
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "more").write_bytes(b"mine")
-    with pytest.raises(DownloadError, match=r"more is a file, and the archive holds a folder of that name"):
+    with pytest.raises(DownloadError, match=r"more is a link or a file, and the archive has a folder there"):
         unpack(archive, tmp_path / "out")
     assert contents(tmp_path / "out") == {"more": b"mine"}
 
 
 @pytest.mark.parametrize("ending", [".zip", ".tar"])
-@pytest.mark.parametrize("member", ["link/evil.csv", "link/deeper/evil.csv", "more/link/evil.csv", "link/"])
+@pytest.mark.parametrize("member", ["link/evil.csv", "link/deeper/evil.csv", "more/link/evil.csv"])
 def test_a_link_in_the_destination_is_not_followed(tmp_path: Path, ending: str, member: str) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "out" / "more").mkdir(parents=True)
     for link in (tmp_path / "out" / "link", tmp_path / "out" / "more" / "link"):
         link.symlink_to(tmp_path / "elsewhere")
-    folder = tarfile.TarInfo(member)
-    folder.type = tarfile.DIRTYPE if member.endswith("/") else tarfile.REGTYPE
     archive = write(tmp_path, ending, [("train.csv", b"a"), (member, b"")])
-    if ending == ".tar":
-        archive.write_bytes(tar_bytes((tarfile.TarInfo("train.csv"), b"a"), (folder, b"")))
     with pytest.raises(
-        DownloadError, match=r"link is a link, and what the archive holds below it could land else"
+        DownloadError, match=r"link is a link or a file, and the archive has a folder there; nothing"
     ):
         unpack(archive, tmp_path / "out")
     assert list((tmp_path / "elsewhere").iterdir()) == []
@@ -348,46 +317,30 @@ def test_a_link_in_the_place_of_a_file_is_replaced_and_not_followed(tmp_path: Pa
 
 
 @pytest.mark.parametrize("ending", [".zip", ".tar.gz"])
-@pytest.mark.parametrize("name", ["set{}", ".set{}.json", "./set{}"])
-def test_an_archive_replaces_neither_itself_nor_its_note(tmp_path: Path, ending: str, name: str) -> None:
-    name = name.format(ending)
-    archive = write(tmp_path, ending, [("train.csv", b"a"), (name, b"evil")])
+@pytest.mark.parametrize("name", ["set{}", "./set{}"])
+def test_an_archive_does_not_replace_itself(tmp_path: Path, ending: str, name: str) -> None:
+    archive = write(tmp_path, ending, [("train.csv", b"a"), (name.format(ending), b"evil")])
     before = contents(tmp_path)
-    with pytest.raises(DownloadError) as caught:
+    with pytest.raises(DownloadError, match=rf"its member 'set{ending}' would replace {archive}; nothing"):
         unpack(archive, tmp_path)
-    words = f"its member {name.removeprefix('./')!r} would replace the archive itself, or the note on it"
-    assert words in str(caught.value)
     assert contents(tmp_path) == before
-    assert set(unpack(archive, tmp_path / "out")) == {"train.csv", name.removeprefix("./")}
-
-
-def test_a_file_stands_where_an_empty_folder_must_go(tmp_path: Path) -> None:
-    folder = tarfile.TarInfo("x")
-    folder.type = tarfile.DIRTYPE
-    (tmp_path / "set.tar").write_bytes(tar_bytes((tarfile.TarInfo("a.csv"), b"a"), (folder, b"")))
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "x").write_bytes(b"mine")
-    with pytest.raises(DownloadError, match=r"x is a file, and the archive holds a folder of that name"):
-        unpack(tmp_path / "set.tar", tmp_path / "out")
-    assert contents(tmp_path / "out") == {"x": b"mine"}
+    assert unpack(archive, tmp_path / "out") == 2
 
 
-def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+def test_a_folder_that_is_none(tmp_path: Path) -> None:
     archive = write(tmp_path, ".zip", list(FILES.items()))
     with pytest.raises(
-        DownloadError, match=r"cannot be unpacked into .*set\.zip.*: (File exists|Not a directory) \("
+        DownloadError, match=r"set\.zip: Not a directory \(.*\); make room, or give another folder"
     ):
-        unpack(archive, archive / "deeper")
+        unpack(archive, archive)
 
 
-def test_empty_folders_and_empty_archives(tmp_path: Path) -> None:
-    folder = tarfile.TarInfo("empty")
-    folder.type = tarfile.DIRTYPE
-    root = tarfile.TarInfo("./")
-    root.type = tarfile.DIRTYPE
+def test_folders_alone_are_no_files(tmp_path: Path) -> None:
+    folder, root = tarfile.TarInfo("empty"), tarfile.TarInfo("./")
+    folder.type = root.type = tarfile.DIRTYPE
     (tmp_path / "set.tar").write_bytes(tar_bytes((root, b""), (folder, b"")))
-    assert unpack(tmp_path / "set.tar", tmp_path / "out") == {}
-    assert (tmp_path / "out" / "empty").is_dir()
+    assert unpack(tmp_path / "set.tar", tmp_path) == 0
 
 
 def test_python_s_own_check_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -397,18 +350,3 @@ def test_python_s_own_check_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(tarfile, "data_filter", check, raising=False)
     archive = write(tmp_path, ".tar", [("x.csv", b"a")])
     assert "asked about x.csv" in refused(archive, tmp_path / "out")
-
-
-@pytest.mark.parametrize(("change", "there"), [(None, True), (b"short", False), ("unlink", False)])
-def test_all_there(tmp_path: Path, change: bytes | str | None, there: bool) -> None:
-    members = unpack(write(tmp_path, ".zip", list(FILES.items())), tmp_path)
-    if isinstance(change, bytes):
-        (tmp_path / "train.csv").write_bytes(change)
-    elif change:
-        (tmp_path / "train.csv").unlink()
-    assert all_there(members, tmp_path) is there
-
-
-@pytest.mark.parametrize("members", [None, [], "x", 3, ["train.csv"]])
-def test_what_is_no_list_of_members_is_never_there(tmp_path: Path, members: object) -> None:
-    assert not all_there(members, tmp_path)

@@ -1,18 +1,14 @@
-"""What a user calls: the address, the folder, one download at a time, and archives."""
+"""What a user calls: addresses, folders and archives."""
 
 import io
-import json
-import sys
 import tarfile
-import threading
 import zipfile
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
 
-from flash.core.data.utils import download_data, fetch
+from flash.core.data.utils import download_data
 from flash.core.errors import DownloadError
 
 Server: TypeAlias = Any  # of conftest.py, from which tests cannot import
@@ -43,16 +39,13 @@ def test_download_data_names_the_file_after_the_address(server: Server, tmp_path
     [
         (
             "file:///etc/passwd",
-            "expected an address that begins with https:// or http://; a file of this machine",
+            "expected an address that begins with https:// or http:// and holds no user name; a file of this",
         ),
         ("ftp://example.com/x", "'ftp://example.com/x': expected an address"),
         ("data/x.zip", "'data/x.zip': expected an address"),
         ("https:///x.zip", "expected an address"),
-        ("http://[::1/x.zip", "this is no web address"),
-        (
-            "https://me:secret@example.com/x",
-            "cannot download from example.com: the address holds a user name",
-        ),
+        ("http://[::1/x.zip", "'http://[::1/x.zip': expected an address"),
+        ("https://me:secret@example.com/x", "'https://example.com/x': expected an address that"),
         ("https://example.com/", "its last part, '', is no file name"),
         ("https://example.com/a/..", "its last part, '..', is no file name"),
         ("https://example.com/..%2F..%2Fx", r"its last part, '../../x', is no file name"),
@@ -90,29 +83,6 @@ def test_nor_when_the_server_refuses_or_sends_on(server: Server, tmp_path: Path)
         assert "secret" not in str(caught.value)
 
 
-def test_a_download_of_which_nothing_came_leaves_no_folder(server: Server, tmp_path: Path) -> None:
-    (tmp_path / "mine").mkdir()
-    for folder in ("data", "mine", "mine/deep/data"):
-        server.plan = [lambda handler: handler.head(404, Content_Length=0)]
-        with pytest.raises(DownloadError, match="the server answers 404"):
-            download_data(server.url("x.csv"), str(tmp_path / folder))
-    assert [path.name for path in tmp_path.rglob("*")] == ["mine"]
-    download_data(server.url("x.csv"), str(tmp_path / "new" / "data"))
-    assert visible(tmp_path / "new" / "data") == ["x.csv"]
-
-
-@pytest.mark.parametrize("members", [3, ["train.csv"], "train.csv", None])
-def test_a_spoilt_note_unpacks_again(server: Server, tmp_path: Path, members: object) -> None:
-    server.body = zip_of(train=b"a,b\n")
-    download_data(server.url("set.zip"), str(tmp_path))
-    note = json.loads((tmp_path / ".set.zip.json").read_text())
-    (tmp_path / ".set.zip.json").write_text(json.dumps({**note, "members": members}))
-    (tmp_path / "train.csv").unlink()
-    download_data(server.url("set.zip"), str(tmp_path))
-    assert (tmp_path / "train.csv").read_bytes() == b"a,b\n"
-    assert len(server.requests) == 1
-
-
 def test_verbose_says_what_was_done(
     server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -123,9 +93,9 @@ def test_verbose_says_what_was_done(
     assert out == ""
     assert err.splitlines() == [
         f"{tmp_path / 'set.zip'} is downloaded",
-        f"2 files are unpacked into {tmp_path}",
+        f"2 files were unpacked into {tmp_path}",
         f"{tmp_path / 'set.zip'} is there already",
-        f"{tmp_path / 'set.zip'} is unpacked already",
+        f"0 files were unpacked into {tmp_path}",
     ]
 
 
@@ -167,7 +137,7 @@ def test_a_tar_is_unpacked(server: Server, tmp_path: Path) -> None:
 
 def test_an_unsafe_archive_leaves_only_itself(server: Server, tmp_path: Path) -> None:
     server.body = zip_of(fine=b"", **{"..__evil": b"x"})
-    with pytest.raises(DownloadError, match=r"its member '\.\./evil\.csv' would land outside the folder"):
+    with pytest.raises(DownloadError, match=r"its member '\.\./evil\.csv' could land outside the folder"):
         download_data(server.url("set.zip"), str(tmp_path / "data"))
     assert visible(tmp_path / "data") == ["set.zip"]
     assert visible(tmp_path) == ["data"]
@@ -175,24 +145,13 @@ def test_an_unsafe_archive_leaves_only_itself(server: Server, tmp_path: Path) ->
 
 def test_a_folder_that_cannot_be(server: Server, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(DownloadError, match=r"cannot write into .*file: File exists .*path=\.\.\."):
+    with pytest.raises(
+        DownloadError, match=r"file\.bin cannot be written \(Not a directory\); make room, or give"
+    ):
         download_data(server.url(), str(tmp_path / "file"))
     (tmp_path / "file.bin").mkdir()
     with pytest.raises(DownloadError, match=r"file\.bin is a folder; give another path"):
         download_data(server.url(), str(tmp_path))
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no lock for folders")
-def test_two_at_a_time_fetch_once(server: Server, tmp_path: Path) -> None:
-    def slow(handler: Handler) -> None:
-        threading.Event().wait(0.2)
-        handler.whole()
-
-    server.plan = [slow]
-    with ThreadPoolExecutor() as pool:
-        results = [pool.submit(fetch, server.url(), tmp_path / "x") for _ in range(4)]
-    assert [result.result().read_bytes() for result in results] == [server.body] * 4
-    assert len(server.requests) == 1
 
 
 def test_the_progress_bar_needs_a_terminal(

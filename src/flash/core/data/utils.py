@@ -1,28 +1,28 @@
-"""Downloads that end whole or not at all: what a user calls. Imports the transfer, archives and errors."""
+"""`download_data`: files that come whole or not at all, and archives that are unpacked safely.
+
+pooch makes the transfer (attempts, a temporary name, the SHA-256); requests verifies the certificate and the length.
+"""
 
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from urllib.parse import SplitResult, unquote, urlsplit
+from typing import Any
+from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 
-from tqdm import tqdm
-
-from flash.core.data.archives import all_there, is_archive, unpack
-from flash.core.data.transfer import PATIENCE, Job, Patience, shown, transfer
+from flash.core.data.archives import is_archive, unpack
 from flash.core.errors import DownloadError
 
-if sys.platform != "win32":
-    import fcntl
+RETRIES = 3
+SILENCE = 30.0  # seconds that a server may send nothing
+TRY_AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
 def download_data(url: str, path: str = "data/", verbose: bool = False, *, sha256: str | None = None) -> None:
     """Download a file into the folder `path`, and unpack it there if it is an archive.
 
-    What is there whole is neither downloaded nor unpacked again; to have it anew, delete it. A transfer that
-    broke off goes on where it stopped. What an archive holds replaces files of the same name.
+    A file that is there is downloaded again only if it has not the `sha256`; delete it to have it anew. An archive's
+    files replace those of the same names, unless all are there with the sizes that the archive tells.
 
     Args:
         url: begins with https:// or http://. Its last part is the file's name. Names that end in .zip, .tar,
@@ -34,119 +34,123 @@ def download_data(url: str, path: str = "data/", verbose: bool = False, *, sha25
     Raises:
         DownloadError: the file could not be had whole, or the archive is broken or unsafe (see `unpack`).
     """
-    folder = Path(path).expanduser()
-    job = _job(url, folder / _name_in(url), sha256, progress=True)
-    say: Callable[[str], None] = (
-        (lambda text: tqdm.write(text, file=sys.stderr)) if verbose else (lambda text: None)
-    )
-    with _locked(folder):
-        say(f"{job.target} is downloaded" if transfer(job) else f"{job.target} is there already")
-        if not is_archive(job.target.name):
-            return
-        note = job.note()
-        if all_there(note.get("members"), folder):
-            say(f"{job.target} is unpacked already")
-            return
-        members = unpack(job.target, folder)
-        job.write_note(**{**note, "members": members})
-        say(f"{len(members)} files are unpacked into {folder}")
-
-
-def fetch(
-    url: str,
-    target: Path,
-    *,
-    sha256: str | None = None,
-    progress: bool = True,
-    patience: Patience | None = None,
-) -> Path:
-    """Download `url` to the file `target` unless it is there whole; `download_data` without the unpacking.
-
-    Args:
-        url: begins with https:// or http://.
-        target: the file; its folder is made when it is not there.
-        sha256: what the file's SHA-256 must be, 64 hexadecimal digits.
-        progress: show a bar on stderr when that is a terminal.
-        patience: when to give up; `PATIENCE` if None.
-
-    Returns:
-        `target`.
-
-    Raises:
-        DownloadError: the address, the connection, the server's answer, the length, the SHA-256 or the disk
-            was not as needed. The message says which, and what to do. `target` is then as it was before.
-    """
-    job = _job(url, Path(target).expanduser(), sha256, progress=progress, patience=patience)
-    with _locked(job.target.parent):
-        transfer(job)
-    return job.target
-
-
-def _job(
-    url: str, target: Path, sha256: str | None, *, progress: bool, patience: Patience | None = None
-) -> Job:
-    _address(url)
-    if sha256 is not None and not re.fullmatch("[0-9a-fA-F]{64}", sha256):
-        raise DownloadError(f"sha256={sha256!r} is not a SHA-256: expected 64 hexadecimal digits")
-    return Job(url, target, sha256 and sha256.lower(), progress, patience or PATIENCE)
-
-
-def _address(url: str) -> SplitResult:
-    try:
-        parts = urlsplit(url)
-    except ValueError as error:
-        raise DownloadError(f"cannot download {shown(url)!r}: this is no web address ({error})") from error
-    if parts.username is not None:
-        raise DownloadError(
-            f"cannot download from {parts.hostname}: the address holds a user name or password, which is "
-            "never sent; download the file by other means"
-        )
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise DownloadError(
-            f"cannot download {shown(url)!r}: expected an address that begins with https:// or http://; "
-            "a file of this machine needs no download: give its path instead"
-        )
-    return parts
-
-
-def _name_in(url: str) -> str:
-    name = unquote(_address(url).path.rpartition("/")[2])
+    name = unquote(_parts(url).path.rpartition("/")[2])
     if name in ("", ".", "..") or re.search(r"[/\\:\x00-\x1f\x7f]", name):
         raise DownloadError(
-            f"cannot download {shown(url)!r}: its last part, {name!r}, is no file name; give the address of one file"
+            f"cannot download {_shown(url)}: its last part, {name!r}, is no file name; give the address of one file"
         )
-    return name
+    target = Path(path).expanduser() / name
+    came = _transfer(url, target, sha256)
+    said = [f"{target} is {'downloaded' if came else 'there already'}"]
+    if is_archive(name):
+        said.append(f"{unpack(target, target.parent, again=came)} files were unpacked into {target.parent}")
+    if verbose:
+        print(*said, sep="\n", file=sys.stderr)  # noqa: T201  what `verbose` asks for
 
 
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """One download into a folder at a time, over processes too; the next one finds the file there.
+def fetch(url: str, target: Path) -> Path:
+    """Download `url` to the file `target` unless it is there, without unpacking; returns `target`."""
+    _transfer(url, target, None)
+    return target
 
-    The folder itself is what is locked, so that no lock file stays behind. Windows has no such lock: there,
-    two downloads of one file at the same time disturb each other, and the length or the SHA-256 shows it.
-    Folders that were made for a download of which nothing came are removed again.
-    """
-    made = [place for place in (folder, *folder.parents) if not place.exists()]
+
+class _Refused(Exception):  # noqa: N818  not a ValueError, after which pooch tries again
+    """An answer or a file that another attempt would not change."""
+
+
+def _transfer(url: str, target: Path, sha256: str | None) -> bool:
+    """Download the file unless it is there; whether it was downloaded."""
+    import pooch
+    import requests
+
+    _parts(url)
+    if sha256 is not None and not re.fullmatch("[0-9a-fA-F]{64}", sha256):
+        raise DownloadError(f"sha256={sha256!r} is not a SHA-256: expected 64 hexadecimal digits")
+    if target.is_dir():
+        raise DownloadError(f"cannot download {_shown(url)}: {target} is a folder; give another path")
+    logger = pooch.get_logger()
+    level = logger.level
+    logger.setLevel("ERROR")  # it would show the whole address, which may hold a key
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with ExitStack() as stack:
-            stack.callback(_remove_empty, made)  # after the lock is given back
-            if sys.platform != "win32":
-                handle = os.open(folder, os.O_RDONLY)
-                stack.callback(os.close, handle)
-                with suppress(OSError):  # a file system that knows no locks
-                    fcntl.flock(handle, fcntl.LOCK_EX)
-            folder.mkdir(parents=True, exist_ok=True)  # a download that failed meanwhile may have removed it
-            yield
-    except OSError as error:
-        raise DownloadError(
-            f"cannot write into {folder}: {error.strerror or error} ({error.filename or folder}); "
-            "make room, or give another folder (path=...)"
-        ) from error
+        known, urls = {target.name: sha256 and sha256.lower()}, {target.name: url}
+        files = pooch.create(target.parent, "", registry=known, urls=urls, retry_if_failed=RETRIES)
+        attempt = _attempt(known[target.name])
+        return str(files.fetch(target.name, lambda _, action, __: action, attempt)) != "fetch"
+    except (_Refused, requests.RequestException, OSError) as error:
+        raise _in_words(error, url, target) from error
+    finally:
+        logger.setLevel(level)
 
 
-def _remove_empty(folders: Iterable[Path]) -> None:
-    """Remove folders, the deepest first, up to one that holds something."""
-    with suppress(OSError):
-        for folder in folders:
-            folder.rmdir()
+def _attempt(sha256: str | None) -> Any:
+    """The function that pooch calls for each attempt."""
+    import pooch
+
+    headers = {"Accept-Encoding": "identity", "User-Agent": "flash-multilabel"}
+    trusted, hooks = os.environ.get("SSL_CERT_FILE") or True, {"response": _check_answer}
+    options: dict[str, Any] = {"timeout": SILENCE, "verify": trusted, "hooks": hooks, "headers": headers}
+    http = pooch.HTTPDownloader(sys.stderr.isatty(), 2**18, **options)
+
+    def download(url: str, file: str, files: Any) -> None:
+        http(url, file, files)
+        if sha256 and (found := pooch.file_hash(file)) != sha256:
+            raise _Refused(f"the SHA-256 is {found}, expected {sha256}; check the address and the sha256")
+
+    return download
+
+
+def _check_answer(response: Any, **_: Any) -> None:
+    """Refuse a redirect to plain HTTP, and answers that would be the same the next time."""
+    code, advice = response.status_code, "check the address"
+    if response.is_redirect:
+        onward = urljoin(response.url, response.headers["Location"])
+        if urlsplit(onward).scheme not in ("https", urlsplit(response.url).scheme):
+            response.close()
+            raise _Refused(f"the server sends on to {_shown(onward)}, which is not https; {advice}")
+    elif code != 200:
+        response.close()
+        if code not in TRY_AGAIN:
+            advice = "it needs a permission" if code in (401, 403) else advice
+            raise _Refused(f"the server answers {code} {response.reason}; {advice}")
+
+
+def _in_words(error: Any, url: str, target: Path) -> DownloadError:
+    """The innermost reason, as the words of requests hold the whole address."""
+    import requests
+
+    cause, answer = error, getattr(error, "response", None)
+    while cause.__cause__ or cause.__context__:
+        cause = cause.__cause__ or cause.__context__
+    reason = getattr(cause, "verify_message", None) or getattr(cause, "strerror", None) or cause
+    if isinstance(error, requests.exceptions.ChunkedEncodingError):
+        reason = "it ended too early"
+    if isinstance(error, _Refused):
+        why = str(error)
+    elif answer is not None:
+        why = f"the server answers {answer.status_code} {answer.reason}; run it again later"
+    elif hasattr(cause, "verify_message"):
+        why = f"the certificate is not trusted ({reason}); check the address, or set SSL_CERT_FILE to the authorities"
+    elif isinstance(error, requests.RequestException):
+        why = f"the connection failed ({reason}); check the address and the network, or run it again later"
+    else:
+        why = f"{target} cannot be written ({reason}); make room, or give another path"
+    return DownloadError(f"cannot download {_shown(url)}: {why}")
+
+
+def _parts(url: str) -> SplitResult:
+    """The parts of an address of the web that holds no user name."""
+    try:
+        parts = urlsplit(url)
+        if parts.scheme in ("http", "https") and parts.hostname and parts.username is None:
+            return parts
+    except ValueError:  # such as half an IPv6 address
+        pass
+    raise DownloadError(
+        f"cannot download {_shown(url)!r}: expected an address that begins with https:// or http:// and holds no user "
+        "name; a file of this machine needs no download: give its path instead"
+    )
+
+
+def _shown(url: str) -> str:
+    """An address without what may be secret: a user's name and password, and what stands behind `?` or `#`."""
+    return re.sub("//[^/]*@", "//", re.split("[?#]", url, maxsplit=1)[0])
