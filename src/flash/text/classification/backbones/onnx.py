@@ -93,6 +93,7 @@ class OnnxBackbone:
             MissingExtraError: onnxruntime or tokenizers is not installed.
         """
         runtime, tokenizers = require("onnxruntime", "onnx"), require("tokenizers", "onnx")
+        runtime.disable_telemetry_events()  # all but that it was imported, for which the commands have a variable
         folder = Path(folder)
         for name in (GRAPH, TOKENIZER):
             if not (folder / name).is_file():
