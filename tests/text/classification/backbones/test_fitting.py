@@ -196,6 +196,23 @@ def test_threads_change_nothing(config: LinearConfig) -> None:
     assert same(second.state(), first.state()) == (config is not AUTO)  # of which the first chose its options
 
 
+def test_growth_of_scores_goes_from_the_bias_alone() -> None:
+    """In calibrated logits it is one number, less for a label with few positives; to a softmax it is all the same."""
+    texts, targets = clean_sample(600, 10)
+    models = []
+    for multi_label in (True, False):
+        model = Linear(10, replace(FLOATS, folds=2), threads=1)
+        solver = run(LinearSolver(model, texts, targets, multi_label=multi_label))
+        models.append(model.arrays())
+    assert (models[0]["weight"] == models[1]["weight"]).all()
+    calibration = fit_calibration(solver.held_out, targets[solver.held_out_rows], multi_label=True)
+    growth = (models[1]["bias"] - models[0]["bias"]) * calibration.scale
+    positives = targets.sum(axis=0)
+    number = growth * (positives + 200) / positives
+    assert number[0] != 0
+    np.testing.assert_allclose(number, number[0], rtol=0.05)
+
+
 def test_the_seed_is_the_order_of_rows_and_the_folds() -> None:
     texts, targets = sample(80, 2)
     for config in (replace(SMALL, max_passes=2), FOLDS):
@@ -350,7 +367,7 @@ def test_held_out_scores_need_as_many_texts_as_folds(different: int, folds: int)
         assert np.isfinite(solver.held_out).all()
 
 
-@pytest.mark.parametrize("config", [SMALL, replace(FOLDS, folds=5)])
+@pytest.mark.parametrize("config", [SMALL, replace(FOLDS, folds=10)])
 def test_a_second_fit_starts_from_the_weights_of_the_first(config: LinearConfig) -> None:
     texts, targets = sample(500, 6)
     model, _ = fit(texts.slice(0, 450), targets[:450], config)

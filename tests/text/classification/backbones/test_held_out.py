@@ -7,8 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flash.text.classification.backbones.features import Rows, pivoted_norms
-from flash.text.classification.backbones.held_out import as_unseen, hash_rows, take_out
+from flash.text.classification.backbones.held_out import (
+    as_unseen,
+    growth_of_scores,
+    hash_rows,
+    take_out,
+)
 from flash.text.classification.backbones.kernels import normalize_rows
+from flash.text.classification.scores.outputs import Calibration
 
 Drawn = list[dict[int, float]]
 Singles = npt.NDArray[np.float32]
@@ -83,3 +89,43 @@ def test_rows_have_the_same_number_only_if_they_are_the_same(drawn: Drawn) -> No
     for one in range(count):
         for other in range(count):
             assert (numbers[one] == numbers[other]) == (single[one] == single[other])
+
+
+FREQUENT = np.array([1e9, 1e9, 1e9])
+SCALES = Calibration(np.array([1.0, 2.0, 4.0], np.float32), np.array([-1.0, 0.5, 0.0], np.float32))
+
+
+def drawn_scores(rows: int) -> Singles:
+    """Scores of three labels."""
+    return np.random.default_rng(0).normal(-1, 1, (rows, 3)).astype(np.float32)
+
+
+def test_scores_that_all_grow_by_as_much_fall_by_it() -> None:
+    """From half of the rows to all but one in a hundred logits grow by 0.3: to all rows it is a little more."""
+    fewer = drawn_scores(20_000)
+    found = growth_of_scores(fewer, fewer + 0.3 / SCALES.scale, SCALES, FREQUENT, (0.5, 0.99))
+    onward = 0.3 * np.log(2) / np.log(0.99 / 0.5)
+    assert (found * SCALES.scale).tolist() == pytest.approx([onward] * 3, rel=0.01)
+    doubled = growth_of_scores(fewer, fewer + 0.3 / SCALES.scale, SCALES, FREQUENT, (0.25, 0.5))
+    assert (doubled * SCALES.scale).tolist() == pytest.approx([0.6] * 3, rel=0.01)
+
+
+def test_growth_that_may_be_chance_is_drawn_towards_none() -> None:
+    """Of scores that only move at random, few say nothing; a label with few positives keeps its own."""
+    noise = np.random.default_rng(1).normal(0.4, 2, (20_000, 3)).astype(np.float32)
+    fewer = drawn_scores(20_000)
+    many, few = (
+        growth_of_scores(fewer[:count], (fewer + noise)[:count], SCALES, FREQUENT, (0.5, 0.9))
+        for count in (20_000, 20)
+    )
+    assert 0 < abs(few).max() < abs(many).max()
+    positives = np.array([200.0, 2e9, 1.0])
+    found = growth_of_scores(fewer, fewer + 0.3, SCALES, positives, (0.5, 0.9)) * SCALES.scale
+    assert found[0] == pytest.approx(found[1] / 2, rel=1e-4)
+    assert 0 < found[2] < 0.01
+
+
+@pytest.mark.parametrize("extreme", [-1e30, 1e30])
+def test_scores_without_doubt_do_not_grow(extreme: float) -> None:
+    scores = np.full((4, 3), extreme, np.float32)
+    assert growth_of_scores(scores, scores, SCALES, FREQUENT, (0.5, 0.9)).tolist() == [0, 0, 0]

@@ -22,6 +22,7 @@ from flash.text.classification.backbones.held_out import (
     MIDDLE,
     calibrated_loss,
     fold_of_each,
+    growth_of_scores,
 )
 from flash.text.classification.backbones.linear import Linear, check_arrays
 from flash.text.classification.backbones.lockstep import (
@@ -31,7 +32,7 @@ from flash.text.classification.backbones.lockstep import (
     one_a_label,
     relative_costs,
 )
-from flash.text.classification.backbones.stacking import fit_stacking
+from flash.text.classification.backbones.stacking import Stacking, fit_stacking
 from flash.text.classification.scores.calibration import fit_calibration
 from flash.text.classification.targets.known import without_unknown
 
@@ -40,12 +41,16 @@ SAMPLE = 8_000
 ROUGH = 2.0
 """How much more than the tolerance is tolerated when choosing the regularisation."""
 FEWEST_TO_CHOOSE = 200
-"""With fewer rows a held-out fold says nothing about the regularisation, and the middle one is taken."""
+"""With fewer rows a held-out fold says nothing: the middle regularisation is taken, and scores stay as they are."""
 ENOUGH, LEAST_FOLDS = 30_000, 2
 """Rows with scores that are enough to calibrate and choose thresholds on: no further folds are scored after these,
 once there are two, as each fold's mixture of labels is chosen on the others."""
 FOLD_PASSES = 2
 """Most passes over the rows outside a fold, from the optimum of all rows less the fold's share."""
+SMALL_FOLDS = 10
+"""One of so many parts of the rows is scored by a fit of the others, too, to see how scores grow with the rows."""
+SMALL_NUMBER = 2**20
+"""Of the order of its passes, which no pass before has."""
 
 
 class LinearSolver:
@@ -65,6 +70,8 @@ class LinearSolver:
         targets: (N, L), 1.0 where a label applies, soft targets in [0, 1] as they are, NaN where one is not known:
             that row is then no part of the label's fit, of its scores without itself, or of its mixture.
         seed: Of the order of the rows, and of the folds.
+        multi_label: Whether scores become probabilities by a sigmoid; else by a softmax, to which it is all the same if
+            they grow with the rows.
 
     Attributes:
         held_out_rows: (M,) the rows whose scores without themselves are wanted, those of the first folds that have
@@ -77,7 +84,9 @@ class LinearSolver:
         FlashError: Weights of another number of labels.
     """
 
-    def __init__(self, model: Linear, texts: Texts, targets: csr_array, *, seed: int = 0) -> None:
+    def __init__(
+        self, model: Linear, texts: Texts, targets: csr_array, *, seed: int = 0, multi_label: bool = True
+    ) -> None:
         if 0 in targets.shape or targets.shape != (len(texts), model.num_labels):
             raise DataError(
                 f"{len(texts)} texts with targets of shape {targets.shape} for {model.num_labels} labels; "
@@ -86,7 +95,7 @@ class LinearSolver:
         known = without_unknown(targets)
         if known.nnz and not (known.data.min() >= 0 and known.data.max() <= 1):
             raise DataError(f"targets lie between {known.data.min()} and {known.data.max()}; expected 0 to 1")
-        self.model, self.seed, self.passes = model, seed, 0
+        self.model, self.seed, self.passes, self.multi_label = model, seed, 0, multi_label
         columns = csc_array(targets, dtype=np.float32)
         columns.eliminate_zeros()
         columns.sort_indices()
@@ -206,20 +215,28 @@ class LinearSolver:
     def _score_fold(self, fold: int) -> None:
         """The scores of a fold's rows by the fit of all rows from which they are taken out."""
         inside = np.asarray(self._folds) == fold
-        outside = np.flatnonzero(~inside)
-        orders = [self._shuffled(outside, self.passes * FOLD_PASSES + again) for again in range(FOLD_PASSES)]
         places = np.searchsorted(self.held_out_rows, np.flatnonzero(inside))
-        self._lockstep.score_without(inside, orders, self._costs, self._tolerance, self._scores, places)
+        self._score_without(inside, self.passes, self._scores, places)
+
+    def _score_without(
+        self, inside: npt.NDArray[np.bool_], number: int, scores: Floats, places: Indices
+    ) -> None:
+        """Write the scores of the rows `inside` (N,) by a fit of the others to `places`; `number` orders its passes."""
+        outside = np.flatnonzero(~inside)
+        orders = [self._shuffled(outside, number * FOLD_PASSES + again) for again in range(FOLD_PASSES)]
+        self._lockstep.score_without(inside, orders, self._costs, self._tolerance, scores, places)
 
     def _finish(self) -> None:
         """What happens to the weights in the model after the last stage."""
         if len(self._scores):
-            self._stack()
+            stacking = self._stack()
+            if self.multi_label and len(self.rows.ends) >= FEWEST_TO_CHOOSE:
+                self._follow_growth(stacking)
             self._weigh_evidence()
         if self.model.config.quantize:
             self.model.quantize()
 
-    def _stack(self) -> None:
+    def _stack(self) -> Stacking | None:
         """Mix the labels' weights in the model; and each fold's scores, as the others have it."""
         threads, arrays = self.model.threads, self.model.arrays()
         targets = csr_array(self._targets)[self.held_out_rows]
@@ -227,18 +244,43 @@ class LinearSolver:
         calibration = fit_calibration(self._scores, columns, multi_label=True, threads=threads)
         stacking = fit_stacking(self._scores, columns, calibration=calibration, threads=threads)
         if stacking is None:
-            return
+            return None
         stacking.mix(arrays["weight"], threads)
         stacking.mix(arrays["bias"][np.newaxis])
         arrays["bias"] += stacking.shift
         self.held_out = self._scores.copy()
         for others in self._other_folds():
             columns = csc_array(targets[others])
-            stacking = fit_stacking(self._scores[others], columns, calibration=calibration, threads=threads)
-            if stacking is not None:
+            own = fit_stacking(self._scores[others], columns, calibration=calibration, threads=threads)
+            if own is not None:
                 mixed = self._scores[~others]
-                stacking.mix(mixed, threads)
-                self.held_out[~others] = mixed + stacking.shift
+                own.mix(mixed, threads)
+                self.held_out[~others] = mixed + own.shift
+        return stacking
+
+    def _follow_growth(self, stacking: Stacking | None) -> None:
+        """Take from the model's bias what its scores grow by from the rows outside a fold to all rows.
+
+        Calibration and thresholds come from scores by fits of fewer rows than the model has seen, and fits of more rows
+        give new texts higher scores in the mean. By how much is seen on rows that are scored twice: by a fit without
+        their fold, and by one without a small part of the rows.
+        """
+        folds, small = self.model.config.folds, fold_of_each(self.rows, SMALL_FOLDS, self.seed)
+        if small is None or folds >= SMALL_FOLDS:
+            return
+        inside = (small == 0) & (np.asarray(self._folds) < self._scored_folds)
+        fewer = self._scores[inside[self.held_out_rows]]
+        more = np.empty_like(fewer)
+        self._score_without(inside, SMALL_NUMBER, more, np.arange(len(more)))
+        threads, columns = self.model.threads, csc_array(csr_array(self._targets)[self.held_out_rows])
+        if stacking is not None:
+            for scores in (fewer, more):
+                stacking.mix(scores, threads)
+                scores += stacking.shift
+        calibration = fit_calibration(self.held_out, columns, multi_label=True, threads=threads)
+        positives = np.asarray(without_unknown(columns).sum(axis=0), np.float64)
+        shares = 1 - 1 / folds, 1 - float(inside.mean())
+        self.model.arrays()["bias"][:] -= growth_of_scores(fewer, more, calibration, positives, shares)
 
     def _weigh_evidence(self) -> None:
         """Give the model what a text's evidence changes; and change each fold's scores, as the others have it."""

@@ -20,6 +20,7 @@ from flash.text.classification.backbones.kernels import (
 )
 from flash.text.classification.backbones.solver import row_start
 from flash.text.classification.scores.calibration import fit_calibration
+from flash.text.classification.scores.outputs import Calibration, to_probabilities
 from flash.text.classification.scores.thresholds import column_of_each
 from flash.text.classification.targets.known import known_cells, without_unknown
 
@@ -29,6 +30,12 @@ MIDDLE = 0.25
 """The one that is taken where there are too few rows to tell."""
 CLEARLY_BETTER = 0.002
 """By which share of the loss on the held-out fold a weaker regularisation must be better to be preferred."""
+GROWTH_DEVIATION = 0.2
+"""Of the prior of the growth of calibrated logits, about 0."""
+GROWTH_POSITIVES = 200.0
+"""With so many, half of the growth of all labels is a label's own."""
+GROWTH_STEPS = 4
+"""Of Newton's method; the growth is small."""
 
 Floats = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.int64]
@@ -45,6 +52,43 @@ def fold_of_each(rows: Rows, folds: int, seed: int) -> Indices | None:
     order = np.random.Generator(np.random.PCG64([seed, folds])).permutation(len(different))
     fold: Indices = order[codes] % folds
     return fold
+
+
+def growth_of_scores(
+    fewer: Floats,
+    more: Floats,
+    calibration: Calibration,
+    positives: Doubles,
+    shares: tuple[float, float],
+) -> Floats:
+    """By how much scores of unseen rows are higher with a fit of all rows than with one of fewer: (L,).
+
+    Calibrated probabilities of the same unseen rows should sum to the same whatever was fitted: to the positives. So the
+    logits of the fit of more rows have to fall by one number, for all labels, but less for one with few positives, whose
+    decisions hang on few rows. That number is taken on to all rows with the logarithm of their number, and drawn towards 0
+    as far as it may be chance.
+
+    Args:
+        fewer: (M, L) scores of rows by fits that have not seen them.
+        more: The same rows by a fit of more rows.
+        calibration: What makes probabilities of `fewer`.
+        positives: (L,), how many the calibration has seen.
+        shares: Of all rows, those that the two were fitted to, the lower first.
+    """
+    wanted = to_probabilities(calibration.apply(fewer), multi_label=True).astype(np.float64)
+    logits, part = calibration.apply(more), positives / (positives + GROWTH_POSITIVES)
+    growth, slope, excess = 0.0, 0.0, np.zeros(len(fewer))
+    for _ in range(GROWTH_STEPS):
+        shifted = (logits - growth * part).astype(np.float32)
+        found = to_probabilities(shifted, multi_label=True).astype(np.float64)
+        excess, slope = (found - wanted).sum(axis=1), float((found * (1 - found) @ part).sum())
+        if slope <= 0:
+            return np.zeros(len(part), np.float32)
+        growth += float(np.clip(excess.sum() / slope, -1, 1))
+    onward = np.log(1 / shares[0]) / np.log(shares[1] / shares[0])
+    variance = float(np.square(excess - excess.mean()).sum()) * (onward / slope) ** 2
+    likely = growth * onward * GROWTH_DEVIATION**2 / (GROWTH_DEVIATION**2 + variance)
+    return (likely * part / calibration.scale).astype(np.float32)
 
 
 @compiled

@@ -140,7 +140,9 @@ class LinearModule(BackboneModule):
         self.loss = make_loss(
             model.loss_fn, multi_label=model.multi_label, labels=model.labels, positives=positives, rows=rows
         )
-        return _Epoch(dataset, lambda: _solver(model).remaining_passes(texts, targets, seed))
+        solver = _solver(model)
+        solver.multi_label = model.multi_label
+        return _Epoch(dataset, lambda: solver.remaining_passes(texts, targets, seed))
 
     def configure_optimizers(self, model: "TextClassifier") -> torch.optim.Optimizer:
         """The exact solver, seen as an optimiser."""
@@ -212,6 +214,7 @@ class SolverOptimizer(torch.optim.Optimizer):
     Attributes:
         converged: whether the fit is done, so that further passes would change nothing.
         passes: how many were made, those before a resume included.
+        multi_label: as the classifier is.
     """
 
     def __init__(self, module: LinearModule) -> None:
@@ -219,7 +222,7 @@ class SolverOptimizer(torch.optim.Optimizer):
         super().__init__([nn.Parameter(torch.empty(0))], defaults={"lr": 0.0})
         self.module = module
         self.solver: LinearSolver | None = None
-        self.converged, self.passes = False, 0
+        self.converged, self.passes, self.multi_label = False, 0, True
         self._resumed: dict[str, Any] | None = None
         self._targets: csr_array | None = None
         self._lengths = np.zeros(0, np.int64)  # characters of the texts
@@ -232,7 +235,9 @@ class SolverOptimizer(torch.optim.Optimizer):
         """
         self._targets, self._lengths = targets, text_lengths(texts)
         if self.solver is None and not self.converged:
-            self.solver = LinearSolver(self.module.linear, texts, targets, seed=seed)
+            self.solver = LinearSolver(
+                self.module.linear, texts, targets, seed=seed, multi_label=self.multi_label
+            )
             if self._resumed is not None:
                 self.solver.load_state({key: _to_numpy(value) for key, value in self._resumed.items()})
                 self._resumed = None
