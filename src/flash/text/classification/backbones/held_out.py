@@ -88,7 +88,8 @@ def growth_of_scores(
     onward = np.log(1 / shares[0]) / np.log(shares[1] / shares[0])
     variance = float(np.square(excess - excess.mean()).sum()) * (onward / slope) ** 2
     likely = growth * onward * GROWTH_DEVIATION**2 / (GROWTH_DEVIATION**2 + variance)
-    return (likely * part / calibration.scale).astype(np.float32)
+    growths: Floats = (likely * part / calibration.scale).astype(np.float32)
+    return growths
 
 
 @compiled
