@@ -91,6 +91,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, make_bert: Callable[..., Pa
     return make_bert(tmp_path_factory.mktemp("encoder"), 16)
 
 
+@pytest.mark.matrix
 def test_both_stop_and_go_on(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(SCRIPT)
     done = subprocess.run(
