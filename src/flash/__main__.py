@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     if (
         argv is None
-    ):  # a process of our own, whose children inherit it: onnxruntime sends nothing to its maker
+    ):  # a process of its own, in which, and in whose children, onnxruntime sends nothing to its maker
         os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     debug = "--debug" in words
     _shown.clear()
