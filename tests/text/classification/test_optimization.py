@@ -180,7 +180,7 @@ def test_a_fused_step_is_the_same_step(name: str) -> None:
         ("AdamW", {"fused": False}),
         "RMSprop",
         mine,
-        partial(torch.optim.AdamW, lr=1),
+        partial(torch.optim.AdamW, lr=1, foreach=True),
     ],
 )
 def test_the_user_says_how_to_step(optimizer: Any) -> None:
