@@ -67,9 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the words after `flash`; None for those of the process.
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    if (
-        argv is None
-    ):  # a process of our own, whose children inherit it: onnxruntime sends nothing to its maker
+    if argv is None:
+        # a process of its own: in it and its children onnxruntime sends nothing to its maker
         os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     debug = "--debug" in words
     _shown.clear()

@@ -247,13 +247,6 @@ def test_truncation_and_padding_in_the_tokenizers_file_change_nothing() -> None:
     assert tokenizer("the cat", padding="max_length", max_length=5)["input_ids"] == [2, 5, 6, 3, 0]
 
 
-@pytest.mark.parametrize("threads", [1, 2, 5])
-def test_any_number_of_threads_gives_the_same_rows(threads: int) -> None:
-    texts = pa.array([" ".join(WORDS[: row % 9]) for row in range(23)])
-    found = tokenize(texts, bert(), max_length=6, threads=threads)
-    assert rows_of(found) == rows_of(tokenize(texts, bert(), max_length=6))
-
-
 FORK = """
 import os, signal, sys
 import pyarrow as pa

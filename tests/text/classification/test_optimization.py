@@ -67,11 +67,11 @@ def test_one_rate_gives_two_groups(layers: Layers) -> None:
     assert {id(each) for each in others["params"]} == {id(each) for part in layers[1:3] for each in part[1:]}
 
 
-def test_decay_by_layer_and_the_heads_factor(layers: Layers) -> None:
-    groups = parameter_groups(layers, learning_rate=0.1, layer_decay=0.5, head_factor=3)
+def test_decay_by_layer(layers: Layers) -> None:
+    groups = parameter_groups(layers, learning_rate=0.1, layer_decay=0.5)
     rate = {id(parameter): group["lr"] for group in groups for parameter in group["params"]}
     found = [{rate[id(parameter)] for parameter in layer} for layer in layers]
-    assert [each.pop() for each in found] == pytest.approx([0.0125, 0.025, 0.05, 0.3])
+    assert [each.pop() for each in found] == pytest.approx([0.0125, 0.025, 0.05, 0.1])
     assert not any(found)  # all of a layer have one rate
 
 
@@ -107,7 +107,6 @@ def test_a_frozen_parameter_stays_as_it_is(layers: Layers) -> None:
         ({"learning_rate": math.nan}, "learning_rate=nan is not a number above 0"),
         ({"layer_decay": 1.1}, "layer_decay=1.1 is not above 0 and at most 1"),
         ({"weight_decay": -1}, "weight_decay=-1 is not a number from 0 on"),
-        ({"head_factor": 0}, "head_factor=0 is not above 0"),
     ],
 )
 def test_numbers_out_of_range(layers: Layers, options: dict[str, Any], words: str) -> None:
@@ -181,7 +180,7 @@ def test_a_fused_step_is_the_same_step(name: str) -> None:
         ("AdamW", {"fused": False}),
         "RMSprop",
         mine,
-        partial(torch.optim.AdamW, lr=1),
+        partial(torch.optim.AdamW, lr=1, foreach=True),
     ],
 )
 def test_the_user_says_how_to_step(optimizer: Any) -> None:

@@ -1,13 +1,10 @@
 """Unpacks zip and tar archives from unknown sources by the standard library. Imports only `flash.core.errors`."""
 
-import lzma
 import re
 import stat
-import struct
 import tarfile
 import tempfile
 import zipfile
-import zlib
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -19,18 +16,6 @@ MAX_BYTES = 64 * 2**30  # unpacked
 MAX_RATIO = 200  # unpacked bytes per byte of archive; text rarely reaches 30
 ALWAYS_ALLOWED = 64 * 2**20  # unpacked bytes for which the ratio does not count
 ODD = re.compile(r"[\\:\x00-\x1f\x7f]")  # characters that systems read differently in a file's name
-BROKEN = (
-    tarfile.TarError,
-    zipfile.BadZipFile,
-    zlib.error,
-    lzma.LZMAError,
-    struct.error,
-    IndexError,  # of an empty name, in zipfile
-    EOFError,
-    RuntimeError,
-    ValueError,
-    OverflowError,
-)
 
 
 def is_archive(name: str) -> bool:
@@ -72,7 +57,7 @@ def unpack(archive: Path, folder: Path, *, again: bool = True) -> int:
             return len(sizes)
     except DownloadError:
         raise
-    except (*BROKEN, OSError) as error:
+    except Exception as error:  # of a kind of its own for each thing that can be wrong with an archive
         why, advice = f"it is broken or encrypted ({error})", "delete it and download it again"
         if isinstance(error, OSError) and error.errno is not None:  # without: gzip and bz2, "not my format"
             why, advice = (

@@ -14,9 +14,8 @@ import mmap
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import chain, pairwise
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
@@ -120,15 +119,15 @@ def tokenize(
     max_length: int,
     long_text: Literal["truncate", "window"] = "truncate",
     overlap: float = 0.25,
-    threads: int | None = None,
 ) -> TokenRows:
     """The token ids of N texts, as `tokenizer` gives them, special tokens included.
 
     A text without any token, where the tokenizer adds none either, is one padding token that counts as a token:
     a model must have something to look at. Between the fields of a text (see `fields.SEPARATOR`) stand the ids of
     `between_ids`; token types are all 0, also behind them. A text of fields that is truncated loses tokens of its
-    longest field first. A process forked from one that has tokenised uses one thread, since
-    the backend's threads do not survive a fork and waiting for them would never end. The backend's own truncation
+    longest field first. Every core is used, unless
+    `RAYON_NUM_THREADS` or `TOKENIZERS_PARALLELISM` say otherwise. A process forked from one that has tokenised uses one
+    thread, since the backend's threads do not survive a fork and waiting for them would never end. The backend's own truncation
     and padding are switched off, and stay so until the tokenizer is called with other ones.
 
     Args:
@@ -139,8 +138,6 @@ def tokenize(
         long_text: of a text with more tokens: "truncate" keeps one row, "window" as many as hold all of it, which
             are those of the tokenizer's own `stride`. Windows after the first are as long, but for the last.
         overlap: the share of `max_length` that consecutive windows have in common.
-        threads: most threads to use; None for the backend's own choice, which is every core, or what
-            `RAYON_NUM_THREADS` and `TOKENIZERS_PARALLELISM` say.
 
     Raises:
         FlashError: no room beside the special tokens, windows that would not advance, no padding token, no room
@@ -173,9 +170,9 @@ def tokenize(
         nonlocal done, cut, total
         for chunk in _chunks(texts):
             if pc.any(pc.match_substring(chunk, SEPARATOR)).as_py():
-                ids, lengths, lost = _field_ids(tokenizer, chunk, threads, None if step else room)
+                ids, lengths, lost = _field_ids(tokenizer, chunk, None if step else room)
             else:
-                (ids, lengths), lost = _raw_ids(backend, chunk, threads), 0
+                (ids, lengths), lost = _raw_ids(backend, chunk), 0
             owner, begin, length = _rows(lengths, room, step, from_end=tokenizer.truncation_side == "left")
             ids, end = _with_special(ids, begin, length, before, after, tokenizer.pad_token_id)
             ends.append(end + total)
@@ -264,50 +261,36 @@ def _chunks(texts: pa.Array) -> Iterator[pa.Array]:
         start = stop
 
 
-def _raw_ids(backend: Any, chunk: pa.Array, threads: int | None) -> tuple[Ids, Ints]:
+def _raw_ids(backend: Any, chunk: pa.Array) -> tuple[Ids, Ints]:
     """The ids of the chunk's texts one after another, and how many each has; no special tokens."""
     global _parallel_in
     texts = chunk.to_pylist()
-    if threads is None and len(texts) > 1:
-        if _parallel_in not in (0, os.getpid()):
-            threads = 1
-        else:
-            _parallel_in = os.getpid()
-    if threads is None:
+    if len(texts) > 1 and _parallel_in not in (
+        0,
+        os.getpid(),
+    ):  # one text takes no thread beside the caller's
+        encodings = [backend.encode_batch_fast([text], add_special_tokens=False)[0] for text in texts]
+    else:
+        _parallel_in = os.getpid() if len(texts) > 1 else _parallel_in
         encodings = backend.encode_batch_fast(texts, add_special_tokens=False)
-    else:  # a batch of one text takes no thread beside the caller's
-
-        def encode(some: list[str]) -> list[Any]:
-            return [backend.encode_batch_fast([text], add_special_tokens=False)[0] for text in some]
-
-        if threads <= 1:
-            encodings = encode(texts)
-        else:
-            bounds = [len(texts) * part // threads for part in range(threads + 1)]
-            with ThreadPoolExecutor(threads) as pool:
-                slices = [texts[a:b] for a, b in pairwise(bounds)]
-                encodings = list(chain.from_iterable(pool.map(encode, slices)))
     lengths = np.fromiter(map(len, encodings), np.int64, len(encodings))
     ids = chain.from_iterable(encoding.ids for encoding in encodings)
     return np.fromiter(ids, np.int32, int(lengths.sum())), lengths
 
 
-def _field_ids(
-    tokenizer: Any, chunk: pa.Array, threads: int | None, room: int | None
-) -> tuple[Ids, Ints, int]:
+def _field_ids(tokenizer: Any, chunk: pa.Array, room: int | None) -> tuple[Ids, Ints, int]:
     """As `_raw_ids` for texts of several fields, `between_ids` between these.
 
     Args:
         tokenizer: whose backend gives the ids.
         chunk: the texts.
-        threads: as in `tokenize`.
         room: tokens that a text is cut to, the longest field first; None to cut none.
 
     Returns:
         Ids, how many each text has, and how many texts were cut.
     """
     fields = pc.split_pattern(chunk, SEPARATOR)
-    ids, lengths = _raw_ids(tokenizer.backend_tokenizer, fields.flatten(), threads)
+    ids, lengths = _raw_ids(tokenizer.backend_tokenizer, fields.flatten())
     counts = np.diff(
         np.frombuffer(fields.buffers()[1], _offset_kind(fields))[fields.offset :][: len(chunk) + 1]
     )

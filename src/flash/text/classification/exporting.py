@@ -139,8 +139,6 @@ def export(
 
 def _load(model_path: str | Path, trust_remote_code: bool) -> tuple[Predictor, "EncoderModule"]:
     """The model of a file, and its encoder."""
-    from flash.text.classification.backbones.quick_blocks import restore
-
     if Path(model_path).is_dir():
         raise FlashError(f"{model_path} is a folder; give the file that save_checkpoint wrote")
     predictor = Predictor.load(model_path, precision="32", trust_remote_code=trust_remote_code)
@@ -149,9 +147,7 @@ def _load(model_path: str | Path, trust_remote_code: bool) -> tuple[Predictor, "
             f"{model_path} has the linear backbone, which cannot be exported: neither ONNX nor transformers has its "
             "hashed n-grams; use the file itself, for which flash predict and Predictor.load import no torch"
         )
-    module = cast("EncoderModule", predictor.backbone)
-    restore(module)
-    return predictor, module
+    return predictor, cast("EncoderModule", predictor.backbone)
 
 
 # ---- the two formats ----------------------------------------------------------------------------------------------

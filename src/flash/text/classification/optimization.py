@@ -92,7 +92,6 @@ def parameter_groups(
     learning_rate: float,
     layer_decay: float = 1.0,
     weight_decay: float = DEFAULT_WEIGHT_DECAY,
-    head_factor: float = 1.0,
     trainable_only: bool = False,
 ) -> list[dict[str, Any]]:
     """What an optimiser takes: parameters with the same learning rate and weight decay, a group each.
@@ -101,10 +100,9 @@ def parameter_groups(
 
     Args:
         layers: the embeddings first, the head last. A parameter of several layers counts in the last.
-        learning_rate: of the head, which has `head_factor` times that, and of all layers without decay.
+        learning_rate: of the head, and of all layers without decay.
         layer_decay: in (0, 1]: each layer has this share of the learning rate of the one above it.
         weight_decay: of matrices; biases and the weights of normalisations, which have one dimension, have none.
-        head_factor: of the head's learning rate.
         trainable_only: leave out what is frozen now. By default it is in a group, and is not updated while it has
             no gradient, so that it can train later with the schedule and the checkpoints of the same optimiser.
 
@@ -118,20 +116,15 @@ def parameter_groups(
         )
     if not 0 <= weight_decay < float("inf"):
         raise FlashError(f"weight_decay={weight_decay!r} is not a number from 0 on; 0 is none, 0.01 is usual")
-    if not 0 < head_factor < float("inf"):
-        raise FlashError(
-            f"head_factor={head_factor!r} is not above 0; 1 is the learning rate of the layer below"
-        )
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     seen: set[int] = set()
     for depth, layer in enumerate(reversed(layers)):
-        factor = head_factor if depth == 0 else layer_decay**depth
         for parameter in layer:
             if id(parameter) in seen or (trainable_only and not parameter.requires_grad):
                 continue
             seen.add(id(parameter))
             decay = weight_decay if parameter.ndim > 1 else 0.0
-            groups.setdefault((float(learning_rate * factor), float(decay)), []).append(parameter)
+            groups.setdefault((float(learning_rate * layer_decay**depth), float(decay)), []).append(parameter)
     if not groups:
         raise FlashError("there is no parameter to train; unfreeze a layer, or choose another strategy")
     return [{"params": group, "lr": rate, "weight_decay": decay} for (rate, decay), group in groups.items()]
@@ -146,14 +139,12 @@ def own_options(optimizer: OptimizerChoice) -> dict[str, float]:
     >>> own_options("AdamW"), own_options(partial(torch.optim.SGD, lr=0.1))
     ({'weight_decay': 0.01}, {'weight_decay': 0.0, 'lr': 0.1})
     """
-    function, given = _optimizer_function(optimizer)
-    while isinstance(function, partial):
-        given = {**function.keywords, **given}
-        function = function.func
+    chosen = _partial(optimizer)
     options = {}
-    if isinstance(function, type):
-        decay = inspect.signature(function).parameters.get("weight_decay")
+    if isinstance(chosen.func, type):
+        decay = inspect.signature(chosen.func).parameters.get("weight_decay")
         options["weight_decay"] = 0.0 if decay is None else decay.default
+    given = chosen.keywords
     options |= {name: given[name] for name in ("lr", "weight_decay") if given.get(name) is not None}
     return {name: float(value) for name, value in options.items()}
 
@@ -169,8 +160,9 @@ def make_optimizer(
     """An optimiser of these groups.
 
     Args:
-        optimizer: one of `OPTIMIZERS` in upper or lower case, such as `"AdamW"`; a tuple `("SGD", {"momentum": 0.9})`;
-            a class; a `functools.partial`; or a callable of the groups, and of `lr` if it has that argument.
+        optimizer: one of `OPTIMIZERS` in upper or lower case, such as `"AdamW"`; a tuple of such a name and arguments,
+            `("SGD", {"momentum": 0.9})`; or a callable of the groups, and of `lr` if it has that argument, such as a
+            class or a `functools.partial` of one.
         groups: of `parameter_groups`; what they say of learning rates and weight decay holds.
         learning_rate: of groups that say nothing.
         fused: take the fused step of torch's own optimisers that have one, unless the user says how to step. Not for
@@ -182,21 +174,21 @@ def make_optimizer(
         FlashError: an unknown name, arguments that the optimiser does not take, or something else than an optimiser.
     """
     _check_learning_rate(learning_rate)
-    function, options = _optimizer_function(optimizer)
-    name = _name(function)
+    chosen = _partial(optimizer)
+    name, options = _name(chosen), chosen.keywords
     if name in DENSE:
         raise FlashError(
             f"the optimizer {name} takes sparse gradients only, and an encoder's are dense; pass {DENSE[name]!r}"
         )
-    if _takes(function, "lr"):
+    if _takes(chosen, "lr"):
         options = {**options, "lr": float(learning_rate)}
     fused = fused and not options.keys() & {"fused", "foreach", "differentiable"}
-    fused = fused and any(function is OPTIMIZERS[each] for each in FUSED)
-    fused = fused and not (unfreezes and function is torch.optim.SGD)
+    fused = fused and any(chosen.func is OPTIMIZERS[each] for each in FUSED)
+    fused = fused and not (unfreezes and chosen.func is torch.optim.SGD)
     if fused:
         options["fused"] = True
     try:
-        made = function(groups, **options)
+        made = chosen(groups, **options)
     except (TypeError, ValueError, NotImplementedError) as error:
         raise FlashError(f"the optimizer {name} cannot be made: {error}") from error
     if not isinstance(made, Optimizer):
@@ -209,9 +201,9 @@ def make_optimizer(
     return made
 
 
-def _optimizer_function(optimizer: Any) -> tuple[Callable[..., Any], dict[str, Any]]:
-    """What to call with the groups, and further arguments."""
-    options: dict[str, Any] = {}
+def _partial(optimizer: Any) -> partial[Any]:
+    """A name, a tuple of one and its arguments, or a callable, as one `functools.partial` to call with the groups."""
+    options: Any = {}
     if isinstance(optimizer, tuple | list):
         if len(optimizer) != 2 or not isinstance(optimizer[1], dict):
             raise FlashError(
@@ -219,7 +211,7 @@ def _optimizer_function(optimizer: Any) -> tuple[Callable[..., Any], dict[str, A
             )
         optimizer, options = optimizer
     if isinstance(optimizer, str):
-        return OPTIMIZERS[_known("optimizer", optimizer, OPTIMIZERS)], options
+        optimizer = OPTIMIZERS[_known("optimizer", optimizer, OPTIMIZERS)]
     if isinstance(optimizer, Optimizer):
         kind = type(optimizer).__name__
         raise FlashError(
@@ -231,7 +223,7 @@ def _optimizer_function(optimizer: Any) -> tuple[Callable[..., Any], dict[str, A
             f"the optimizer {optimizer!r} is not understood; expected a name such as 'AdamW', a class, "
             "functools.partial of one, or a callable of the parameters"
         )
-    return optimizer, options
+    return partial(optimizer, **options)
 
 
 # ---- schedules --------------------------------------------------------------------------------------------------

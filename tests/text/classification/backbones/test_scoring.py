@@ -2,7 +2,6 @@
 
 import json
 import re
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,8 @@ from flash import Trainer
 from flash.core.errors import FlashError
 from flash.text import TextClassificationData, TextClassifier
 from flash.text.classification import batching
-from flash.text.classification.backbones import scoring
 from flash.text.classification.backbones.encoder import Encoder
 from flash.text.classification.backbones.encoder_module import PREDICT_ROWS, EncoderModule
-from flash.text.classification.backbones.fast_dropout import fast_dropout
 from flash.text.classification.backbones.memory import Work
 from flash.text.classification.backbones.scoring import training_logits
 from flash.text.classification.batching import TokenRows
@@ -154,12 +151,7 @@ def test_a_long_text_trains_in_parts_with_the_gradients_of_the_whole(
         torch.testing.assert_close(gradient, expected[name], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("fast", [True, False])
-def test_the_second_time_has_the_dropout_of_the_first(
-    fast: bool, make_folder: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    mode: Any = fast_dropout if fast else lambda *_: nullcontext()
-    monkeypatch.setattr(scoring, "fast_dropout", mode)
+def test_the_second_time_has_the_dropout_of_the_first(make_folder: Any, tmp_path: Path) -> None:
     module = module_of(make_folder(tmp_path), long_text="window")
     encoder, tokens = module.encoder.train(), module.tokenize(texts(LONG))
     rows = np.arange(len(tokens))
@@ -167,8 +159,7 @@ def test_the_second_time_has_the_dropout_of_the_first(
     def whole() -> torch.Tensor:
         """All parts, with all that they hold kept."""
         parts = [tokens.batch(rows[start : start + 4]) for start in range(0, len(rows), 4)]
-        with mode(encoder.model, CPU):
-            return torch.cat([encoder(*part) for part in parts])
+        return torch.cat([encoder(*part) for part in parts])
 
     torch.manual_seed(7)
     expected = gradients(encoder, whole())

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import math
+import pickle
 from typing import Any
 
 import numpy as np
@@ -294,6 +295,21 @@ class TestWorkedExample:
         result = evaluate([[0.5]], [[1]], labels=["a"], thresholds=[0.3], multi_label=True).to_dict()
         assert result["labels"][0]["threshold"] == 0.3
 
+    def test_counts_and_measures_are_attributes_too(self, worked: Evaluation) -> None:
+        assert worked.support is worked.counts.support
+        assert worked.f1 is worked.per_label["f1"]
+        assert worked.micro_f1 == worked.micro["f1"]
+        assert worked.macro_roc_auc == worked.macro["roc_auc"]
+        assert worked.uncalibrated is worked.uncalibrated_brier is None
+        assert math.isnan(worked.macro_uncalibrated_brier)
+        assert {"hits", "recall", "micro_recall", "macro_brier", "uncalibrated_brier"} <= set(dir(worked))
+        copied = pickle.loads(pickle.dumps(worked))
+        assert copied.to_dict() == worked.to_dict()
+        with pytest.raises(
+            AttributeError, match="an Evaluation has no 'macro_f2'; it has labels, multi_label, rows, thr"
+        ):
+            worked.macro_f2  # noqa: B018
+
     def test_scalars(self, worked: Evaluation) -> None:
         scalars = worked.scalars("val")
         assert scalars["val_micro_f1"] == worked.micro_f1
@@ -306,7 +322,7 @@ class TestWorkedExample:
         assert "val_f1/c" not in scalars
         assert "val_roc_auc/d" not in scalars
         assert all(type(value) is float and math.isfinite(value) for value in scalars.values())
-        assert list(worked.scalars("test", per_label=False)) == [
+        assert [name for name in worked.scalars("test") if "/" not in name] == [
             "test_micro_precision",
             "test_micro_recall",
             "test_micro_f1",

@@ -118,7 +118,7 @@ def test_the_table_has_the_known_rows_where_some_are_unknown() -> None:
     logits, targets = case()
     scores = 1 / (1 + np.exp(-logits))
     options: dict[str, Any] = {"labels": list("abcd"), "thresholds": [0.5] * 4, "multi_label": True}
-    table = format_table(evaluate(scores, targets, uncalibrated=scores**2, **options), title="Test", width=80)
+    table = format_table(evaluate(scores, targets, uncalibrated=scores**2, **options), title="Test")
     lines = table.splitlines()
     header = next(line for line in lines if line.startswith("label"))
     assert header.split() == ["label", "known", "support", "thresh", "P", "R", "F1", "AP", "AUC", "ECE"]

@@ -17,12 +17,9 @@ from flash.core.finetuning import FinetuningStrategy, LoraOptions
 from flash.core.processes import of_all, own_share
 from flash.text.classification.backbones import lora, steps
 from flash.text.classification.backbones.encoder import Encoder, EncoderConfig
-from flash.text.classification.backbones.fast_dropout import fast_dropout
 from flash.text.classification.backbones.features import Texts
 from flash.text.classification.backbones.memory import Work, memory_explained
 from flash.text.classification.backbones.module import BackboneModule
-from flash.text.classification.backbones.packing import pack
-from flash.text.classification.backbones.quick_blocks import find_blocks, quicken
 from flash.text.classification.backbones.resuming import draw_noise, epoch_of, noise_of, take_up
 from flash.text.classification.backbones.scoring import batches_of, features_of, training_logits
 from flash.text.classification.backbones.token_cache import KeptFeatures, TokenCache
@@ -186,19 +183,13 @@ class EncoderModule(BackboneModule):
         """Itself, to be trained no more: without dropout and gradients and, if so asked, with weights of 16 bits.
 
         These are rounded once, not for each batch; the head keeps its float32: it is small, and every label depends on
-        it. Buffers keep theirs, in which angles of positions are exact. Weights must not change afterwards: layers and
-        blocks have copies of them in another order, until `restore`.
+        it. Buffers keep theirs, in which angles of positions are exact.
         """
         self.eval().requires_grad_(False)
-        encoder = self.encoder
-        blocks = find_blocks(encoder.model, encoder.features, encoder.most_tokens)
         if bfloat16:
-            for parameter in encoder.model.parameters():
+            for parameter in self.encoder.model.parameters():
                 if parameter.is_floating_point():
                     parameter.data = parameter.data.to(torch.bfloat16)
-        pack(encoder.model)
-        for block, gives_tuple in blocks.items():
-            quicken(block, gives_tuple)
         self._trained = True
         return self
 
@@ -372,7 +363,7 @@ class EncoderModule(BackboneModule):
         device, encoder, epoch = model.device, self.encoder, batch.epoch
         trainer, accumulated = model.trainer, model.trainer.accumulate_grad_batches
         self.at_hand = Work(epoch.tokens, batch.rows, device, accumulated, epoch.batch_size)
-        with noise_of(device, *batch.place, model.global_rank), fast_dropout(encoder.model, device):
+        with noise_of(device, *batch.place, model.global_rank):
             if batch.features is not None:
                 logits = encoder.head(encoder.dropout(batch.features.to(encoder.head.weight)))
             else:

@@ -1,6 +1,6 @@
 """Rows of tokens through an encoder in parts that fit into memory, however long a text is.
 
-Imports torch; of the project an encoder's batches, its memory and its dropout.
+Imports torch; of the project an encoder's batches and its memory.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,7 +11,6 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from flash.text.classification.backbones.encoder import Encoder
-from flash.text.classification.backbones.fast_dropout import fast_dropout
 from flash.text.classification.backbones.memory import Work, Worker, is_out_of_memory
 from flash.text.classification.batching import TokenRows, cheapest_batches
 
@@ -83,15 +82,9 @@ def training_logits(
         most: how many rows at a time.
         device: where.
     """
-
-    def again(ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        with fast_dropout(encoder.model, device):  # the caller's is over when gradients are computed
-            found: torch.Tensor = encoder(ids, mask)
-        return found
-
     parts = [tokens.batch(rows[start : start + most]) for start in range(0, len(rows), most)]
     placed = [(ids.to(device), mask.to(device)) for ids, mask in parts]
     if len(placed) == 1:
         logits: torch.Tensor = encoder(*placed[0])
         return logits
-    return torch.cat([cast(Any, checkpoint)(again, *part, use_reentrant=False) for part in placed])
+    return torch.cat([cast(Any, checkpoint)(encoder, *part, use_reentrant=False) for part in placed])

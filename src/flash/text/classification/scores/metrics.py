@@ -11,7 +11,7 @@ quantiles of the probabilities, so that equal ones share a bin and no result dep
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,46 +30,50 @@ BINS = 15  # of the expected calibration error, as Guo et al. have it
 
 
 @dataclass(frozen=True, eq=False)
+class Counts:
+    """Rows of each label, (L,) in label order.
+
+    Attributes:
+        known: rows in which the label's target is known; all N of them unless some targets are NaN.
+        support: positive rows (target at least 0.5).
+        predicted: rows for which the label was predicted.
+        hits: positive rows among these.
+    """
+
+    known: NDArray[np.int64]
+    support: NDArray[np.int64]
+    predicted: NDArray[np.int64]
+    hits: NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
 class Evaluation:
     """How well (N, L) probabilities agree with targets. Arrays are (L,), in label order; values in [0, 1].
 
+    Each count and measure is an attribute of its own, too: `support` is `counts.support`, `f1` is `per_label["f1"]`,
+    `micro_f1` and `macro_f1` are those of `micro` and `macro`, `uncalibrated_brier` is `uncalibrated["brier"]`.
+
     0/0 counts as 0 in precision, recall and F1. A label without positive rows has NaN as average precision
     and ROC AUC and is left out of all macro averages; a label without negative rows has NaN as ROC AUC and
-    is left out of that macro average. A macro average over no label at all is NaN. What is said of
-    probabilities before calibration is None, and its averages NaN, unless those were given. Cells whose
-    target is not known count nowhere: each label is measured on the rows where its own target is known.
+    is left out of that macro average. A macro average over no label at all is NaN. Cells whose target is not known
+    count nowhere: each label is measured on the rows where its own target is known.
 
     Attributes:
         labels: the L names.
         multi_label: False where each row has one label and the most probable one is predicted.
         rows: N.
-        known: (L,) rows in which the label's target is known; all N of them unless some targets are NaN.
         thresholds: (L,) in force; NaN in single-label mode, which uses none.
-        support: (L,) positive rows (target at least 0.5).
-        predicted: (L,) rows for which the label was predicted.
-        hits: (L,) positive rows among these.
-        precision: (L,) share of the predicted rows that are positive.
-        recall: (L,) share of the positive rows that are predicted.
-        f1: (L,) harmonic mean of the two.
-        average_precision: (L,) area under the precision-recall steps, ties taken together.
-        roc_auc: (L,) probability that a positive row outranks a negative one, a tie being half.
-        expected_calibration_error: (L,) how far the mean probability is from the share of positive rows, as a
-            mean over the rows of 15 bins; see the module's docstring.
-        brier: (L,) mean squared difference between probability and target.
-        uncalibrated_expected_calibration_error: (L,) the same before calibration.
-        uncalibrated_brier: (L,) the same before calibration.
-        micro_precision: over all cells of all labels together; likewise recall and F1.
-        micro_recall: see `micro_precision`.
-        micro_f1: see `micro_precision`.
-        macro_precision: mean over the labels with positives; likewise recall, F1, average precision.
-        macro_recall: see `macro_precision`.
-        macro_f1: see `macro_precision`.
-        macro_average_precision: "mAP": mean over the labels with positives.
-        macro_roc_auc: mean over the labels with positives and negatives.
-        macro_expected_calibration_error: mean over the labels with positives; likewise Brier score.
-        macro_brier: see `macro_expected_calibration_error`.
-        macro_uncalibrated_expected_calibration_error: see `macro_expected_calibration_error`.
-        macro_uncalibrated_brier: see `macro_expected_calibration_error`.
+        counts: rows of each label.
+        per_label: (L,) of each of `PER_LABEL`: precision, the share of the predicted rows that are positive; recall, the
+            share of the positive rows that are predicted; f1, the harmonic mean of the two; average_precision, the area
+            under the precision-recall steps, ties taken together; roc_auc, the probability that a positive row outranks a
+            negative one, a tie being half; expected_calibration_error, how far the mean probability is from the share
+            of positive rows, as a mean over the rows of 15 bins (see the module's docstring); brier, the mean squared
+            difference between probability and target.
+        uncalibrated: (L,) of each of `CALIBRATION`, before calibration; None unless such probabilities were given.
+        micro: precision, recall and f1 over all cells of all labels together.
+        macro: of each of `PER_LABEL` the mean over the labels with positives (of roc_auc, with negatives as well), and
+            `uncalibrated_...` of each of `CALIBRATION`, NaN where `uncalibrated` is None.
         subset_accuracy: share of the rows whose whole label set is right; of a row with unknown targets, whose
             known ones all are; rows without a known target are not among them.
         hamming_loss: share of the N x L cells (of the known ones) that are wrong, in single-label mode too.
@@ -80,35 +84,30 @@ class Evaluation:
     labels: tuple[str, ...]
     multi_label: bool
     rows: int
-    known: NDArray[np.int64]
     thresholds: NDArray[np.float32]
-    support: NDArray[np.int64]
-    predicted: NDArray[np.int64]
-    hits: NDArray[np.int64]
-    precision: NDArray[np.float64]
-    recall: NDArray[np.float64]
-    f1: NDArray[np.float64]
-    average_precision: NDArray[np.float64]
-    roc_auc: NDArray[np.float64]
-    expected_calibration_error: NDArray[np.float64]
-    brier: NDArray[np.float64]
-    uncalibrated_expected_calibration_error: NDArray[np.float64] | None
-    uncalibrated_brier: NDArray[np.float64] | None
-    micro_precision: float
-    micro_recall: float
-    micro_f1: float
-    macro_precision: float
-    macro_recall: float
-    macro_f1: float
-    macro_average_precision: float
-    macro_roc_auc: float
-    macro_expected_calibration_error: float
-    macro_brier: float
-    macro_uncalibrated_expected_calibration_error: float
-    macro_uncalibrated_brier: float
+    counts: Counts
+    per_label: Mapping[str, NDArray[np.float64]]
+    uncalibrated: Mapping[str, NDArray[np.float64]] | None
+    micro: Mapping[str, float]
+    macro: Mapping[str, float]
     subset_accuracy: float
     hamming_loss: float
     calibration_by_length: tuple[LengthBin, ...] | None
+
+    def __getattr__(self, name: str) -> Any:
+        if "macro" in vars(self) and name in (flat := self._flat()):
+            return flat[name]
+        raise AttributeError(f"an Evaluation has no {name!r}; it has {', '.join(vars(self))}")
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *self._flat()]
+
+    def _flat(self) -> dict[str, Any]:
+        """Counts and measures by the names that they have as attributes."""
+        before: Mapping[str, Any] = self.uncalibrated or dict.fromkeys(CALIBRATION)
+        parts = (("uncalibrated_", before), ("micro_", self.micro), ("macro_", self.macro))
+        named = {f"{prefix}{name}": value for prefix, values in parts for name, value in values.items()}
+        return {**vars(self.counts), **self.per_label, **named}
 
     @property
     def without_positives(self) -> tuple[str, ...]:
@@ -169,8 +168,8 @@ class Evaluation:
         return {
             "rows": self.rows,
             "multi_label": self.multi_label,
-            "micro": {name: getattr(self, f"micro_{name}") for name in PER_LABEL[:3]},
-            "macro": {name: _or_none(getattr(self, f"macro_{name}")) for name in names},
+            "micro": dict(self.micro),
+            "macro": {name: _or_none(self.macro[name]) for name in names},
             "subset_accuracy": self.subset_accuracy,
             "hamming_loss": self.hamming_loss,
             "left_out_of_averages": self.left_out_of_averages,
@@ -193,30 +192,28 @@ class Evaluation:
             for one in self.calibration_by_length
         ]
 
-    def scalars(self, prefix: str, per_label: bool = True) -> dict[str, float]:
+    def scalars(self, prefix: str) -> dict[str, float]:
         """The same numbers under names that stay, for loggers: `val_micro_f1`, `val_f1/toxic`.
 
         The macro averages of calibration are `val_expected_calibration_error` and `val_brier`, and with
-        `uncalibrated_` after the prefix those before it. Undefined values are left out, because a logger must not get a NaN: a label without positives here
-        has no entry, and neither has an average over no label.
+        `uncalibrated_` after the prefix those before it. Undefined values are left out, because a logger must not get a
+        NaN: a label without positives here has no entry, and neither has an average over no label.
 
         Args:
             prefix: what each name begins with, such as "val" or "test".
-            per_label: also the measures of each label.
         """
-        overall = [f"micro_{name}" for name in PER_LABEL[:3]] + [f"macro_{name}" for name in PER_LABEL[:5]]
-        named = {
-            f"{prefix}_{name}": float(getattr(self, name))
-            for name in [*overall, "subset_accuracy", "hamming_loss"]
+        named = {f"{prefix}_micro_{name}": value for name, value in self.micro.items()}
+        named |= {f"{prefix}_macro_{name}": self.macro[name] for name in PER_LABEL[:5]}
+        named |= {f"{prefix}_{name}": getattr(self, name) for name in ("subset_accuracy", "hamming_loss")}
+        named |= {
+            f"{prefix}_{name}": value for name, value in self.macro.items() if name not in PER_LABEL[:5]
         }
-        for name in [*CALIBRATION, *(f"uncalibrated_{name}" for name in CALIBRATION)]:
-            named[f"{prefix}_{name}"] = float(getattr(self, f"macro_{name}"))
-        for name in PER_LABEL if per_label else ():
+        for name in PER_LABEL:
             values = self.label_values(name).tolist()
             named |= {
                 f"{prefix}_{name}/{label}": value for label, value in zip(self.labels, values, strict=True)
             }
-        return {name: value for name, value in named.items() if not math.isnan(value)}
+        return {name: float(value) for name, value in named.items() if not math.isnan(value)}
 
 
 def evaluate(
@@ -270,38 +267,29 @@ def evaluate(
     )
     total_hits, total_predicted, total_support = int(hits.sum()), int(predicted.sum()), int(support.sum())
     supported = support > 0
+    measures = dict(
+        zip(PER_LABEL, (precision, recall, f1, average_precision, roc_auc, *calibrated), strict=True)
+    )
+    raw = None if before is None else dict(zip(CALIBRATION, before[:2], strict=True))
+    macro = {name: _mean(values[supported & ~np.isnan(values)]) for name, values in measures.items()}
+    macro |= {
+        f"uncalibrated_{name}": math.nan if raw is None else _mean(raw[name][supported])
+        for name in CALIBRATION
+    }
     return Evaluation(
         labels=tuple(labels),
         multi_label=multi_label,
         rows=rows,
-        known=known_rows.astype(np.int64),
         thresholds=in_force,
-        support=support,
-        predicted=predicted,
-        hits=hits,
-        precision=precision,
-        recall=recall,
-        f1=f1,
-        average_precision=average_precision,
-        roc_auc=roc_auc,
-        expected_calibration_error=calibrated[0],
-        brier=calibrated[1],
-        uncalibrated_expected_calibration_error=None if before is None else before[0],
-        uncalibrated_brier=None if before is None else before[1],
-        micro_precision=total_hits / max(total_predicted, 1),
-        micro_recall=total_hits / max(total_support, 1),
-        micro_f1=2 * total_hits / max(total_predicted + total_support, 1),
-        macro_precision=_mean(precision[supported]),
-        macro_recall=_mean(recall[supported]),
-        macro_f1=_mean(f1[supported]),
-        macro_average_precision=_mean(average_precision[supported]),
-        macro_roc_auc=_mean(roc_auc[~np.isnan(roc_auc)]),
-        macro_expected_calibration_error=_mean(calibrated[0][supported]),
-        macro_brier=_mean(calibrated[1][supported]),
-        macro_uncalibrated_expected_calibration_error=math.nan
-        if before is None
-        else _mean(before[0][supported]),
-        macro_uncalibrated_brier=math.nan if before is None else _mean(before[1][supported]),
+        counts=Counts(known_rows.astype(np.int64), support, predicted, hits),
+        per_label=measures,
+        uncalibrated=raw,
+        micro={
+            "precision": total_hits / max(total_predicted, 1),
+            "recall": total_hits / max(total_support, 1),
+            "f1": 2 * total_hits / max(total_predicted + total_support, 1),
+        },
+        macro=macro,
         subset_accuracy=exact / max(judged, 1),
         hamming_loss=(total_predicted + total_support - 2 * total_hits) / max(int(known_rows.sum()), 1),
         calibration_by_length=None if lengths is None else _by_length(scores, truth, known, lengths),

@@ -22,9 +22,7 @@ LOWEST_F1 = 10
 JOINERS = "\u200c\u200d"  # invisible, yet part of how words and emoji are written in several scripts
 
 
-def format_table(
-    evaluation: Evaluation, *, title: str, notes: Sequence[str] = (), width: int | None = None
-) -> str:
+def format_table(evaluation: Evaluation, *, title: str, notes: Sequence[str] = ()) -> str:
     """The overall numbers, then one line per label, then what needs saying about them, last of all in words.
 
     Up to 60 labels are shown in label order. Of more, the 20 most frequent ones and, of the others that have
@@ -37,12 +35,10 @@ def format_table(
             in all of them. Calibration on texts of different lengths is in the head, if lengths were evaluated.
         title: what was evaluated, such as "Validation".
         notes: sentences to end with.
-        width: the columns to stay within, 80 unless given. Long names are shortened, but never below 12.
 
     Returns:
         Lines without trailing spaces, joined by newlines, with none at the end.
     """
-    width = WIDTH if width is None else width
     sections = _choose_labels(evaluation)
     shown = np.concatenate([rows for _, rows in sections])
     cells = {int(row): _label_cells(evaluation, int(row)) for row in shown}
@@ -55,14 +51,14 @@ def format_table(
     columns = zip(header, ["", "", *["0.000"] * (len(header) - 2)], *cells.values(), strict=True)
     widths = [max(map(len, column)) for column in columns]
     names = {row: _printable(evaluation.labels[row]) for row in cells}
-    room = max(width - sum(widths) - 2 * len(widths), 12)
+    room = max(WIDTH - sum(widths) - 2 * len(widths), 12)
     name_width = min(max(map(_display_width, ["micro average", *names.values()])), room)
     rule = "-" * (name_width + sum(widths) + 2 * len(widths))
 
     def shown_name(label: str) -> str:
         return _shorten(_printable(label), 30)
 
-    lines = _wrap(f"{_printable(title)}: {_describe(evaluation)}", width)
+    lines = _wrap(f"{_printable(title)}: {_describe(evaluation)}", WIDTH)
     lines += [rule, *_overall(evaluation), *_by_length(evaluation), ""]
     lines += [_line("label", header, name_width, widths), rule]
     for place, (heading, rows) in enumerate(sections):
@@ -71,7 +67,7 @@ def format_table(
         lines += [_line(names[int(row)], cells[int(row)], name_width, widths) for row in rows]
     lines.append(rule)
     for sentence in [*_remarks(evaluation, len(cells)), *notes, *in_words(evaluation, shown_name)]:
-        lines += _wrap(_printable(sentence), width)
+        lines += _wrap(_printable(sentence), WIDTH)
     return "\n".join(line.rstrip() for line in lines)
 
 
