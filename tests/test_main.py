@@ -82,7 +82,7 @@ def test_a_mistake_is_one_sentence_and_2(
 ) -> None:
     verb(fail(CheckpointError("m.pt is\ntruncated; save it again")))
     assert main(["predict"]) == 2
-    assert capsys.readouterr().err == "flash: error: m.pt is truncated; save it again\n"
+    assert capsys.readouterr().err == "flash: error: m.pt is\\ntruncated; save it again\n"
     assert main(["predict", "--debug"]) == 2
     shown = capsys.readouterr().err
     assert shown.startswith("Traceback (most recent call last):")

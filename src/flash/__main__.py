@@ -8,13 +8,14 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from importlib import import_module
 from typing import TextIO
 
 from flash import __version__
+from flash.cli.termination import SENTENCE, TERMINATED, Terminated, end_now, ended_by_sigterm
 from flash.cli.wording import as_options
-from flash.core.errors import FlashError, unknown_name
+from flash.core.errors import FlashError, unknown_name, visible
 from flash.core.installed import other_owners, owners_sentence
 from flash.core.launch import local_rank, rank
 
@@ -51,7 +52,7 @@ flash: multi-label text classification, from a file of texts to labels.
 {verbs}
 
   --debug shows the traceback of an error; --version the version.
-  Exit codes: 0 done, 2 a mistake of input, 130 Ctrl-C, 141 the reader of our output went away.
+  Exit codes: 0 done, 2 a mistake of input, 130 Ctrl-C, 143 SIGTERM, 141 our reader went away.
 """
 
 MISTAKE, INTERRUPTED, BROKEN_PIPE = 2, 130, 141  # the last two are the shell's for SIGINT and SIGPIPE
@@ -78,7 +79,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             errors="backslashreplace"
         )  # a label that the terminal lacks is no reason to fail
     try:
-        with warnings.catch_warnings():
+        serving = words[:1] == ["serve"]  # which answers what is in flight first
+        with warnings.catch_warnings(), nullcontext() if serving else ended_by_sigterm():
             warnings.showwarning = _show_warning
             code = _run(words)
         sys.stdout.flush()  # here, where a broken pipe is still ours to handle
@@ -90,6 +92,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return BROKEN_PIPE
     except KeyboardInterrupt:
         return _report("Interrupted; no half-written file is left behind", INTERRUPTED, debug)
+    except Terminated:
+        _report(SENTENCE, TERMINATED, debug)
+        end_now()
+        return TERMINATED
     except FlashError as error:
         return _report(f"flash: error: {as_options(str(error))}", MISTAKE, debug)
     except OSError as error:
@@ -129,7 +135,7 @@ def _show_warning(
     line: str | None = None,
 ) -> None:
     """A warning as a sentence, once: where in the code it arose says nothing to who typed a command."""
-    sentence = f"flash: warning: {as_options(str(message))}\n"
+    sentence = f"flash: warning: {visible(as_options(str(message)))}\n"
     if rank() == 0 and sentence not in _shown:
         _shown.add(sentence)
         (file or sys.stderr).write(sentence)
@@ -141,7 +147,7 @@ def _report(sentence: str, code: int, debug: bool) -> int:
 
         traceback.print_exc()
     if local_rank() == 0:  # the other processes of one launch have made the same mistake
-        sys.stderr.write(" ".join(sentence.split("\n")) + "\n")
+        sys.stderr.write(visible(sentence) + "\n")
     return code
 
 

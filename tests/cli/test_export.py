@@ -179,7 +179,7 @@ def test_mistakes_are_one_sentence_and_2(
         ),
         ("id;text\n1;a\n", ["--text_field", "text"], "the header holds ';': type --delimiter ';'"),
         ("id,comment\n1,a\n", ["--text_field", "coment"], "unknown column 'coment'; did you mean 'comment'"),
-        ("text\n", [], "sample.csv has no rows, only column names; is it the right file?"),
+        ("text\n", [], "sample.csv has no rows, only column names; check its path, or put rows into it"),
     ],
 )
 def test_a_sample_that_cannot_be_used(

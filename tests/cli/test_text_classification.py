@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from flash.__main__ import main
-from flash.cli import options
+from flash.cli import options, saving
 from flash.cli import training as command
 from flash.core.errors import DownloadError
 from flash.text import TextClassifier
@@ -126,7 +126,7 @@ def test_from_toxic_reads_the_file_that_is_there(comments: Path, capsys: pytest.
     Path("data/jigsaw_toxic_comments").mkdir(parents=True)
     columns = {row: ",".join(str(int(row % n == 0)) for n in range(2, 8)) for row in range(40)}
     rows = [f"{row},text number {row},{targets}\n" for row, targets in columns.items()]
-    Path(command.TOXIC_FILE).write_text(header + "".join(rows))
+    Path(saving.TOXIC_FILE).write_text(header + "".join(rows))
     assert run("from_toxic", "--val_split", "10") == 0
     assert "Validation: 10 rows, 6 labels" in capsys.readouterr().out
 
@@ -192,7 +192,7 @@ def test_an_earlier_model_is_replaced_and_it_is_said(
     ],
 )
 def test_the_options_are_saved_beside_the_model(output: str, config: str) -> None:
-    assert command.config_path(output) == Path(config)
+    assert saving.config_path(output) == Path(config)
 
 
 MISTAKES: list[tuple[list[str], str]] = [

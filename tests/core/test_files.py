@@ -1,14 +1,17 @@
-"""Files that are whole or absent, whatever stands in their place before."""
+"""Files and folders that are whole or absent, whatever stands in their place before."""
 
 import os
+import signal
 import stat
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from flash.core.files import check_writable, whole_file, whole_path
+from flash.core.files import check_writable, is_folder, overwritten, whole_file, whole_folder, whole_path
 
 
 def write(path: Path, text: str = "new") -> None:
@@ -205,3 +208,152 @@ def test_file_and_folder_reach_the_disk(
     write(tmp_path / "file")
     assert synced[0].endswith(".part")  # the bytes before the name
     assert synced[1:] == ["folder"]
+
+
+# ---- folders ----------------------------------------------------------------------------------------------------
+
+
+def test_a_new_folder_and_those_above_it(tmp_path: Path) -> None:
+    target = tmp_path / "a" / "b"
+    with whole_folder(target) as work:
+        (work / "file").write_text("new")
+        assert not target.exists()
+    assert (target / "file").read_text() == "new"
+    assert [path.name for path in target.parent.iterdir()] == ["b"]
+
+
+def test_an_earlier_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    target = tmp_path / "a"
+    target.mkdir()
+    (target / "earlier").write_text("earlier")
+    with whole_folder(target) as work:
+        (work / "file").write_text("new")
+        assert (target / "earlier").read_text() == "earlier"
+    assert [path.name for path in target.iterdir()] == ["file"]
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+@pytest.mark.parametrize("kind", [ValueError, KeyboardInterrupt])
+def test_an_error_leaves_what_was_there(tmp_path: Path, kind: type[BaseException]) -> None:
+    target = tmp_path / "a"
+    target.mkdir()
+    (target / "earlier").write_text("earlier")
+    with pytest.raises(kind), whole_folder(target) as work:  # noqa: PT012  what happens halfway
+        (work / "file").write_text("new")
+        raise kind
+    assert [path.name for path in target.iterdir()] == ["earlier"]
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_an_error_as_the_folder_takes_its_name_puts_the_earlier_one_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "a"
+    target.mkdir()
+    (target / "earlier").write_text("earlier")
+    rename = Path.rename
+
+    def failing(self: Path, other: Path) -> Path:
+        if self.name == "whole":
+            raise PermissionError(13, "no")
+        return rename(self, other)
+
+    with pytest.raises(PermissionError), whole_folder(target):
+        monkeypatch.setattr(Path, "rename", failing)
+    assert [path.name for path in target.iterdir()] == ["earlier"]
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_place_under_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(OSError, match="File exists|Not a directory"), whole_folder(tmp_path / "file" / "a"):
+        pass
+
+
+KILLED_BETWEEN_RENAMES = """
+import os, signal, sys
+from pathlib import Path
+from flash.core.files import whole_folder
+
+rename = Path.rename
+
+def dying(self, other):
+    if self.name == "whole":  # the new folder, once the earlier one is aside
+        os.kill(os.getpid(), signal.SIGKILL)
+    return rename(self, other)
+
+Path.rename = dying
+with whole_folder(Path(sys.argv[1])) as work:
+    (work / "file").write_text("new")
+"""
+
+
+def killed_between_renames(target: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", KILLED_BETWEEN_RENAMES, str(target)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert names(target.parent) == [".a.0.part"]
+
+
+def test_a_process_killed_between_the_renames_loses_no_folder(tmp_path: Path) -> None:
+    target = tmp_path / "a"
+    target.mkdir()
+    (target / "earlier").write_text("earlier")
+    killed_between_renames(target)
+    assert is_folder(target)  # the next look puts it back
+    assert names(target) == ["earlier"]
+    killed_between_renames(target)
+    with whole_folder(target) as work:  # and so does the next one to write
+        assert names(target) == ["earlier"]
+        (work / "file").write_text("new")
+    assert names(target) == ["file"]
+    assert names(tmp_path) == ["a"]
+
+
+def test_what_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file", tmp_path / "none", tmp_path / ("a" * 300), "a\0b"):
+        assert not is_folder(path)
+
+
+def test_the_files_of_a_folder_reach_the_disk_before_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+    fsync = os.fsync
+
+    def note(handle: int) -> None:
+        synced.append(os.fstat(handle).st_ino)
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", note)
+    with whole_folder(tmp_path / "a") as work:
+        (work / "file").write_text("new")
+    inodes = [path.stat().st_ino for path in (tmp_path / "a" / "file", tmp_path / "a", tmp_path)]
+    assert synced[:3] == inodes
+
+
+# ---- what may not be overwritten ----------------------------------------------------------------------------------
+
+
+def test_the_same_file_by_other_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, link, hard = tmp_path / "file", tmp_path / "link", tmp_path / "hard"
+    file.write_text("mine")
+    link.symlink_to(file)
+    hard.hardlink_to(file)
+    (tmp_path / "folder").mkdir()
+    monkeypatch.chdir(tmp_path)
+    for name in (file, link, hard, "file", "./folder/../file"):
+        assert overwritten(name, ["none", "folder", str(file)]) == str(file)
+    assert overwritten(file, [tmp_path]) == tmp_path  # no file of a folder may be lost
+    for other in ("none", "folder", tmp_path / "folder" / "new", "a\0b", os.devnull):
+        assert overwritten(other, [file, tmp_path, os.devnull]) is None
+
+
+def test_the_file_behind_standard_input_and_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("mine")
+    with (tmp_path / "file").open() as opened, (tmp_path / "other").open("w") as other:
+        monkeypatch.setattr(sys, "stdin", opened)
+        monkeypatch.setattr(sys, "stdout", other)
+        assert overwritten(tmp_path / "file", ["-"]) == "-"
+        assert overwritten(tmp_path / "other", ["-"]) is None
+        assert overwritten("-", ["-", tmp_path / "other"]) == tmp_path / "other"

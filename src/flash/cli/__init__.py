@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, NoReturn
 
 from flash.cli.wording import as_options
-from flash.core.errors import FlashError, unknown_name
+from flash.core.errors import FlashError, unknown_name, visible
 from flash.core.launch import rank
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def note(sentence: str) -> None:
     """Tell the user something that is no part of the output; of several processes the first one does."""
     if rank() == 0:
-        sys.stderr.write(f"flash: note: {sentence}\n")
+        sys.stderr.write(f"flash: note: {visible(sentence)}\n")
 
 
 def announced(predictor: "Predictor") -> AbstractContextManager[None]:

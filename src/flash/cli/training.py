@@ -16,21 +16,21 @@ from typing import Any
 from jsonargparse import Namespace
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 
-from flash.cli import choices, components, note, options
+from flash.cli import choices, components, note, options, saving
 from flash.cli.hints import closing_words
+from flash.cli.saving import TOXIC_FILE
+from flash.cli.termination import Terminated
 from flash.cli.wording import as_options
 from flash.core.data.utils import download_data
 from flash.core.errors import FlashError, unknown_name
 from flash.core.last_good import KeptFile, free_file
 from flash.core.launch import rank
 from flash.core.trainer import Trainer
-from flash.text.classification import checkpoint
 from flash.text.classification.data import TextClassificationData
 from flash.text.classification.model import TextClassifier, is_encoder
 from flash.text.classification.sample import LABELS, sample_table
 
 TOXIC_URL = "https://pl-flash-data.s3.amazonaws.com/jigsaw_toxic_comments.zip"
-TOXIC_FILE = "data/jigsaw_toxic_comments/train.csv"
 HELD_OUT = 0.1  # of the training rows, where the user named no validation rows
 NOISE = (
     "\nDetected KeyboardInterrupt",
@@ -131,8 +131,7 @@ def train(argv: list[str]) -> int:
     linear = not is_encoder(given.model.backbone)
     if linear and rank() > 0:
         return 0  # it trains in one process, and torchrun or SLURM started several
-    config = config_path(given.output)
-    checkpoint.check_writable(given.output)  # before the training whose result it is to hold
+    config = saving.check(given)  # before the training whose result it is to hold
     strategy = choices.check(given, argv)  # and before the data are read
     kept = last_good_file(given.output, given.ckpt_path, given.source)
     trainer = make_trainer(components.build(parser, given), one_device=linear)
@@ -145,6 +144,8 @@ def train(argv: list[str]) -> int:
     model = TextClassifier(labels=datamodule.labels, multi_label=bool(datamodule.multi_label), **chosen)
     try:
         trainer.finetune(model, datamodule=datamodule, strategy=strategy, ckpt_path=given.ckpt_path)
+    except Terminated:
+        raise
     except SystemExit:
         if trainer.interrupted:  # Lightning turns Ctrl-C into an exit of its own
             raise KeyboardInterrupt from None
@@ -152,13 +153,13 @@ def train(argv: list[str]) -> int:
     if datamodule.test_dataset is not None:
         trainer.test(model, datamodule=datamodule)
     earlier = Path(given.output).is_file()
-    trainer.save_checkpoint(given.output, half=given.half)
-    if rank() > 0:
-        return 0
     given.ckpt_path = None  # of this run alone
     if given.trainer.precision == "auto" and model.automatic_optimization:
         given.trainer.precision = str(trainer.precision)  # a rerun computes as this one did, on any machine
-    parser.save(components.as_saved(given), str(config), overwrite=True)
+    written = parser.dump(components.as_saved(given))
+    saving.save(lambda path: trainer.save_checkpoint(path, half=given.half), given.output, written)
+    if rank() > 0:
+        return 0
     kept.path.unlink(missing_ok=True)
     if earlier:
         note(f"the earlier {given.output} is replaced")
@@ -211,23 +212,13 @@ def _trainer_mistake(arguments: dict[str, Any], message: str) -> str:
     return f"the trainer's options do not fit together: {' '.join(message.split()).rstrip('.')}"
 
 
-def config_path(output: str) -> Path:
-    """Where the options are saved: beside the model, `.yaml` in place of the ending of a model file."""
-    path = Path(output)
-    if path.suffix in (".yaml", ".yml"):
-        raise FlashError(
-            f"--output {output} is the name of a file of options; name the model's, such as {path.stem}.pt"
-        )
-    return path.with_suffix(".yaml") if path.suffix in (".pt", ".pth", ".ckpt") else Path(f"{output}.yaml")
-
-
 def last_good_file(output: str, ckpt_path: str | None, source: str) -> KeptFile:
     """Where a training that is stopped is kept: where the one is that it goes on from, else where no other is.
 
     Raises:
         FlashError: there is no checkpoint to go on from.
     """
-    wanted = config_path(output).with_suffix(".last-good.pt")
+    wanted = saving.config_path(output).with_suffix(".last-good.pt")
     path = free_file(wanted)
     if ckpt_path is not None:
         earlier = Path(ckpt_path)

@@ -4,6 +4,7 @@ Every message says what was found and where, what was expected, and what to type
 prints such an error as one sentence and exits with 2; any other exception is a bug of ours.
 """
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -11,8 +12,27 @@ LONGEST_NAME = 200  # characters of a name in a sentence; looking for similar on
 MOST_NAMES = 10  # in a sentence: some label sets have thousands
 
 
+_UNSEEN = re.compile(
+    "[\x00-\x1f\x7f-\x9f\xad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    "\ud800-\udfff\U000e0000-\U000e007f]"
+)
+"""Characters that control a terminal, end a line, turn the direction of writing, or show nothing at all."""
+
+
+def visible(words: str) -> str:
+    r"""Words for a terminal or a log, with control characters and characters that cannot be seen as escapes.
+
+    >>> print(visible("a\x1b[31m\nb\u202e"))
+    a\x1b[31m\nb\u202e
+    """
+    return _UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode(), words)
+
+
 class FlashError(ValueError):
-    """A mistake the user can mend."""
+    """A mistake the user can mend; its sentence shows a user's control characters as escapes."""
+
+    def __str__(self) -> str:
+        return visible(super().__str__())
 
 
 class DataError(FlashError):

@@ -1,20 +1,22 @@
-"""Files that take their name only when they are whole. Imports nothing of the project.
+"""Files and folders that take their name only when they are whole.
 
-The bytes go to a hidden temporary file in the same folder, reach the disk, and then take the name in one step: a
-process killed at any moment leaves the earlier file as it was. Checkpoints and predictions are written so.
+The bytes go to a hidden temporary file in the same folder (see `temporary`), reach the disk, and then take the name in
+one step: a process killed at any moment leaves the earlier file as it was. Checkpoints, predictions and exports are
+written so. Imports nothing of the project but `temporary`.
 """
 
 import errno
 import os
-import secrets
 import shutil
+import stat
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
-MOST_KEPT = 40  # characters of the file's name in the temporary one: a system takes 255 bytes
+from flash.core.temporary import EARLIER, put_back, temporary_file, temporary_folder
 
 
 @contextmanager
@@ -33,18 +35,19 @@ def whole_file(path: str | Path) -> Iterator[IO[bytes]]:
             yield file
         return
     target = _real(path)
-    temporary, handle, mode = _create_beside(target)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            if mode is not None and temporary.stat().st_mode & 0o7777 != mode:
-                temporary.chmod(mode)  # before a byte of a private file is in it
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    mode = _mode(target)
+    with temporary_file(target) as (temporary, handle):
+        try:
+            with os.fdopen(handle, "wb") as file:
+                if mode is not None and temporary.stat().st_mode & 0o7777 != mode:
+                    temporary.chmod(mode)  # before a byte of a private file is in it
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(target)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
     _sync_folder(target.parent)
 
 
@@ -65,19 +68,75 @@ def whole_path(path: str | Path) -> Iterator[Path]:
                 shutil.copyfileobj(whole, file)
         return
     target = _real(path)
-    temporary, handle, mode = _create_beside(target)  # has the permissions of a new file
-    os.close(handle)
-    try:
-        mode = temporary.stat().st_mode & 0o7777 if mode is None else mode
-        temporary.unlink()
-        temporary.mkdir(0o700)
-        yield temporary / "whole"
-        _sync(temporary / "whole")
-        (temporary / "whole").chmod(mode)
-        (temporary / "whole").replace(target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    mode = _mode(target)
+    with temporary_folder(target) as folder:
+        whole = folder / "whole"
+        whole.touch()  # with the permissions of a new file
+        mode = whole.stat().st_mode & 0o7777 if mode is None else mode
+        whole.unlink()
+        yield whole
+        _sync(whole)
+        whole.chmod(mode)
+        whole.replace(target)
     _sync_folder(target.parent)
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """An empty folder to write to, which replaces what is at `folder` when the block ends without an error.
+
+    It is made beside `folder`, with the folders above it, and its files go to the disk before it is renamed. On an
+    error, what was at `folder` stays as it was. A process that is killed between the two renames leaves the earlier
+    folder aside: `is_folder`, and whoever writes there next, put it back.
+
+    Raises:
+        OSError: no folder can be made there, or what is there cannot be replaced.
+    """
+    target = _real(folder)
+    if not target.parent.is_dir():
+        target.parent.mkdir(parents=True)
+    put_back(target)
+    with temporary_folder(target) as hidden:
+        work, earlier = hidden / "whole", hidden / EARLIER
+        work.mkdir()
+        earlier.mkdir()
+        yield work
+        for path in [*work.rglob("*"), work]:
+            (_sync_folder if path.is_dir() else _sync)(path)
+        if target.exists():
+            target.rename(earlier / target.name)
+        work.rename(target)
+        _sync_folder(target.parent)  # before the earlier folder is removed
+
+
+def is_folder(path: str | Path) -> bool:
+    """Whether there is a folder, once an exchange that a killed process left half done is undone."""
+    if not os.path.exists(path):  # noqa: PTH110  (pathlib's raises on names that are too long)
+        with suppress(ValueError):  # a path that no system can have
+            put_back(_real(Path(path)))
+    return os.path.isdir(path)  # noqa: PTH112
+
+
+def overwritten(output: str | Path, read: Iterable[str | Path]) -> str | Path | None:
+    """The first of some files that would be lost if `output` were written, by whatever names both go; None if none is.
+
+    Args:
+        output: a file; `-` for standard output.
+        read: files, and folders of which no file may be lost; `-` for standard input.
+    """
+    with suppress(OSError, ValueError, AttributeError):  # it is not there, or is no file of the system's
+        there = _status(output, sys.stdout)
+        for path in read if stat.S_ISREG(there.st_mode) else ():
+            with suppress(OSError, ValueError, AttributeError):
+                found = _status(path, sys.stdin)
+                inside = stat.S_ISDIR(found.st_mode) and _real(Path(output)).is_relative_to(_real(Path(path)))
+                if inside or os.path.samestat(there, found):
+                    return path
+    return None
+
+
+def _status(path: str | Path, standard: Any) -> os.stat_result:
+    return os.fstat(standard.buffer.fileno()) if str(path) == "-" else Path(path).expanduser().stat()
 
 
 def check_writable(path: str | Path) -> None:
@@ -96,9 +155,9 @@ def check_writable(path: str | Path) -> None:
     _mode(target)
     while not target.parent.exists():
         target = target.parent  # the outermost folder to be made
-    temporary, handle, _ = _create_beside(target)
-    os.close(handle)
-    temporary.unlink(missing_ok=True)
+    with temporary_file(target) as (temporary, handle):
+        os.close(handle)
+        temporary.unlink(missing_ok=True)
 
 
 def _is_special(path: Path) -> bool:
@@ -123,15 +182,6 @@ def _mode(target: Path) -> int | None:
     if target.is_dir():
         raise IsADirectoryError(errno.EISDIR, "it is a folder", str(target))
     return found.st_mode & 0o7777
-
-
-def _create_beside(target: Path) -> tuple[Path, int, int | None]:
-    """An open temporary file in the folder of `target`: its path and handle; and the permissions of `target`."""
-    mode = _mode(target)
-    temporary = target.with_name(f".{target.name[:MOST_KEPT]}.{secrets.token_hex(4)}.part")
-    # The system applies the umask here; to read it, it would have to be changed, for all threads.
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-    return temporary, os.open(temporary, flags, 0o666), mode
 
 
 def _sync(path: Path) -> None:

@@ -303,6 +303,11 @@ class Trainer(pl.Trainer):
         if "val_dataloaders" in kwargs:  # its name in Lightning Flash's time
             kwargs["dataloaders"] = kwargs.pop("val_dataloaders")
         kwargs = self._with_fitted(args, kwargs, "validate", "validation rows")
+        rows = kwargs.get("dataloaders")
+        if rows == [] or (rows is None and getattr(kwargs["datamodule"], "val_dataset", True) is None):
+            raise FlashError(
+                "there are no validation rows to measure on; give the datamodule val_file=, val_data= or val_split="
+            )
         with _without_advertisements():
             return self._named(super().validate(**{"verbose": False, **kwargs}), "val")
 

@@ -17,7 +17,7 @@ import pyarrow as pa
 from flash import __version__
 from flash.core.errors import FlashError, MissingExtraError, unknown_name
 from flash.core.extras import require
-from flash.core.folders import whole_folder
+from flash.core.files import is_folder, whole_folder
 from flash.text.classification.backbones.linear import Linear
 from flash.text.classification.backbones.onnx import GRAPH, TOKENIZER, first_words
 from flash.text.classification.batching import between_ids, tokenize
@@ -139,7 +139,7 @@ def export(
 
 def _load(model_path: str | Path, trust_remote_code: bool) -> tuple[Predictor, "EncoderModule"]:
     """The model of a file, and its encoder."""
-    if Path(model_path).is_dir():
+    if is_folder(model_path):
         raise FlashError(f"{model_path} is a folder; give the file that save_checkpoint wrote")
     predictor = Predictor.load(model_path, precision="32", trust_remote_code=trust_remote_code)
     if isinstance(predictor.backbone, Linear):
@@ -306,9 +306,9 @@ def _check_close(predictor: Predictor, folder: Path) -> None:
 
 def _check_free(folder: Path, overwrite: bool) -> None:
     """Refuse a place that holds something else, before anything is computed."""
-    if folder.exists() and not folder.is_dir():
-        raise FlashError(f"{folder} is a file; name a folder for the export")
-    if not folder.is_dir():
+    if not is_folder(folder):
+        if folder.exists():
+            raise FlashError(f"{folder} is a file; name a folder for the export")
         return
     held = {entry.name for entry in folder.iterdir()}
     ours = SETTINGS in held and held <= OWN_FILES

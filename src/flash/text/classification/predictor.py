@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from flash.core.errors import CheckpointError, FlashError, MissingExtraError, RemoteCodeError
+from flash.core.files import is_folder
 from flash.core.precision import check_precision, matrices_of, predicts_in_bfloat16
 from flash.text.classification import checkpoint
 from flash.text.classification.backbones import load_backbone
@@ -42,6 +43,7 @@ class Predictor:
             probability is at least its threshold.
         calibration: what makes probabilities of the backbone's numbers.
         input_fields: the columns of texts that it was trained on, in order; None where its file says of none.
+        path: the file or folder that it was loaded from; None where it was made in memory.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class Predictor:
         thresholds: np.ndarray,
         calibration: Calibration | None = None,
         input_fields: Sequence[str] | None = None,
+        path: str | Path | None = None,
     ) -> None:
         self.backbone = backbone
         self.labels = tuple(labels)
@@ -60,6 +63,7 @@ class Predictor:
         self.thresholds = thresholds
         self.calibration = calibration or Calibration.identity(len(labels))
         self.input_fields = None if input_fields is None else tuple(input_fields)
+        self.path = path
 
     @classmethod
     def load(
@@ -84,7 +88,7 @@ class Predictor:
             RemoteCodeError: it needs Python code that is not trusted, or that is not where it was.
         """
         precision = check_precision(precision)
-        if Path(path).is_dir():
+        if is_folder(path):
             return cls._of_export(Path(path), precision)
         content = checkpoint.read(path)
         settings, arrays = content["flash"], content["state_dict"]
@@ -121,6 +125,7 @@ class Predictor:
                 np.array(arrays["calibration_shift"], np.float32),
             ),
             input_fields=settings.get("input_fields"),
+            path=path,
         )
 
     @classmethod
@@ -139,6 +144,7 @@ class Predictor:
             thresholds=arrays["thresholds"],
             calibration=Calibration(scale, shift),
             input_fields=settings.get("input_fields"),
+            path=folder,
         )
 
     def __repr__(self) -> str:
@@ -237,7 +243,7 @@ def precision_for(path: str | Path) -> str:
     Raises:
         CheckpointError: the file or folder is missing, truncated, damaged, foreign or of a newer format.
     """
-    if Path(path).is_dir():
+    if is_folder(path):
         settings, _ = read_settings(Path(path))
         if settings["kind"] == "onnx":
             return "32"

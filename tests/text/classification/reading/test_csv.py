@@ -268,11 +268,11 @@ def test_another_encoding_that_does_not_fit(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("", " is empty; is it the right file?"),
-        ("\n\n", " is empty; is it the right file?"),
-        ("\ufeff", " is empty; is it the right file?"),
-        ("text,y", " has no rows, only column names; is it the right file?"),
-        ("text,y\n", " has no rows, only column names; is it the right file?"),
+        ("", " is empty; check its path, or put rows into it"),
+        ("\n\n", " is empty; check its path, or put rows into it"),
+        ("\ufeff", " is empty; check its path, or put rows into it"),
+        ("text,y", " has no rows, only column names; check its path, or put rows into it"),
+        ("text,y\n", " has no rows, only column names; check its path, or put rows into it"),
         (
             "text,y,y\na,1,2\n",
             ": the same column name is there more than once: 'y' (2 times); rename all but one",

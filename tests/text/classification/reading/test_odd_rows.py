@@ -40,7 +40,7 @@ def test_places_after_empty_rows_of_several_files() -> None:
 
 
 def test_nothing_but_empty_rows() -> None:
-    with pytest.raises(DataError, match="t has no rows but empty ones; is it the right file?"):
+    with pytest.raises(DataError, match="t has no rows but empty ones; check its path, or put rows into it"):
         without_odd_rows(Source(pa.table({"text": [" "], "labels": [""]}), (("t", 1),)), FIELDS)
 
 

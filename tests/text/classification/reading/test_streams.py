@@ -175,7 +175,7 @@ def test_parquet_types_pass_through_and_have_words_in_text_formats(tmp_path: Pat
     ]  # fmt: skip
     cells = read(tmp_path / "out.csv")
     assert [cells[name] for name in ("text", "list", "day", "raw")] == [
-        ["abcd", "é"], ['["x"]', ""], ["1970-01-01", "1970-01-02"], ['"ff"', ""],
+        ["abcd", "é"], ['["x"]', ""], ["1970-01-01", "1970-01-02"], ["ff", ""],
     ]  # fmt: skip
 
 
@@ -292,9 +292,9 @@ def test_files_of_one_column_that_are_something_else(
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("a.csv", b"", "a.csv is empty; expected column names and rows"),
+        ("a.csv", b"", "a.csv is empty; check its path, or put column names and rows into it"),
         ("a.csv", b"\n\n", "a.csv is empty"),
-        ("a.jsonl", b"\n", "a.jsonl is empty; expected one JSON object a line"),
+        ("a.jsonl", b"\n", "a.jsonl is empty; check its path, or put one JSON object a line into it"),
         ("a.csv", b"txet,b\n1,2\n", "unknown column 'text'; did you mean 'txet'? Known: txet, b"),
         ("a.csv", b"text,text\n1,2\n", "the same column name is there more than once: 'text' (2 times)"),
         ("a.csv", b"text,n\n1,2\nx\n3,4\n", "a.csv, row 2: 1 cell where the header has 2 columns; put"),
@@ -310,7 +310,7 @@ def test_files_of_one_column_that_are_something_else(
         ("a.jsonl", b'{"text": "a"}\n{"text": null}\n', "row 2: 'text' is null, not a text; give such a row"),
         ("a.jsonl", b'{"text": 5}\n{"x": 1}\n', "'text' is 5, not a text (2 such rows from there to row 2)"),
         ("a.jsonl", b'{"text": "a"}\n{"text": "\\ud800"}\n', "row 2: 'text' holds half of a surrogate pair"),
-        ("a.parquet", b"", "a.parquet is not a Parquet file: Parquet file size is 0 bytes; is it"),
+        ("a.parquet", b"", "a.parquet is not a Parquet file: Parquet file size is 0 bytes; check its path"),
         ("a.parquet", b"text\n1\n", "a.parquet is not a Parquet file: "),
         ("a.csv", b"text,labels\n1,2\n", "a.csv has a column named 'labels' already; type --prefix"),
     ],

@@ -80,8 +80,8 @@ def test_json_with_a_text_longer_than_a_block(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "field", "words"),
     [
-        (" \n", None, " is empty; is it the right file?"),
-        ("[]", None, " has no rows; is it the right file?"),
+        (" \n", None, " is empty; check its path, or put rows into it"),
+        ("[]", None, " has no rows; check its path, or put rows into it"),
         (
             '{"text": "a"}\nnonsense\n{"text"\n',
             None,
@@ -154,7 +154,10 @@ def test_parquet_and_its_errors(tmp_path: Path) -> None:
         read_parquet, path, columns=["txt"]
     )
     pa.parquet.write_table(pa.table({"text": pa.array([], pa.string())}), path)
-    assert refused(read_parquet, path) == f"{path} has no rows, only column names; is it the right file?"
+    assert (
+        refused(read_parquet, path)
+        == f"{path} has no rows, only column names; check its path, or put rows into it"
+    )
     assert f"{path} cannot be read as Parquet: it is empty" in refused(read_parquet, write(path, ""))
     assert "cannot be read as Parquet: Parquet magic bytes not found" in refused(
         read_parquet, write(path, "text\nno\n")

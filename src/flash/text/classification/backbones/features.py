@@ -40,8 +40,15 @@ def in_threads(
     """`function` of each item, in order, on at most `threads` threads; None for one a processor."""
     if len(items) < 2 or threads == 1:
         return list(map(function, items))
-    with ThreadPoolExecutor(min(len(items), threads or cpu_count() or 1)) as pool:
+    pool = ThreadPoolExecutor(min(len(items), threads or cpu_count() or 1))
+    wait = True
+    try:
         return list(pool.map(function, items))
+    except SystemExit:  # the process is to end, and compiled loops cannot be stopped
+        wait = False
+        raise
+    finally:
+        pool.shutdown(wait=wait, cancel_futures=True)
 
 
 def text_buffers(texts: Texts) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:

@@ -1,6 +1,6 @@
 """The compiled loops of the linear backbone: n-grams, TF-IDF rows and logits of texts.
 
-Imports nothing of the project. Each kernel runs on one thread without the interpreter lock and writes only to
+Imports nothing of the project but `loop_cache`. Each kernel runs on one thread without the interpreter lock and writes only to
 arrays of its caller, so callers run many side by side on different texts, and no result depends on how many.
 Each has a plain twin in `reference.py` that the tests compare it with. numba compiles a kernel at its
 first call and keeps the result on disk.
@@ -16,6 +16,8 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 from numba.core.event import Event, Listener, install_listener
+
+from flash.text.classification.backbones import loop_cache
 
 SPACE, WORD, SYMBOL, EXTENDS, IGNORED = range(5)  # what a character is to the tokeniser
 WORDS, CHARACTERS = range(2)  # the lowest bit of an n-gram's bucket
@@ -39,13 +41,20 @@ Weights = npt.NDArray[np.float32] | npt.NDArray[np.int8]
 Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 
 
+_loops: list[Any] = []
+"""What `compiled` has made that is kept on disk."""
+
+
 def compiled(function: Kernel) -> Kernel:
     """`function` compiled by numba at its first call, kept on disk where a folder can be written."""
     options: Any = {"nogil": True, "error_model": "numpy"}
     try:
-        return cast(Kernel, njit(cache=True, **options)(function))
+        loop = njit(cache=True, **options)(function)
     except RuntimeError:  # neither the package's folder nor the user's cache folder can be written
         return cast(Kernel, njit(**options)(function))
+    loop_cache.remove_damaged(loop.stats.cache_path)
+    _loops.append(loop)
+    return cast(Kernel, loop)
 
 
 class _Announcement(Listener):
@@ -65,9 +74,19 @@ class _Announcement(Listener):
 
 @contextmanager
 def announced_compilation(say: Callable[[str], object]) -> Iterator[None]:
-    """Give `say` a sentence if a kernel has to be compiled inside this block; nothing if all are on disk."""
-    with install_listener("numba:compile", _Announcement(say)):
-        yield
+    """Give `say` a sentence if a kernel has to be compiled inside this block; nothing if all are on disk.
+
+    Raises:
+        FlashError: numba cannot read its files on disk.
+    """
+    try:
+        with install_listener("numba:compile", _Announcement(say)):
+            yield
+    except Exception as error:
+        loop_cache.explain(error, _loops)
+        raise
+    finally:
+        loop_cache.note(_loops)
 
 
 @cache

@@ -119,7 +119,7 @@ def check(path: str | Path) -> None:
     Raises:
         CheckpointError: as `read`.
     """
-    if Path(path).is_dir():
+    if files.is_folder(path):
         from flash.text.classification.checkpoint.export_folder import read_settings
 
         read_settings(Path(path))

@@ -36,8 +36,10 @@ from flash.text.classification.reading.mistakes import (
     count_rows,
     decoded,
     foreign,
+    json_value,
     one_column_hint,
     rows_of,
+    utf16_without_mark,
 )
 from flash.text.classification.reading.odd_rows import (
     headers_in_other_order,
@@ -129,7 +131,7 @@ def _read_csv(file: IO[bytes], name: str, dialect: Dialect, rows: int) -> Iterat
         if re.search(b"[\r\n]", start[skipped:]):
             break
     if not start.strip():
-        raise DataError(f"{name} is empty; expected column names and rows")
+        raise DataError(f"{name} is empty; check its path, or put column names and rows into it")
     # A pipe gives its start as it comes: only the first line may decide, so that it always decides alike.
     seen = start if file is not sys.stdin.buffer else start[:skipped] + start[skipped:].splitlines()[0]
     layout = find_layout(
@@ -192,6 +194,8 @@ def _parse_csv(data: bytes, name: str, layout: Layout, names: list[str], first: 
     if header:
         names = first_record(name, data.decode(), layout.delimiter, layout.quoting)
         check_columns(names, [column for column in names if column], name)
+    if header and not re.search(b"[\r\n]", data):
+        data += b"\n"  # Arrow takes a header without a line end for nothing
     ragged: list[Any] = []
     table = pa.csv.read_csv(
         pa.BufferReader(data),
@@ -248,7 +252,7 @@ def _read_json_lines(file: IO[bytes], name: str, dialect: Dialect, rows: int) ->
             yield Block(first, _parse_json(some, name, first), tuple(some))
             first += len(some)
     if first == 1:
-        raise DataError(f"{name} is empty; expected one JSON object a line")
+        raise DataError(f"{name} is empty; check its path, or put one JSON object a line into it")
 
 
 def _key_of_rows(data: bytes, lines: list[bytes]) -> str | None:
@@ -257,7 +261,7 @@ def _key_of_rows(data: bytes, lines: list[bytes]) -> str | None:
     if found is None:
         return None
     try:
-        value = json.loads(lines[0])
+        value = json_value(lines[0])
     except json.JSONDecodeError:  # over several lines, or cut
         return found[1].decode(errors="replace")
     lone = len(lines) == 1 and not any(isinstance(one, str) for one in value.values())  # a row has a text
@@ -268,7 +272,7 @@ def _parse_json(lines: list[bytes], name: str, first: int) -> list[dict[str, Any
     parsed: list[dict[str, Any]] = []
     for row, line in enumerate(lines, first):
         try:
-            value = json.loads(line)
+            value = json_value(line)
         except json.JSONDecodeError as error:
             raise DataError(
                 f"{name}, row {row}: not JSON ({error.msg} at column {error.colno}); write one object a line"
@@ -289,7 +293,7 @@ def _read_parquet(file: IO[bytes], name: str, dialect: Dialect, rows: int) -> It
         parquet = ParquetFile(file, pre_buffer=False, buffer_size=2**20)
     except (pa.ArrowInvalid, OSError) as error:
         raise DataError(
-            f"{name} is not a Parquet file: {str(error).rstrip('.')}; is it the right file?"
+            f"{name} is not a Parquet file: {str(error).rstrip('.')}; check its path, or save the table again"
         ) from error
     facts = parquet.metadata
     check_columns(parquet.schema_arrow.names, None, name)
@@ -298,6 +302,7 @@ def _read_parquet(file: IO[bytes], name: str, dialect: Dialect, rows: int) -> It
     first = 1
     try:
         for batch in parquet.iter_batches(rows, use_threads=False):
+            _check_utf8(batch, name, first)
             yield Block(first, pa.Table.from_batches([batch]))
             first += batch.num_rows
     except (pa.ArrowInvalid, OSError) as error:
@@ -305,6 +310,19 @@ def _read_parquet(file: IO[bytes], name: str, dialect: Dialect, rows: int) -> It
         raise DataError(f"{name} is damaged behind row {first - 1:,}: {problem}; copy it again") from error
     if first == 1:
         yield Block(first, parquet.schema_arrow.empty_table())
+
+
+def _check_utf8(batch: pa.RecordBatch, name: str, first: int) -> None:
+    """Refuse bytes that are no text in a column of texts, which Parquet does not look at."""
+    for column, values in zip(batch.schema.names, batch.columns, strict=True):
+        try:
+            values.validate(full=True)
+        except pa.ArrowInvalid as error:
+            last = first + batch.num_rows - 1
+            raise DataError(
+                f"{name}: the column {column!r} holds bytes that are not UTF-8 in rows {first:,} to {last:,}; write it "
+                "again from texts"
+            ) from error
 
 
 def _read_excel(file: IO[bytes], name: str, dialect: Dialect, rows: int) -> Iterator[Block]:
@@ -355,6 +373,8 @@ def _read_text(file: IO[bytes], name: str, encoding: str) -> Iterator[bytes]:
     start = next(chunks, b"")
     if start.startswith(tuple(magic for magic, words in MAGIC.items() if "encoding=" not in words)):
         raise DataError(foreign(name, start[:4096]))
+    if as_it_is and b"\0" in start and (sentence := utf16_without_mark(name, start[:4096])):
+        raise DataError(sentence)
     chunks = chain([start] * bool(start), chunks)
     for chunk, text in decoded(chunks, name, encoding, advice="type --encoding {}"):
         yield chunk if as_it_is else text.encode()

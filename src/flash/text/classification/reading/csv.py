@@ -36,6 +36,7 @@ from flash.text.classification.reading.mistakes import (
     not_utf8,
     one_column_hint,
     raise_for_quotes,
+    utf16_without_mark,
 )
 from flash.text.classification.reading.odd_rows import swallowed_rows, swallowed_warning
 from flash.text.classification.reading.source import Source, check_columns
@@ -106,10 +107,12 @@ def _csv_table(
     start = bytes(buffer.slice(0, min(len(buffer), 4096)))
     if start.startswith(tuple(MAGIC)):
         raise DataError(foreign(path, start))
+    if b"\0" in start and (sentence := utf16_without_mark(path, start)):
+        raise DataError(sentence)
     buffer = buffer.slice(len(start) - len(start.removeprefix(UTF8_MARK).lstrip(b"\r\n")))
     text = bytes(buffer.slice(0, min(len(buffer), BLOCK))).decode(errors="surrogateescape")
     if not text.strip():
-        raise DataError(f"{path} is empty; is it the right file?")
+        raise DataError(f"{path} is empty; check its path, or put rows into it")
     if "".join(text[:50].split()).startswith(('{"', "[{")):
         raise DataError(f"{path} looks like JSON, not CSV; use from_json")
     layout = find(str(path), text)
@@ -171,7 +174,9 @@ def _parse_csv(
             elif "UTF8" in message:
                 raise DataError(not_utf8(path, read_bytes(path))) from error
             elif "Empty CSV" in message:
-                raise DataError(f"{path} has no rows, only column names; is it the right file?") from error
+                raise DataError(
+                    f"{path} has no rows, only column names; check its path, or put rows into it"
+                ) from error
             else:
                 raise DataError(f"{path} cannot be read as CSV: {message}") from error
 

@@ -41,7 +41,7 @@ def read_each(files: Files, kind: str, read: Callable[[File], pa.Table]) -> Sour
             raise DataError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
         if not table.num_rows:
             header = ", only column names" if table.num_columns else ""
-            raise DataError(f"{path} has no rows{header}; is it the right file?")
+            raise DataError(f"{path} has no rows{header}; check its path, or put rows into it")
         tables.append(table)
         parts.append((str(path), table.num_rows))
     try:

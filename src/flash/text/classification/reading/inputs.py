@@ -1,6 +1,6 @@
 """Which files a prediction reads, in which formats, and which output the rows of each go to.
 
-Imports nothing of the project but errors and `files`; neither torch nor lightning.
+Imports nothing of the project but errors and files; neither torch nor lightning.
 """
 
 import warnings
@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flash.core.errors import DataError, FlashError, unknown_name
+from flash.core.files import overwritten
 from flash.text.classification.reading.excel import EXCEL
 from flash.text.classification.reading.files import PACKED, File, ending, find_files
-from flash.text.classification.reading.remote import is_url
 
 ENDINGS = {
     ".csv": "csv",
@@ -146,21 +146,29 @@ def _files_in(folder: Path, asked: str | None) -> list[Path]:
     return found
 
 
-def plan_outputs(inputs: Sequence[Input], target: str | Path, asked: str | None) -> list[Output]:
+def plan_outputs(
+    inputs: Sequence[Input], target: str | Path, asked: str | None, model: str | Path | None = None
+) -> list[Output]:
     """One output of all inputs, or one for each where `target` is a folder, or ends with `/`.
 
     In a folder an output has the name of its input, unpacked, with another ending where its format is another.
 
+    Args:
+        inputs: the files to read.
+        target: a file, a folder, or `-` for standard output.
+        asked: the format of the outputs; None for what each ending says.
+        model: the model's file or folder, where it is known.
+
     Raises:
         FlashError: an ending that tells no format, two inputs whose outputs would have one name, or an output that is
-            an input.
+            an input or the model.
     """
     if str(target) == "-" or not (str(target).endswith("/") or Path(target).expanduser().is_dir()):
         default = inputs[0].kind if inputs[0].kind in ("jsonl", "tsv") else "csv"
         outputs = [Output(target, find_format(target, asked, "output_format", default), tuple(inputs))]
     else:
         outputs = [_output_in(str(target), each, asked) for each in inputs]
-    _check_outputs(outputs, inputs)
+    _check_outputs(outputs, inputs, model)
     return outputs
 
 
@@ -176,8 +184,8 @@ def _output_in(folder: str, source: Input, asked: str | None) -> Output:
     return Output(f"{folder.rstrip('/')}/{name}", kind, (source,))
 
 
-def _check_outputs(outputs: Sequence[Output], inputs: Collection[Input]) -> None:
-    """The input is the user's own work; a prediction never takes its place, nor that of another."""
+def _check_outputs(outputs: Sequence[Output], inputs: Collection[Input], model: str | Path | None) -> None:
+    """Inputs and model are the user's own work; a prediction never takes their place, nor that of another."""
     twice = [path for path, count in Counter(str(output.path) for output in outputs).items() if count > 1]
     if twice:
         places = [str(output.inputs[0].path) for output in outputs if str(output.path) == twice[0]]
@@ -185,15 +193,15 @@ def _check_outputs(outputs: Sequence[Output], inputs: Collection[Input]) -> None
             f"{' and '.join(places[:2])} would both become {twice[0]}; name files of different names, or one output for "
             "all of them"
         )
+    read = [each.path for each in inputs]
     for output in outputs:
-        place = Path(output.path).expanduser()
-        if str(output.path) in {str(each.path) for each in inputs} - {"-"}:
+        name = "standard output" if str(output.path) == "-" else output.path
+        if (
+            str(output.path) in {str(path) for path in read} - {"-"}
+            or overwritten(output.path, read) is not None
+        ):
             raise FlashError(
-                f"{output.path} is the input itself, which would be lost; name another file for the output"
+                f"{name} is the input itself, which would be lost; name another file for the output"
             )
-        if str(output.path) == "-" or is_url(output.path) or not place.exists():
-            continue
-        if any(Path(each.path).exists() and place.samefile(each.path) for each in inputs):
-            raise FlashError(
-                f"{output.path} is the input itself, which would be lost; name another file for the output"
-            )
+        if model is not None and overwritten(output.path, [model]) is not None:
+            raise FlashError(f"{name} is the model, which would be lost; name another file for the output")

@@ -110,7 +110,7 @@ def find_layout(
     text, delimiter = text[skipped:], delimiter or marked
     lines = [line for line in re.split(r"\r\n|\r|\n", text[:SAMPLE_SIZE]) if line.strip()][:SAMPLE]
     if not lines:
-        raise DataError(f"{name} has no rows; is it the right file?")
+        raise DataError(f"{name} has no rows; check its path, or put rows into it")
     given = delimiter is not None
     if delimiter is None:
         tab = ending(name) in (".tsv", ".tab") or (ending(name) == ".txt" and "\t" in lines[0])

@@ -157,6 +157,21 @@ def decoded(
         position += len(chunk)
 
 
+def utf16_without_mark(path: object, start: bytes) -> str | None:
+    """A sentence if a file that begins so is UTF-16 without a byte-order mark, in which each second byte of ASCII is 0."""
+    zeros = np.flatnonzero(np.frombuffer(start, np.uint8) == 0)
+    marked = start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    if marked or len(zeros) < 2 or len(set((zeros % 2).tolist())) > 1:
+        return None
+    encoding = "utf-16-le" if zeros[0] % 2 else "utf-16-be"
+    try:
+        start[: len(start) // 2 * 2].decode(encoding)
+    except UnicodeDecodeError as error:
+        if error.end < len(start) - 3:  # it may be cut within a character
+            return None
+    return f"{path} is not UTF-8 but UTF-16 without a mark: pass encoding={encoding!r}, or save it as UTF-8"
+
+
 def not_utf8(path: object, buffer: pa.Buffer) -> str:
     """Where the first bytes that are not UTF-8 stand, and which encoding to try."""
     step = 1 << 24
@@ -227,6 +242,26 @@ def _csv_row(data: npt.NDArray[np.uint8], position: int, delimiter: str) -> int:
     return complete  # the header is one of them, so this is the number, from 1, of the row that follows them
 
 
+def json_value(text: str | bytes) -> Any:
+    """The value of a JSON text.
+
+    Raises:
+        json.JSONDecodeError: it is none, or Python's parser takes no value so deep, or no number so long.
+        UnicodeDecodeError: it is not UTF-8.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise json.JSONDecodeError("lists or objects that are nested too deeply", "", 0) from error
+    except ValueError as error:
+        if isinstance(error, json.JSONDecodeError | UnicodeDecodeError):
+            raise
+        words = text if isinstance(text, str) else text.decode("utf-8", "replace")
+        longest = max(re.finditer(r"[0-9]+", words), key=lambda found: len(found[0]))
+        problem = f"a number of {len(longest[0]):,} digits, which is too long"
+        raise json.JSONDecodeError(problem, words, longest.start()) from error
+
+
 def read_json_lines(path: object, buffer: pa.Buffer) -> list[Any]:
     """What Arrow could not read, by Python's json; all lines that are not JSON are counted."""
     rows: list[Any] = []
@@ -237,7 +272,7 @@ def read_json_lines(path: object, buffer: pa.Buffer) -> list[Any]:
         raise DataError(not_utf8(path, buffer)) from error
     for number, line in enumerate(lines, 1):
         try:
-            rows.append(json.loads(line))
+            rows.append(json_value(line))
         except json.JSONDecodeError as error:
             wrong.append(f"row {number}: {error.msg} at column {error.colno}")
     if wrong:

@@ -46,7 +46,7 @@ def without_odd_rows(source: Source, fields: Sequence[str]) -> Source:
     if not (empty.any() or headers.any()):
         return source
     if (empty | headers).all():
-        raise DataError(f"{source.name} has no rows but empty ones; is it the right file?")
+        raise DataError(f"{source.name} has no rows but empty ones; check its path, or put rows into it")
     for rows, words in ((empty, "empty"), (headers, "the header again")):
         if rows.any():
             found = np.flatnonzero(rows)

@@ -28,6 +28,7 @@ from flash.text.classification.reading.mistakes import (
     mixture,
     rows_of,
     short_type,
+    some_of,
 )
 
 FEW = 1_000  # texts up to which a list becomes an array by way of buffers
@@ -200,7 +201,8 @@ def check_columns(
 ) -> list[str]:
     """The wanted columns, or all; says which are unknown or there twice."""
     wanted = list(known) if wanted is None else list(dict.fromkeys(wanted))
-    missing = [name for name in wanted if name not in known]
+    there, asked = set(known), set(wanted)
+    missing = [name for name in wanted if name not in there]
     if missing:
         others = ", ".join(map(repr, missing[: min(10, len(missing) - 1)]))
         others += f", {len(missing) - 11:,} more" * (len(missing) > 11)
@@ -210,10 +212,10 @@ def check_columns(
     twice = [
         f"{name!r} ({count} times)"
         for name, count in Counter(known).items()
-        if count > 1 and (name or "" in wanted)
+        if count > 1 and (name or "" in asked)
     ]
     if twice:
         raise DataError(
-            f"{place}: the same column name is there more than once: {', '.join(twice)}; rename all but one"
+            f"{place}: the same column name is there more than once: {some_of(twice)}; rename all but one"
         )
     return wanted

@@ -122,13 +122,14 @@ def predict_file(
     Raises:
         DataError: the input cannot be read as asked, a text is missing, a new column's name is taken, the columns of
             several files differ, or a character is not in the output's encoding.
-        FlashError: an unknown format, thresholds that do not fit, or a target that is the source.
+        FlashError: an unknown format, thresholds that do not fit, or a target that is the source
+            or the model.
     """
     if rows < 1:
         raise FlashError(f"batch_size is {rows}; expected 1 or more")
     check_cells(output_delimiter, output_encoding)
     inputs = find_inputs(source, input_format)
-    outputs = plan_outputs(inputs, target, output_format)
+    outputs = plan_outputs(inputs, target, output_format, predictor.path)
     asked = (predictor.input_fields or ()) if input_field is None else field_names(input_field)
     known = (*predictor.labels, *asked)
     names = None if column_names is None else tuple(column_names)

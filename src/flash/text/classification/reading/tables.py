@@ -4,13 +4,15 @@ Imports nothing of the project but errors, the door of the optional extras, the 
 `source`, which they share columns, files and `Source` with; neither torch nor lightning.
 """
 
-import json
 import re
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterable
 from dataclasses import replace
+from json import JSONDecodeError
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.json
 import pyarrow.parquet
@@ -25,9 +27,11 @@ from flash.text.classification.reading.mistakes import (
     UTF8_MARK,
     count_rows,
     foreign,
+    json_value,
     not_utf8,
     read_json_lines,
     rows_of,
+    utf16_without_mark,
 )
 from flash.text.classification.reading.nested import (
     add_paths,
@@ -45,6 +49,9 @@ _PANDAS = re.compile(
 )
 """How a file begins that pandas' `to_json` wrote by another orient than "records"."""
 _OBJECTS = re.compile(rb'\{\s*"[^"]*"\s*:\s*\{\s*"')  # {"text": {"
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+DEEPEST = 2_000
+"""Lists and objects in one another, or characters of a line, up to which any parser reads JSON."""
 _NEXT_OBJECT = re.compile(rb"\}\s*[\r\n]\s*\{")
 """Where a second object begins, as in JSON lines."""
 
@@ -74,9 +81,11 @@ def _json_table(path: File, columns: list[str] | None, field: str | None) -> pa.
     buffer = read_bytes(path)
     start = bytes(buffer.slice(0, min(len(buffer), 4096))).removeprefix(UTF8_MARK).lstrip()
     if not start:
-        raise DataError(f"{path} is empty; is it the right file?")
+        raise DataError(f"{path} is empty; check its path, or put rows into it")
     if start.startswith(tuple(magic for magic, words in MAGIC.items() if "encoding=" not in words)):
         raise DataError(foreign(path, start))
+    if start.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) or utf16_without_mark(path, start):
+        raise DataError(f"{path} is not UTF-8 but UTF-16; save it as UTF-8: iconv -f utf-16 -t utf-8")
     if start[:1] not in (b"{", b"[") and start[0] < 128:
         first = start.splitlines()[0][:40].decode(errors="replace")
         raise DataError(f"{path} holds no JSON objects, it begins with {first!r}; if it is CSV, use from_csv")
@@ -86,6 +95,8 @@ def _json_table(path: File, columns: list[str] | None, field: str | None) -> pa.
         return _objects_table(path, rows, columns)
     if field is not None or start.startswith(b"["):
         return _objects_table(path, read_json_array(path, buffer, field), columns)
+    if _may_be_deep(buffer):  # Arrow's parser would take the process with it
+        return _objects_table(path, read_json_lines(path, buffer), columns)
     try:
         table = _parse_json(path, buffer, None)
         dates = [column for column in table.schema if pa.types.is_temporal(_value_type(column.type))]
@@ -106,8 +117,8 @@ def _pandas_rows(buffer: pa.Buffer) -> list[dict[str, Any]] | None:
     None where the file is none of these.
     """
     try:
-        value = json.loads(bytes(buffer).removeprefix(UTF8_MARK))
-    except (json.JSONDecodeError, UnicodeDecodeError):
+        value = json_value(bytes(buffer).removeprefix(UTF8_MARK))
+    except (JSONDecodeError, UnicodeDecodeError):
         return None
     if {"columns", "index", "data"} == set(value):
         return [dict(zip(value["columns"], row, strict=True)) for row in value["data"]]
@@ -127,8 +138,8 @@ def _rows_by_name(buffer: pa.Buffer, start: bytes, columns: list[str] | None) ->
     if not columns or not _OBJECTS.match(start) or _NEXT_OBJECT.search(buffer):
         return None
     try:
-        value = json.loads(bytes(buffer).removeprefix(UTF8_MARK))
-    except (json.JSONDecodeError, UnicodeDecodeError):
+        value = json_value(bytes(buffer).removeprefix(UTF8_MARK))
+    except (JSONDecodeError, UnicodeDecodeError):
         return None
     if not all(isinstance(inner, dict) for inner in value.values()):
         return None
@@ -152,6 +163,39 @@ def _parse_json(path: File, buffer: pa.Buffer, schema: pa.Schema | None) -> pa.T
             block = min(block * 16, LARGEST_BLOCK)
 
 
+def _may_be_deep(buffer: pa.Buffer) -> bool:
+    """Whether a value may be nested deeper than `DEEPEST`: a long line has as many brackets, or a value several lines.
+
+    Short lines, of which most files consist, are hardly looked at.
+    """
+    start = bytes(buffer.slice(0, min(len(buffer), BLOCK))).removeprefix(UTF8_MARK).lstrip()
+    if not start.partition(b"\n")[0].rstrip().endswith(b"}"):
+        return len(buffer) > 2 * DEEPEST and _depth(bytes(buffer)) > DEEPEST
+    opened = 0
+    for place in range(0, len(buffer), BLOCK):
+        block = bytes(buffer.slice(place, min(BLOCK, len(buffer) - place)))
+        position = 0
+        while position < len(block):
+            end = block.rfind(b"\n", position, position + DEEPEST)
+            if end < 0 or opened:
+                end = block.find(b"\n", position)
+                stop = len(block) if end < 0 else end
+                opened += block.count(b"[", position, stop) + block.count(b"{", position, stop)
+                if opened > DEEPEST:
+                    return _depth(bytes(buffer)) > DEEPEST
+                opened = 0 if end >= 0 else opened
+            position = len(block) if end < 0 else end + 1
+    return False
+
+
+def _depth(text: bytes) -> int:
+    """How deep lists and objects are nested in a JSON text, or deeper where it is none."""
+    marks = np.frombuffer(_STRING.sub(b"", text), np.uint8)
+    steps = np.isin(marks, np.frombuffer(b"[{", np.uint8)).astype(np.int32)
+    steps -= np.isin(marks, np.frombuffer(b"]}", np.uint8))
+    return int(np.cumsum(steps).max(initial=0))
+
+
 def _value_type(kind: pa.DataType) -> pa.DataType:
     return kind.value_type if pa.types.is_list(kind) else kind
 
@@ -163,10 +207,10 @@ def _as_text(kind: pa.DataType) -> pa.DataType:
 def parse_json(path: File, buffer: pa.Buffer) -> Any:
     """The value that a JSON file holds."""
     try:
-        return json.loads(bytes(buffer).removeprefix(UTF8_MARK))
+        return json_value(bytes(buffer).removeprefix(UTF8_MARK))
     except UnicodeDecodeError as error:
         raise DataError(not_utf8(path, buffer)) from error
-    except json.JSONDecodeError as error:
+    except JSONDecodeError as error:
         raise DataError(
             f"{path} is not JSON: {error.msg} at line {error.lineno}, column {error.colno}"
         ) from error
@@ -229,7 +273,9 @@ def _parquet_table(path: File, columns: list[str] | None) -> pa.Table:
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         empty = not len(read_bytes(path))
         reason = "it is empty" if empty else str(error).rstrip(".")
-        raise DataError(f"{path} cannot be read as Parquet: {reason}; is it the right file?") from error
+        raise DataError(
+            f"{path} cannot be read as Parquet: {reason}; check its path, or save the table again"
+        ) from error
 
 
 # ------------------------------------------------------------------------------------------ objects

@@ -7,6 +7,7 @@ but its errors, its files and `arrow_values`.
 import codecs
 import io
 import json
+import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -191,11 +192,9 @@ class _JsonLinesWriter:
                 for line, row, keys in pairs
             ]
         else:
-            old = pa.table([_finite(c) for c in block.table.columns], names=block.names).to_pylist()
-            lines = [
-                json.dumps(row | keys, ensure_ascii=False, default=_as_plain).encode()
-                for row, keys in zip(old, new, strict=True)
-            ]
+            columns = [_values(column) for column in block.table.columns]
+            old = [dict(zip(block.names, row, strict=True)) for row in zip(*columns, strict=True)]
+            lines = [_as_json(row | keys).encode() for row, keys in zip(old, new, strict=True)]
         self.file.write(b"".join(line + b"\n" for line in lines))
 
     def close(self) -> None:
@@ -246,6 +245,12 @@ WRITERS: dict[str, Callable[[IO[bytes]], Writer]] = {
 }
 
 
+BYTES = (
+    *(pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary, pa.types.is_binary_view),
+)
+"""What tells the types of bytes."""
+TICKS = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
+"""Of a second, by the unit of a duration."""
 DELIMITERS = {"csv": ",", "tsv": "\t"}
 """Of the formats of separated cells, unless another is asked for."""
 
@@ -297,38 +302,78 @@ def _join(column: pa.ChunkedArray) -> pa.Array:
     quoted = pc.binary_join_element_wise(
         mark, pc.replace_substring(names, '"', '""'), mark, arrow_values.text("")
     )
-    names = pc.if_else(pc.match_substring_regex(names, r'[,"]|^\s|\s$'), quoted, names)
+    edged = pc.not_equal(pc.utf8_trim_whitespace(names), names)
+    names = pc.if_else(pc.or_(pc.match_substring_regex(names, '[,"]'), edged), quoted, names)
     return pc.binary_join(pa.ListArray.from_arrays(lists.offsets, names), comma)
 
 
 def _flat(column: pa.ChunkedArray) -> pa.ChunkedArray | pa.Array:
-    """A column that CSV can hold."""
-    if pa.types.is_dictionary(column.type):
-        return column.cast(column.type.value_type)
-    if (
-        pa.types.is_nested(column.type)
-        or pa.types.is_binary(column.type)
-        or pa.types.is_large_binary(column.type)
-    ):
-        return pa.array([_as_text(value) for value in column.to_pylist()], pa.large_string())
+    """A column that CSV can hold: lists and objects as JSON text, bytes as hexadecimal digits, durations in seconds."""
+    column = _plain(column)
+    nested = pa.types.is_nested(column.type) or pa.types.is_interval(column.type)
+    return pa.array(map(_as_text, column.to_pylist()), pa.large_string()) if nested else column
+
+
+def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray | pa.Array:
+    """A column without what only Arrow knows: encoded and extended types, views, bytes and durations."""
+    kind = column.type
+    if isinstance(kind, pa.BaseExtensionType):
+        readable = pa.types.is_string(kind.storage_type) or pa.types.is_nested(kind.storage_type)
+        texts = [None if value is None else _as_text(value) for value in column.to_pylist()]
+        return column.cast(kind.storage_type) if readable else pa.array(texts, pa.large_string())
+    if pa.types.is_dictionary(kind):
+        parts = [part.dictionary.take(part.indices) for part in column.chunks]
+        return _plain(pa.chunked_array(parts, kind.value_type))
+    if pa.types.is_string_view(kind):
+        return column.cast(pa.large_string())
+    if any(test(kind) for test in BYTES):
+        return pa.array(map(_as_text, column.to_pylist()), pa.large_string())
+    if pa.types.is_duration(kind):
+        ticks = column.cast(pa.int64()).cast(pa.float64(), safe=False)
+        return pc.divide(ticks, pa.scalar(TICKS[kind.unit]))
     return column
 
 
-def _finite(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """JSON knows neither NaN nor infinity: null."""
-    if not pa.types.is_floating(column.type):
-        return column
-    return pc.if_else(pc.is_finite(column), column, pa.scalar(None, column.type))
+def _values(column: pa.ChunkedArray) -> list[Any]:
+    """A column's values for JSON, which knows neither NaN nor infinity: null."""
+    column = _plain(column)
+    if pa.types.is_floating(column.type):
+        column = pc.if_else(pc.is_finite(column), column, pa.scalar(None, column.type))
+    try:
+        values: list[Any] = column.to_pylist()
+    except (OverflowError, ValueError):  # a time that Python does not know
+        values = column.cast(pa.string()).to_pylist()
+    return values
 
 
 def _as_text(value: Any) -> str | None:
     if value is None or isinstance(value, str):
         return value
-    return json.dumps(value, ensure_ascii=False, default=_as_plain)
+    return (
+        _as_json(value) if isinstance(value, dict | list | tuple | bool | int | float) else _as_plain(value)
+    )
 
 
-def _as_plain(value: Any) -> str:
+def _as_json(value: Any) -> str:
+    """JSON, with null for what is no number."""
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, default=_as_plain)
+    except ValueError:
+        return json.dumps(_finite(value), ensure_ascii=False, default=_as_plain)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _as_plain(value: Any) -> Any:
     """A value that JSON has no word for."""
     if isinstance(value, bytes):
         return value.hex()
+    if hasattr(value, "total_seconds"):
+        return value.total_seconds()
     return str(value.isoformat()) if hasattr(value, "isoformat") else str(value)

@@ -359,8 +359,7 @@ def _encode_names(
         index = np.asarray(pc.fill_null(pc.if_else(known, positions, "-1"), "-1").cast(pa.int64()))
         index = np.where(index < len(names), index, -1)
     else:
-        found = pc.index_in(values.cast(pa.large_string()), pa.array(names, pa.large_string()))
-        index = np.asarray(pc.fill_null(found, -1)).astype(np.int64)
+        index = _found(values.cast(pa.large_string()), pa.array(names, pa.large_string()))
     unknown = index < 0
     if unknown.any():
         _report_unknown(
@@ -371,6 +370,14 @@ def _encode_names(
     targets = coo_array((np.ones(len(rows), np.float32), (rows, index)), shape=shape).tocsr()
     targets.data[:] = 1  # a name that a row repeats was added up
     return targets
+
+
+def _found(values: pa.Array, names: pa.Array) -> Rows:
+    """The place of each value among the names, -1 where it is none; white space at the edges of a name may be missing."""
+    found = pc.index_in(values, names)
+    if found.null_count and not (trimmed := pc.utf8_trim_whitespace(names)).equals(names):
+        found = pc.coalesce(found, pc.index_in(pc.utf8_trim_whitespace(values), trimmed))
+    return np.asarray(pc.fill_null(found, -1)).astype(np.int64)
 
 
 def _report_unknown(

@@ -4,6 +4,7 @@ Imports nothing of the project but errors, `Source` and the wording of mistakes;
 """
 
 import re
+from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, TypeAlias
@@ -36,16 +37,22 @@ class LabelSet:
     def __post_init__(self) -> None:
         if not self.names:
             raise DataError("there are no labels; pass labels=[...] with at least one name")
-        wrong = [name for name in self.names if not isinstance(name, str) or not name]
+        wrong = [name for name in self.names if not isinstance(name, str) or not name.strip()]
         if wrong:
             raise DataError(
-                f"a label name is text and not empty, found {wrong[0]!r}; pass labels=['first', ...]"
+                f"a label name is text and neither empty nor blank, found {wrong[0]!r}; pass labels=['first', ...]"
             )
         if len(self.index) < len(self.names):
-            twice = [name for name in self.index if self.names.count(name) > 1]
+            twice = [name for name, count in Counter(self.names).items() if count > 1]
             raise DataError(
                 f"label names are there more than once: {', '.join(map(repr, twice[:10]))}; keep one of each"
             )
+        trimmed: dict[str, str] = {}
+        for name in self.names:  # a cell is read without the white space at its edges
+            if (other := trimmed.setdefault(name.strip(), name)) != name:
+                raise DataError(
+                    f"the labels {other!r} and {name!r} differ only by white space at their edges; rename one of them"
+                )
 
     def __len__(self) -> int:
         return len(self.names)
@@ -144,10 +151,10 @@ def _split(column: pa.Array, delimiter: str) -> tuple[Rows, pa.Array]:
 
 
 def split_cell(cell: str, delimiter: str) -> list[str]:
-    """The names in one cell; a name in double quotes may hold the delimiter, and a quote written twice.
+    """The names in one cell; a name in double quotes may hold the delimiter, spaces at its edges, and a quote written twice.
 
-    >>> split_cell('"a, b",c , "the ""x"" one"', ",")
-    ['a, b', 'c', 'the "x" one']
+    >>> split_cell('"a, b",c , "the ""x"" one"," d"', ",")
+    ['a, b', 'c', 'the "x" one', ' d']
     """
     end = re.escape(delimiter)
     piece = re.compile(rf'\s*"((?:[^"]|"")*)"\s*(?:{end}|\Z)|((?:(?!{end}).)*)(?:{end}|\Z)', re.DOTALL)
@@ -158,7 +165,7 @@ def split_cell(cell: str, delimiter: str) -> list[str]:
         if match is None or match.end() == position:
             break
         quoted, bare = match.groups()
-        names.append(quoted.replace('""', '"').strip() if quoted is not None else bare.strip())
+        names.append(quoted.replace('""', '"') if quoted is not None else bare.strip())
         position = match.end()
     return names
 

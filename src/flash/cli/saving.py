@@ -1,0 +1,141 @@
+"""Where `flash text_classification` saves: a model file and, beside it, the options that made it, together.
+
+A place that the same command reads from is refused before anything is read.
+"""
+
+import glob
+import os
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import Namespace
+
+from flash.core import files
+from flash.core.errors import CheckpointError, FlashError
+from flash.core.launch import rank
+from flash.text.classification import checkpoint
+
+TOXIC_FILE = "data/jigsaw_toxic_comments/train.csv"
+"""What `from_toxic` reads."""
+MARK = "# Options of flash text_classification, saved with the model beside this file and replaced with it."
+KEYS = {"output", "half", "strategy", "model", "trainer"}
+"""What every file of options has, also those of versions without `MARK`."""
+
+
+def config_path(output: str) -> Path:
+    """Where the options are saved: beside the model, `.yaml` in place of the ending of a model file."""
+    path = Path(output)
+    if path.suffix in (".yaml", ".yml"):
+        raise FlashError(
+            f"--output {output} is the name of a file of options; name the model's, such as {path.stem}.pt"
+        )
+    return path.with_suffix(".yaml") if path.suffix in (".pt", ".pth", ".ckpt") else Path(f"{output}.yaml")
+
+
+def check(given: Namespace) -> Path:
+    """Find out before a training whether its model and its options can be saved; returns the path of the options.
+
+    Raises:
+        FlashError: one of them cannot be written, or would take the place of what is read, or of a file of the user's.
+    """
+    output = given.output
+    config = config_path(output)
+    if "://" in output:
+        raise FlashError(f"--output {output} is an address; name a file here, and copy it there")
+    read = list(_read(given))
+    if (lost := files.overwritten(output, read)) is not None:
+        raise FlashError(
+            f"--output {output} is {_called(lost, output)}, which is read, and would be lost; name another file for the model"
+        )
+    checkpoint.check_writable(output)
+    advice = f"name another --output than {output}"
+    if (lost := files.overwritten(config, [*read, *filter(None, [given.ckpt_path])])) is not None:
+        raise FlashError(
+            f"the options are saved at {config}, which is {_called(lost, config)}, is read, and would be lost; {advice}"
+        )
+    if config.exists() and not config.is_dir() and not _is_of_options(config):
+        raise FlashError(
+            f"the options are saved at {config}, where another file is, which would be lost; move it, or {advice}"
+        )
+    try:
+        files.check_writable(config)
+    except OSError as error:
+        raise FlashError(
+            f"the options cannot be saved at {config}: {error.strerror or error}; {advice}"
+        ) from error
+    return config
+
+
+def save(write: Callable[[Path], object], output: str, options: str) -> None:
+    """Save a model and its options, each whole; at no moment is a new model beside earlier options.
+
+    Both are on the disk before the earlier options are removed, and then take their names.
+
+    Args:
+        write: writes the model to a path; every process of a launch calls it.
+        output: where the model is to be.
+        options: the content of its file of options.
+
+    Raises:
+        CheckpointError: there is no room; earlier files stay as they were.
+    """
+    if rank() > 0:
+        write(Path(output))
+        return
+    config = config_path(output)
+    try:
+        config.parent.mkdir(parents=True, exist_ok=True)
+        with files.whole_file(config) as file:
+            file.write(f"{MARK}\n{options}".encode())
+            file.flush()
+            os.fsync(file.fileno())
+            with files.whole_path(output) as model:
+                _write(write, model, output)
+                Path(os.path.realpath(config)).unlink(missing_ok=True)
+    except OSError as error:
+        raise CheckpointError(
+            f"{output} cannot be written: {error.strerror or error}; free space or choose another folder"
+        ) from error
+
+
+def _write(write: Callable[[Path], object], path: Path, output: str) -> None:
+    """Write the model to a temporary path, of which no sentence speaks."""
+    try:
+        write(path)
+    except CheckpointError as error:
+        raise CheckpointError(str(error).replace(str(path), output)) from error
+
+
+def _read(given: Namespace) -> Iterator[str]:
+    """The files and folders that a training reads; addresses are among them, and are no files here."""
+    if given.source == "from_toxic":
+        yield TOXIC_FILE
+    for name, value in vars(given[given.source]).items():
+        if name.endswith(("_file", "export_json", "_hf_dataset", "data_folder")):
+            for entry in _texts(value):
+                path = os.path.expanduser(entry)  # noqa: PTH111
+                yield from [path] if os.path.exists(path) else glob.glob(path, recursive=True)  # noqa: PTH110, PTH207
+    yield from (name for name in _texts(given.model.backbone) if name != "linear")
+    yield from map(str, given.get("config") or ())
+
+
+def _texts(value: Any) -> list[str]:
+    entries = value if isinstance(value, list) else [value]
+    return [str(entry) for entry in entries if entry is not None]
+
+
+def _called(lost: str | Path, output: str | Path) -> str:
+    """How a sentence calls a file that may have been typed by another name."""
+    return "the file" if str(lost) == str(output) else f"the same file as {lost}"
+
+
+def _is_of_options(path: Path) -> bool:
+    """Whether a file was written by this command, or holds what it writes."""
+    with suppress(OSError, UnicodeDecodeError, yaml.YAMLError):
+        text = path.read_text("utf-8") if path.is_file() else ""
+        found = None if text.startswith(MARK) else yaml.safe_load(text)
+        return text.startswith(MARK) or (isinstance(found, dict) and set(found) >= KEYS)
+    return False
