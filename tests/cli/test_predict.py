@@ -192,6 +192,29 @@ def test_the_input_is_never_overwritten(
     assert comments.read_bytes() == before
 
 
+def test_the_model_and_the_file_behind_a_pipe_are_never_overwritten(
+    model: Path,
+    comments: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = model.read_bytes(), comments.read_bytes()
+    (tmp_path / "link.csv").symlink_to(model)
+    words = ["predict", str(model), "--input_field", "comment_text", "--input"]
+    assert main([*words, str(comments), "--output", str(tmp_path / "link.csv")]) == 2
+    ending = "which would be lost; name another file for the output\n"
+    assert capsys.readouterr().err == f"flash: error: {tmp_path / 'link.csv'} is the model, {ending}"
+    with comments.open() as opened, comments.open("a") as appended:
+        monkeypatch.setattr(sys, "stdin", opened)
+        assert main([*words, "-", "--output", str(comments)]) == 2
+        assert capsys.readouterr().err == f"flash: error: {comments} is the input itself, {ending}"
+        monkeypatch.setattr(sys, "stdout", appended)  # >> comments.csv
+        assert main([*words, str(comments)]) == 2
+    assert capsys.readouterr().err == f"flash: error: standard output is the input itself, {ending}"
+    assert (model.read_bytes(), comments.read_bytes()) == before
+
+
 @pytest.mark.parametrize(("thresholds", "shown"), [("0.5", 1), ("auto", 0)])
 def test_thresholds_of_a_single_label_model(
     single_label_model: Path, comments: Path, thresholds: str, shown: int, capsys: pytest.CaptureFixture[str]
@@ -361,8 +384,16 @@ def test_a_broken_pipe_is_silent(model: Path, flash: Callable[..., "subprocess.P
         assert process.stderr.read() == b""
 
 
-def test_ctrl_c_leaves_the_earlier_file_and_nothing_else(
-    model: Path, tmp_path: Path, flash: Callable[..., "subprocess.Popen[bytes]"]
+@pytest.mark.parametrize(
+    ("number", "code", "word"), [(signal.SIGINT, 130, "Interrupted"), (signal.SIGTERM, 143, "Terminated")]
+)
+def test_a_signal_leaves_the_earlier_file_and_nothing_else(
+    number: signal.Signals,
+    code: int,
+    word: str,
+    model: Path,
+    tmp_path: Path,
+    flash: Callable[..., "subprocess.Popen[bytes]"],
 ) -> None:
     output = tmp_path / "out.csv"
     output.write_text("earlier")
@@ -375,9 +406,9 @@ def test_ctrl_c_leaves_the_earlier_file_and_nothing_else(
         while len(list(tmp_path.iterdir())) < 2 and time.monotonic() < deadline:
             time.sleep(0.02)
         assert len(list(tmp_path.iterdir())) == 2  # the temporary file is there
-        process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 130
-        assert process.stderr.read() == b"Interrupted; no half-written file is left behind\n"
+        process.send_signal(number)
+        assert process.wait(30) == code
+        assert process.stderr.read().decode() == f"{word}; no half-written file is left behind\n"
     assert list(tmp_path.iterdir()) == [output]
     assert output.read_text() == "earlier"
 

@@ -329,8 +329,15 @@ def test_mlflow_that_does_not_write_to_folders(
     assert "type --trainer.logger.tracking_uri sqlite:///mlflow.db after" in capsys.readouterr().err
 
 
-def test_ctrl_c_ends_with_130_one_sentence_and_no_half_written_file(
-    tmp_path: Path, flash: Callable[..., "subprocess.Popen[bytes]"]
+@pytest.mark.parametrize(
+    ("number", "code", "word"), [(signal.SIGINT, 130, "Interrupted"), (signal.SIGTERM, 143, "Terminated")]
+)
+def test_a_signal_ends_a_fit_with_its_code_one_sentence_and_no_half_written_file(
+    number: signal.Signals,
+    code: int,
+    word: str,
+    tmp_path: Path,
+    flash: Callable[..., "subprocess.Popen[bytes]"],
 ) -> None:
     words = ["--trainer.accelerator", "cpu", "--trainer.max_epochs", "1", "--model.tolerance", "1e-9"]
     words += ["--trainer.enable_progress_bar", "true", "--model.max_passes", "1000000"]
@@ -339,13 +346,11 @@ def test_ctrl_c_ends_with_130_one_sentence_and_no_half_written_file(
         seen = b""
         while b"train_loss" not in seen and process.poll() is None:
             seen += os.read(process.stdout.fileno(), 1000)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130, errors
-    assert [line for line in errors.decode().splitlines() if line] == [
-        LOADING,
-        "Interrupted; no half-written file is left behind",
-    ]
+    assert process.returncode == code, errors
+    lines = [line for line in errors.decode().splitlines() if line and "Received SIGTERM" not in line]
+    assert lines == [LOADING, f"{word}; no half-written file is left behind"]
     assert list(tmp_path.iterdir()) == []
 
 

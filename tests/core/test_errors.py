@@ -36,3 +36,13 @@ def test_names_are_listed_to_ten() -> None:
 def test_every_error_of_a_user_is_a_flash_error_and_a_value_error(kind: type[Exception]) -> None:
     assert issubclass(kind, errors.FlashError)
     assert issubclass(kind, ValueError)
+
+
+def test_a_users_control_characters_are_shown_as_escapes() -> None:
+    """Which would otherwise colour a terminal, end the line, or turn the direction of what follows."""
+    hostile = "\x1b[31mred\x1b[0m\0\r\n\u202eabc\u2066\u200b\ufeff\udcff\x9b"
+    shown = r"\x1b[31mred\x1b[0m\x00\r\n\u202eabc\u2066\u200b\ufeff\udcff\x9b"
+    for kind in (errors.FlashError, errors.DataError, errors.CheckpointError, errors.MissingExtraError):
+        assert str(kind(f"{hostile}.csv is empty")) == f"{shown}.csv is empty"
+    ordinary = "Ünïcödé 日本語 עברית 👩\u200d🔬 a\u0301 \u00a0"
+    assert errors.visible(ordinary) == ordinary

@@ -154,3 +154,14 @@ def test_a_test_right_after_a_fit_takes_its_model_and_datamodule(tmp_path: Path,
     without.fit(model, datamodule=TextClassificationData.from_lists(**rows))
     with pytest.raises(FlashError, match=r"no test rows; pass test_file=, test_data="):
         without.test()
+
+
+@pytest.mark.parametrize("as_loader", [False, True])
+def test_validation_without_rows_is_refused(as_loader: bool, tmp_path: Path) -> None:
+    data = TextClassificationData.from_lists(train_data=["a", "b"], train_targets=[["x"], ["y"]])
+    trainer, model = quiet(tmp_path), TextClassifier(labels=["x", "y"])
+    with pytest.raises(FlashError) as found:
+        trainer.validate(model, data.val_dataloader() if as_loader else data)
+    assert str(found.value) == (
+        "there are no validation rows to measure on; give the datamodule val_file=, val_data= or val_split="
+    )

@@ -64,8 +64,8 @@ def whole_path(path: str | Path) -> Iterator[Path]:
     if _is_special(path):
         with tempfile.TemporaryDirectory() as elsewhere:
             yield Path(elsewhere) / "whole"
-            with (Path(elsewhere) / "whole").open("rb") as whole, path.open("wb") as file:
-                shutil.copyfileobj(whole, file)
+            with (Path(elsewhere) / "whole").open("rb") as read, path.open("wb") as file:
+                shutil.copyfileobj(read, file)
         return
     target = _real(path)
     mode = _mode(target)

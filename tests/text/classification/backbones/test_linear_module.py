@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import Callback
 from flash.core.errors import FlashError
 from flash.text import TextClassificationData, TextClassifier
 from flash.text.classification import checkpoint
+from flash.text.classification.backbones.linear_module import MOST_LABELS
 
 
 def test_settings_without_use_for_the_linear_backbone_are_said_once(
@@ -200,3 +201,15 @@ def test_a_checkpoint_brings_what_its_weights_depend_on(
     other = TextClassifier(labels=data.labels, multi_label=True)
     with pytest.raises(FlashError, match="has buckets=4096 and this model 4194304; pass buckets=4096"):
         make_trainer().test(other, data.val_dataloader(), ckpt_path=tmp_path / "model.ckpt")
+
+
+def test_more_labels_than_can_be_fitted_are_refused(make_trainer: Any) -> None:
+    names = ",".join(f"label {number}" for number in range(MOST_LABELS + 1))
+    data = TextClassificationData.from_lists(train_data=["a", "b"], train_targets=[names, ""])
+    with pytest.raises(FlashError) as found:
+        make_trainer().fit(TextClassifier(labels=data.labels), datamodule=data)
+    assert str(found.value) == (
+        "there are 10,001 labels, and the linear backbone, which fits each label on all rows, takes 10,000 at most; check "
+        "that target_fields= names a column of labels and label_delimiter= what separates them, or keep the frequent "
+        "ones: pass labels=[...] and unknown_labels='ignore'"
+    )

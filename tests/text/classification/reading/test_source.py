@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from flash.core.errors import DataError
 from flash.text.classification.reading.csv import read_csv
-from flash.text.classification.reading.source import Source, text_array, text_column
+from flash.text.classification.reading.source import Source, check_columns, text_array, text_column
 
 # Everything a file can hold but surrogates, which no encoding has.
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -110,3 +110,17 @@ def test_genuine_comments(shared_data: Path) -> None:
     source = read_csv(shared_data / "jigsaw_toxic_comments" / "train.csv", columns=["comment_text", "toxic"])
     assert source.table.num_rows == 16_000
     assert text_column(source, "comment_text")[0].as_py().startswith("Explanation\nWhy the edits")
+
+
+def test_columns_by_the_hundred_thousand_are_checked() -> None:
+    names = [f"column {number}" for number in range(100_000)]
+    assert check_columns(names, reversed(names), "a.csv") == names[::-1]
+    twice = [*names, *names]
+    with pytest.raises(DataError) as found:
+        check_columns(twice, None, "a.csv")
+    assert str(found.value) == (
+        "a.csv: the same column name is there more than once: 'column 0' (2 times); 'column 1' (2 times); 'column 2' "
+        "(2 times); and 99,997 more; rename all but one"
+    )
+    with pytest.raises(DataError, match="a.csv: unknown column 'none'"):
+        check_columns(names, ["none"], "a.csv")

@@ -1,4 +1,6 @@
 import csv
+import datetime
+import decimal
 import io
 import json
 import os
@@ -24,6 +26,7 @@ from flash.text.classification.reading import blocks, writers
 from flash.text.classification.reading.csv import read_csv
 from flash.text.classification.reading.inputs import ENDINGS
 from flash.text.classification.reading.streams import predict_file
+from flash.text.classification.targets.cells import read_cells
 from flash.text.classification.targets.encoding import encode_targets
 from flash.text.classification.targets.formats import infer_format
 
@@ -727,3 +730,123 @@ def test_rows_of_a_slow_pipe_come_through_one_by_one(monkeypatch: pytest.MonkeyP
 def test_unknown_formats_have_neither_reader_nor_writer() -> None:
     assert list(blocks.READERS) == [*writers.WRITERS, "excel", "fasttext"]
     assert {*ENDINGS.values(), "fasttext"} == set(blocks.READERS)
+
+
+NAMES = st.text(st.sampled_from(' \t\n\r,;|"ab\u00a0\u3000'), min_size=1, max_size=6).filter(str.strip)
+
+
+@SLOW_IS_FINE
+@given(names=st.lists(NAMES, min_size=3, max_size=3, unique_by=str.strip), multi_label=st.booleans())
+@pytest.mark.filterwarnings("ignore:.*the cell in column 'labels' runs over:UserWarning")
+def test_labels_of_any_characters_are_read_back_from_csv(
+    names: list[str], multi_label: bool, tmp_path: Path
+) -> None:
+    """Line ends, white space at the edges, delimiters and quotes in names."""
+    backbone: Any = Lengths()
+    thresholds = np.full(3, 0.6, np.float32)
+    predictor = Predictor(backbone, names, multi_label=multi_label, thresholds=thresholds)
+    texts = ["a", "abcd", "abcdef", "abcdefgh"]
+    predict_file(predictor, write(tmp_path / "in.csv", {"text": texts}), tmp_path / "out.csv", prefix="p ")
+    source = read_csv(tmp_path / "out.csv")
+    options = {"multi_label": multi_label, "labels": names, "label_delimiter": None}
+    cells, field, delimiter = read_cells({"": source}, "p labels", **options)
+    target_format = infer_format(cells[""], field, **{**options, "label_delimiter": delimiter})
+    found = encode_targets(target_format, cells[""], field).toarray()
+    probabilities = predictor.probabilities(texts)
+    if multi_label:
+        assert (found == (probabilities >= thresholds)).all()
+    else:
+        assert (found.argmax(axis=1) == probabilities.argmax(axis=1)).all()
+
+
+def test_types_that_csv_does_not_know(tmp_path: Path) -> None:
+    day = datetime.datetime(2024, 1, 31)
+    columns = {
+        "text": ["abcd"],
+        "list": pa.array([[1.5, float("nan")]]),
+        "struct": pa.array([{"a": b"\xff", "b": [day]}]),
+        "map": pa.array([[("k", 1)]], pa.map_(pa.string(), pa.int64())),
+        "dictionary": pa.array(["x"]).dictionary_encode(),
+        "duration": pa.array([1_500], pa.duration("ms")),
+        "durations": pa.array([[1_500]], pa.list_(pa.duration("ms"))),
+        "decimal": pa.array([decimal.Decimal("1.20")]),
+        "bytes": pa.array([b"\xff\x00"]),
+        "two bytes": pa.array([b"ab"], pa.binary(2)),
+        "view": pa.array(["x"], pa.string_view()),
+        "late": pa.array([2**60], pa.timestamp("us")),
+    }
+    pa.parquet.write_table(pa.table(columns), tmp_path / "in.parquet")
+    for ending in ("csv", "jsonl"):
+        predict_file(
+            make_predictor(), tmp_path / "in.parquet", tmp_path / f"out.{ending}", input_field="text"
+        )
+    with (tmp_path / "out.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    expected = {
+        "list": "[1.5, null]",
+        "struct": '{"a": "ff", "b": ["2024-01-31T00:00:00"]}',
+        "map": '[["k", 1]]',
+        "dictionary": "x",
+        "duration": "1.5",
+        "durations": "[1.5]",
+        "decimal": "1.20",
+        "bytes": "ff00",
+        "two bytes": "6162",
+        "view": "x",
+    }
+    assert {name: row[name] for name in expected} == expected
+    (line,) = (tmp_path / "out.jsonl").read_text().splitlines()
+    values = json.loads(line, parse_constant=lambda constant: pytest.fail(f"{constant} is no JSON"))
+    assert values["list"] == [1.5, None]
+    assert values["duration"] == 1.5
+    assert values["late"] == row["late"]
+
+
+def test_bytes_that_are_no_text_in_parquet(tmp_path: Path) -> None:
+    content = pa.py_buffer(b"\xff")
+    bad = pa.Array.from_buffers(pa.string(), 1, [None, pa.py_buffer(np.array([0, 1], np.int32)), content])
+    pa.parquet.write_table(pa.table({"text": ["abcd"], "note": bad}), tmp_path / "a.parquet")
+    for target in ("b.csv", "b.jsonl"):
+        with pytest.raises(
+            DataError, match="the column 'note' holds bytes that are not UTF-8 in rows 1 to 1"
+        ):
+            predict_file(make_predictor(), tmp_path / "a.parquet", tmp_path / target, input_field="text")
+
+
+@pytest.mark.parametrize("header", ["text", "text,labels_of_mine"])
+def test_a_header_without_a_line_end(header: str, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(header)
+    assert (
+        predict_file(make_predictor(), tmp_path / "a.csv", tmp_path / "b.csv", input_field="text").rows == 0
+    )
+    assert next(iter(read(tmp_path / "b.csv"))) == "text"
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("content", ["text,label\na b,c\n", "文本,标签\n你好,好\n"])
+def test_utf_16_without_a_mark(encoding: str, content: str, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(content.encode(encoding))
+    sentence = f"is not UTF-8 but UTF-16 without a mark: pass encoding='{encoding}', or save it as UTF-8"
+    for attempt in (
+        lambda: predict_file(make_predictor(), tmp_path / "a.csv", tmp_path / "b.csv"),
+        lambda: read_csv(tmp_path / "a.csv"),
+    ):
+        with pytest.raises(DataError, match=sentence):
+            attempt()
+    assert read_csv(tmp_path / "a.csv", encoding=encoding).table.num_rows == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        ("[" * 100_000 + "]" * 100_000, "lists or objects that are nested too deeply at column 1"),
+        ('{"a":' * 100_000 + "1" + "}" * 100_000, "lists or objects that are nested too deeply at column 1"),
+        ("1" * 5_000, "a number of 5,000 digits, which is too long at column 23"),
+    ],
+    ids=["lists", "objects", "digits"],
+)
+def test_json_lines_that_no_parser_takes(value: str, problem: str, tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text(f'{{"text": "a", "more": {value}}}\n')
+    with pytest.raises(DataError) as found:
+        predict_file(make_predictor(), tmp_path / "a.jsonl", tmp_path / "b.jsonl", input_field="text")
+    assert str(found.value) == f"{tmp_path}/a.jsonl, row 1: not JSON ({problem}); write one object a line"

@@ -305,3 +305,42 @@ def test_matrices_are_lists_of_one_size() -> None:
 )
 def test_lists_that_are_refused(texts: Any, targets: Any, words: str) -> None:
     assert refused(read_lists, texts, targets, "data") == words
+
+
+NESTED = "lists or objects that are nested too deeply"
+
+
+@pytest.mark.parametrize("nested", ["[" * 100_000 + "]" * 100_000, '{"a":' * 100_000 + "1" + "}" * 100_000])
+def test_json_that_is_nested_deeper_than_a_parser_can(nested: str, tmp_path: Path) -> None:
+    """Arrow's would end the process."""
+    (tmp_path / "a.json").write_text(
+        '{"text": "a", "more": 1}\n' * 100 + f'{{"text": "a", "more": {nested}}}\n'
+    )
+    said = refused(read_json, tmp_path / "a.json")
+    assert said.startswith(f"{tmp_path}/a.json: 1 row is not JSON (row 101: {NESTED} at column 1)")
+    (tmp_path / "a.json").write_text(f'{{"text": "a",\n"more": {nested}}}\n')
+    assert "not JSON" in refused(read_json, tmp_path / "a.json")
+    (tmp_path / "a.json").write_text(f'[{{"text": "a", "more": {nested}}}]')
+    assert (
+        refused(read_json, tmp_path / "a.json")
+        == f"{tmp_path}/a.json is not JSON: {NESTED} at line 1, column 1"
+    )
+
+
+def test_brackets_within_texts_are_no_nesting(tmp_path: Path) -> None:
+    row = {"text": "[{" * 5_000, "more": [[number] for number in range(3_000)]}
+    (tmp_path / "a.json").write_text(f"{json.dumps(row)}\n" * 3)
+    assert read_json(tmp_path / "a.json", columns=["text"]).table["text"].to_pylist() == [row["text"]] * 3
+
+
+def test_a_number_of_thousands_of_digits(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(f'[{{"text": "a", "number": {"1" * 5_000}}}]')
+    said = refused(read_json, tmp_path / "a.json")
+    assert said.endswith("is not JSON: a number of 5,000 digits, which is too long at line 1, column 26")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+def test_json_in_utf_16(encoding: str, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_bytes('{"text": "a"}\n'.encode(encoding))
+    said = refused(read_json, tmp_path / "a.json")
+    assert said.endswith("is not UTF-8 but UTF-16; save it as UTF-8: iconv -f utf-16 -t utf-8")

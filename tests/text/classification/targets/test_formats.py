@@ -503,9 +503,9 @@ def test_rows_of_one_label_never_flip_the_format(rows: list[list[str]], seed: in
             ["a"],
             "y",
             {"labels": ["a", ""]},
-            "a label name is text and not empty, found ''; pass labels=['first', ...]",
+            "a label name is text and neither empty nor blank, found ''; pass labels=['first', ...]",
         ),
-        (["a"], "y", {"labels": ["a", 3]}, "a label name is text and not empty, found 3"),
+        (["a"], "y", {"labels": ["a", 3]}, "a label name is text and neither empty nor blank, found 3"),
         (
             ["a"],
             "y",

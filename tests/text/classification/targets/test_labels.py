@@ -2,6 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flash.core.errors import DataError
 from flash.text.classification.targets.labels import LabelSet, natural_key, split_cell
 
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=5).map(str.strip).filter(bool)
@@ -53,3 +54,24 @@ def test_natural_order() -> None:
 def test_a_label_set_knows_its_columns() -> None:
     labels = LabelSet(("x", "y"), True)
     assert (len(labels), labels.index) == (2, {"x": 0, "y": 1})
+
+
+@pytest.mark.parametrize("names", [(" ",), ("\n",), ("a", "\u3000")])
+def test_names_that_are_blank(names: tuple[str, ...]) -> None:
+    with pytest.raises(DataError, match="a label name is text and neither empty nor blank, found "):
+        LabelSet(names, True)
+
+
+def test_names_that_differ_by_white_space_at_their_edges() -> None:
+    with pytest.raises(DataError) as found:
+        LabelSet(("a", "b", "a\n"), True)
+    assert str(found.value) == (
+        r"the labels 'a' and 'a\n' differ only by white space at their edges; rename one of them"
+    )
+    assert LabelSet((" a", "b\nc"), True).index == {" a": 0, "b\nc": 1}
+
+
+def test_many_names_that_are_there_twice() -> None:
+    names = tuple(f"label {number}" for number in range(50_000))
+    with pytest.raises(DataError, match="label names are there more than once: 'label 0', 'label 1', "):
+        LabelSet((*names, *names), True)

@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from flash.text.classification.model import TextClassifier
 
 
+MOST_LABELS = 10_000
+"""More would take hours, and (features, labels) numbers of memory."""
+
+
 class LinearModule(BackboneModule):
     """`Linear` with its arrays as buffers, of which `weight` has shape (F, L).
 
@@ -93,7 +97,17 @@ class LinearModule(BackboneModule):
     # ---- training -------------------------------------------------------------------------------------------
 
     def before_fit(self, model: "TextClassifier", trainer: pl.Trainer) -> None:
-        """Take back until the end of the fit, and say, which of the user's settings the linear backbone has no use for."""
+        """Take back until the end of the fit, and say, which of the user's settings the linear backbone has no use for.
+
+        Raises:
+            FlashError: there are more labels than it can fit within hours.
+        """
+        if len(model.labels) > MOST_LABELS:
+            raise FlashError(
+                f"there are {len(model.labels):,} labels, and the linear backbone, which fits each label on all rows, takes "
+                f"{MOST_LABELS:,} at most; check that target_fields= names a column of labels and label_delimiter= what "
+                "separates them, or keep the frequent ones: pass labels=[...] and unknown_labels='ignore'"
+            )
         settings: list[tuple[str, Any, Any, Any]] = [
             (
                 "strategy",
