@@ -86,7 +86,7 @@ def test_a_mistake_is_one_sentence_and_2(
     assert main(["predict", "--debug"]) == 2
     shown = capsys.readouterr().err
     assert shown.startswith("Traceback (most recent call last):")
-    assert shown.endswith("flash: error: m.pt is truncated; save it again\n")
+    assert shown.endswith("flash: error: m.pt is\\ntruncated; save it again\n")
 
 
 @pytest.mark.parametrize(

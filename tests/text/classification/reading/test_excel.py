@@ -1,6 +1,8 @@
 """Sheets of Excel, written here as the smallest archives that are one."""
 
+import struct
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from xml.sax.saxutils import escape
 
@@ -127,3 +129,132 @@ def test_the_header_below_a_title_is_named(tmp_path: Path) -> None:
         read_csv(write_sheets(tmp_path / "a.xlsx", {"rows": rows}), columns=["text", "labels"])
     words = "a.xlsx: row 2 looks like the header ('text, labels'), and not the first row ('Comments'); delete the row above"
     assert words in str(error.value)
+
+
+# ---- other formats ------------------------------------------------------------------------------------------------
+
+OASIS = "urn:oasis:names:tc:opendocument:xmlns"
+
+
+def write_ods(path: Path, name: str, rows: list[list[Cell]]) -> None:
+    """The XML of LibreOffice."""
+
+    def cell(value: Cell) -> str:
+        if value is None:
+            return "<table:table-cell/>"
+        if isinstance(value, bool):
+            return (
+                f'<table:table-cell office:value-type="boolean" office:boolean-value="{str(value).lower()}"/>'
+            )
+        if isinstance(value, float | int):
+            return f'<table:table-cell office:value-type="float" office:value="{value}"/>'
+        return f'<table:table-cell office:value-type="string"><text:p>{escape(value)}</text:p></table:table-cell>'
+
+    cells = "".join(f"<table:table-row>{''.join(map(cell, row))}</table:table-row>" for row in rows)
+    spaces = "".join(f' xmlns:{space}="{OASIS}:{space}:1.0"' for space in ("office", "table", "text"))
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("mimetype", "application/vnd.oasis.opendocument.spreadsheet")
+        archive.writestr("META-INF/manifest.xml", f'<m:manifest xmlns:m="{OASIS}:manifest:1.0"/>')
+        archive.writestr(
+            "content.xml",
+            f"<office:document-content{spaces}><office:body><office:spreadsheet>"
+            f'<table:table table:name="{name}">{cells}</table:table>'
+            "</office:spreadsheet></office:body></office:document-content>",
+        )
+
+
+def write_xlsb(path: Path, name: str, rows: list[list[Cell]]) -> None:
+    """The records of Excel's binary workbook."""
+
+    def record(kind: int, data: bytes = b"") -> bytes:
+        size = len(data)
+        length = bytes([size]) if size < 128 else bytes([size & 127 | 128, size >> 7])
+        return (bytes([kind]) if kind < 128 else bytes([kind & 255, kind >> 8])) + length + data
+
+    def text(value: str) -> bytes:
+        return struct.pack("<I", len(value)) + value.encode("utf-16-le")
+
+    def cell(column: int, value: Cell) -> bytes:
+        place = struct.pack("<II", column, 0)
+        if value is None:
+            return record(1, place)
+        if isinstance(value, bool):
+            return record(4, place + bytes([value]))
+        if isinstance(value, float | int):
+            return record(5, place + struct.pack("<d", value))
+        return record(6, place + text(value))
+
+    sheet = record(0x0194, struct.pack("<IIII", 0, len(rows) - 1, 0, len(rows[0]) - 1)) + record(0x0191)
+    for number, row in enumerate(rows):
+        sheet += record(0, struct.pack("<IIHHBI", number, 0, 0, 0, 0, 0))
+        sheet += b"".join(cell(column, value) for column, value in enumerate(row))
+    book = (
+        record(0x019C, struct.pack("<II", 0, 1) + text("r1") + text(name)) + record(0x0190) + record(0x0184)
+    )
+    link = f'<Relationship Id="r1" Type="{RELATION}/worksheet" Target="worksheets/sheet1.bin"/>'
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("[Content_Types].xml", f'<Types xmlns="{PACKAGE}/content-types"/>')
+        archive.writestr("xl/workbook.bin", book)
+        archive.writestr(
+            "xl/_rels/workbook.bin.rels",
+            f'<Relationships xmlns="{PACKAGE}/relationships">{link}</Relationships>',
+        )
+        archive.writestr("xl/worksheets/sheet1.bin", sheet + record(0x0192))
+
+
+def write_xls(path: Path, name: str, rows: list[list[Cell]]) -> None:
+    """The records of Excel 97, in a compound file."""
+
+    def record(kind: int, data: bytes = b"") -> bytes:
+        return struct.pack("<HH", kind, len(data)) + data
+
+    def cell(row: int, column: int, value: Cell) -> bytes:
+        place = struct.pack("<HHH", row, column, 0)
+        if value is None:
+            return record(0x0201, place)
+        if isinstance(value, bool):
+            return record(0x0205, place + bytes([value, 0]))
+        if isinstance(value, float | int):
+            return record(0x0203, place + struct.pack("<d", value))
+        return record(0x0204, place + struct.pack("<HB", len(value), 1) + value.encode("utf-16-le"))
+
+    begin = record(0x0809, struct.pack("<HHHHII", 0x0600, 5, 0, 0, 0, 0))
+    title = struct.pack("<BB", len(name), 0) + name.encode("latin-1")
+    start = len(begin) + 4 + 6 + len(title) + 4
+    stream = begin + record(0x0085, struct.pack("<IBB", start, 0, 0) + title) + record(0x000A)
+    stream += record(0x0809, struct.pack("<HHHHII", 0x0600, 0x10, 0, 0, 0, 0))
+    stream += b"".join(cell(r, c, v) for r, row in enumerate(rows) for c, v in enumerate(row)) + record(
+        0x000A
+    )
+    stream = stream.ljust(4096, b"\0").ljust(-(-len(stream) // 512) * 512, b"\0")
+    count = len(stream) // 512
+    # a compound file: header, the table of sectors, the directory, then the stream's sectors
+    end, free, table = 0xFFFFFFFE, 0xFFFFFFFF, 0xFFFFFFFD
+    header = bytes.fromhex("d0cf11e0a1b11ae1") + bytes(16) + struct.pack("<HHHHH6x", 0x3E, 3, 0xFFFE, 9, 6)
+    header += struct.pack("<IIIIIIIIII", 0, 1, 1, 0, 4096, end, 0, end, 0, 0) + struct.pack("<I", free) * 108
+    sectors = [table, end, *range(3, 2 + count), end]
+    fat = struct.pack(f"<{len(sectors)}I", *sectors).ljust(512, b"\xff")
+
+    def entry(title: str, kind: int, child: int, first: int, size: int) -> bytes:
+        encoded = title.encode("utf-16-le") + b"\0\0"
+        links = struct.pack("<HBBIII", len(encoded), kind, 1, free, free, child)
+        return encoded.ljust(64, b"\0") + links + bytes(36) + struct.pack("<IQ", first, size)
+
+    directory = entry("Root Entry", 5, 1, end, 0) + entry("Workbook", 2, free, 2, len(stream))
+    path.write_bytes(header + fat + directory.ljust(512, b"\0") + stream)
+
+
+@pytest.mark.parametrize(("ending", "write"), [("ods", write_ods), ("xlsb", write_xlsb), ("xls", write_xls)])
+def test_sheets_of_other_formats(ending: str, write: Callable[..., None], tmp_path: Path) -> None:
+    path = tmp_path / f"a.{ending}"
+    write(path, "comments", [["text", "toxic", "score"], ["a & b", 1.0, 0.5], ["é", True, None]])
+    expected = {"text": ["a & b", "é"], "toxic": ["1", "TRUE"], "score": ["0.5", ""]}
+    assert read_csv(path).table.to_pydict() == expected
+    assert [block.table.to_pydict() for block in read_blocks(path, "excel")] == [expected]
+    with pytest.raises(DataError, match="unknown sheet 'other'. Known: comments"):
+        read_csv(path, sheet="other")
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(
+        DataError, match=f"a.{ending} cannot be read as an Excel file: .*; save it again, or as CSV"
+    ):
+        read_csv(path)

@@ -748,7 +748,7 @@ def test_labels_of_any_characters_are_read_back_from_csv(
     texts = ["a", "abcd", "abcdef", "abcdefgh"]
     predict_file(predictor, write(tmp_path / "in.csv", {"text": texts}), tmp_path / "out.csv", prefix="p ")
     source = read_csv(tmp_path / "out.csv")
-    options = {"multi_label": multi_label, "labels": names, "label_delimiter": None}
+    options: dict[str, Any] = {"multi_label": multi_label, "labels": names, "label_delimiter": None}
     cells, field, delimiter = read_cells({"": source}, "p labels", **options)
     target_format = infer_format(cells[""], field, **{**options, "label_delimiter": delimiter})
     found = encode_targets(target_format, cells[""], field).toarray()

@@ -8,7 +8,6 @@ compared when the loops are next imported. Of numba, only `stats` of a compiled 
 
 import json
 import re
-import sys
 import traceback
 from collections.abc import Iterable
 from contextlib import suppress
@@ -58,15 +57,12 @@ def explain(error: Exception, loops: Iterable[Any]) -> None:
         FlashError: it did.
     """
     modules = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
-    folder = next((loop.stats.cache_path for loop in loops if loop.stats.cache_path), None)
-    if (
-        folder is not None
-        and modules
-        and str(modules[-1]).partition(".")[0] in ("numba", "pickle", "llvmlite")
-    ):
+    folders = dict.fromkeys(loop.stats.cache_path for loop in loops)
+    if folders and modules and str(modules[-1]).partition(".")[0] in ("numba", "pickle", "llvmlite"):
+        places = " and ".join(f"{folder}/*.nb?" for folder in folders)
         raise FlashError(
-            f"numba cannot read its cache of compiled loops ({type(error).__name__}: {error}); delete the files "
-            f"{folder}/*.nb? and type the same again with Python {sys.version_info.major}.{sys.version_info.minor}"
+            f"numba cannot read its cache of compiled loops ({type(error).__name__}: {error}); delete the files {places}, "
+            "and type the same again"
         ) from error
 
 

@@ -24,6 +24,7 @@ SHOWN = 3  # places that a message names
 ROWS = "rows are counted from 1"
 HEADER = f"{ROWS}, the header not"  # an editor counts the header's line, and a cell may have several
 SHOWN_KEYS = 5  # keys of an object that a message names
+ASCII_ZEROS = 0.4  # the least share of zeros in UTF-16 of ASCII, where it is half
 UTF8_MARK = b"\xef\xbb\xbf"
 MAGIC = {
     b"PAR1\x15": "is a Parquet file: use from_parquet",
@@ -164,12 +165,18 @@ def utf16_without_mark(path: object, start: bytes) -> str | None:
     if marked or len(zeros) < 2 or len(set((zeros % 2).tolist())) > 1:
         return None
     encoding = "utf-16-le" if zeros[0] % 2 else "utf-16-be"
-    try:
-        start[: len(start) // 2 * 2].decode(encoding)
-    except UnicodeDecodeError as error:
-        if error.end < len(start) - 3:  # it may be cut within a character
-            return None
+    if not _is_in(start, encoding) or (len(zeros) < ASCII_ZEROS * len(start) and _is_in(start, "utf-8")):
+        return None  # null characters in a text
     return f"{path} is not UTF-8 but UTF-16 without a mark: pass encoding={encoding!r}, or save it as UTF-8"
+
+
+def _is_in(start: bytes, encoding: str) -> bool:
+    """Whether the start of a text, cut anywhere, is in an encoding."""
+    try:
+        codecs.getincrementaldecoder(encoding)().decode(start)
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def not_utf8(path: object, buffer: pa.Buffer) -> str:
