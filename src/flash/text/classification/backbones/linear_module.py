@@ -154,9 +154,13 @@ class LinearModule(BackboneModule):
         self.loss = make_loss(
             model.loss_fn, multi_label=model.multi_label, labels=model.labels, positives=positives, rows=rows
         )
-        solver = _solver(model)
-        solver.multi_label = model.multi_label
-        return _Epoch(dataset, lambda: solver.remaining_passes(texts, targets, seed))
+
+        def begin() -> Iterator[int]:  # when the trainer has its optimizer, which loaders may be made before
+            solver = _solver(model)
+            solver.multi_label = model.multi_label
+            return solver.remaining_passes(texts, targets, seed)
+
+        return _Epoch(dataset, begin)
 
     def configure_optimizers(self, model: "TextClassifier") -> torch.optim.Optimizer:
         """The exact solver, seen as an optimiser."""
