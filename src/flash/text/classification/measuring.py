@@ -71,6 +71,14 @@ class MeasuringModule(pl.LightningModule):
         self._cross_validated = False
         self._notes: list[str] = []
 
+    @property
+    def attached(self) -> pl.Trainer | None:
+        """The trainer, or None where there is none, for which Lightning's `trainer` raises an error."""
+        try:
+            return self.trainer
+        except RuntimeError:
+            return None
+
     def check_metrics(self, data: Any) -> None:
         """Refuse the user's metrics before the first epoch if some target is not known that they would count."""
         for stage, metrics in self.metrics.items():
@@ -134,7 +142,7 @@ class MeasuringModule(pl.LightningModule):
             texts: N strings.
             batch_size: how many of them the user has in a batch.
         """
-        trainer = self._trainer
+        trainer = self.attached
         with nullcontext() if trainer is None else trainer.precision_plugin.forward_context():
             return self.backbone.margins_of_many(texts, batch_size)
 

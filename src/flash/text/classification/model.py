@@ -316,9 +316,9 @@ class TextClassifier(FlashTask, MeasuringModule):
         objectives = dict.fromkeys(self.threshold_objective)
         model = {**options, "threshold_objective": list(objectives), **self.backbone.options()}
         found: dict[str, Any] = {"version": __version__, "model": model}
-        if self._trainer is not None:
-            found["trainer"] = trainer_options(self.trainer)
-            data = getattr(self.trainer, "datamodule", None)
+        if (trainer := self.attached) is not None:
+            found["trainer"] = trainer_options(trainer)
+            data = getattr(trainer, "datamodule", None)
             found["data"] = {} if data is None else data_options(data)
         return flat_parameters(found)
 
@@ -436,7 +436,7 @@ class TextClassifier(FlashTask, MeasuringModule):
         self, ahead: RowsAhead, batch: Batch, batch_idx: int, dataloader_idx: int
     ) -> np.ndarray:
         """The scores of one batch, found with those of the batches that follow it."""
-        loaders: Any = None if self._trainer is None else self.trainer.predict_dataloaders
+        loaders: Any = None if self.attached is None else self.trainer.predict_dataloaders
         loader = loaders[dataloader_idx] if isinstance(loaders, list) else loaders
         dataset = getattr(loader, "dataset", None)
         if not isinstance(dataset, TextDataset) or "rows" not in batch:
@@ -457,7 +457,7 @@ class TextClassifier(FlashTask, MeasuringModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what a file needs to stand on its own; refuse a model that was never trained, but for callbacks in a fit."""
-        if self._trainer is None or self.trainer.state.stage is None:
+        if self.attached is None or self.trainer.state.stage is None:
             self._check_fitted()
         choices = saved_options(self.optimizer, self.lr_scheduler, self.loss_fn, self.backbone.loss)
         if choices["not_kept"] and not self._told_not_kept:
@@ -502,7 +502,7 @@ class TextClassifier(FlashTask, MeasuringModule):
             )
         if problem := difference(self.backbone, checkpoint["flash"], checkpoint["state_dict"]):
             raise FlashError(problem)
-        resumes = self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING
+        resumes = self.attached is not None and self.trainer.state.fn == TrainerFn.FITTING
         if resumes and "optimizer_states" not in checkpoint:
             raise FlashError(WEIGHTS_ALONE)
         self._cross_validated = checkpoint["flash"].get("cross_validated") is True
