@@ -73,8 +73,8 @@ def alone(model: str, texts: str, seconds: float, offset: int) -> dict[str, Any]
         `rate`; `single`, the median milliseconds of one text at a time from the one at `offset` on; and `answers`, the
         probabilities of the first texts, one at a time.
     """
+    from flash.text.classification.predict_files.blocks import ROWS as BLOCK
     from flash.text.classification.predictor import Predictor
-    from flash.text.classification.reading.blocks import ROWS as BLOCK
 
     all_texts = json.loads(Path(texts).read_text("utf-8"))
     predictor = Predictor.load(model)

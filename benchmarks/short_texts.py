@@ -26,8 +26,8 @@ from linear import FILES, divide, names_of, ranking, table_of
 from peers import matrix
 from scipy.sparse import csr_array
 
-from flash.text.classification.backbones.fitting import LinearSolver
-from flash.text.classification.backbones.linear import Linear
+from flash.text.classification.backbones.linear.fitting import LinearSolver
+from flash.text.classification.backbones.linear.model import Linear
 from flash.text.classification.scores.calibration import fit_calibration
 from flash.text.classification.scores.outputs import to_probabilities
 from flash.text.classification.scores.threshold_tuning import choose_thresholds

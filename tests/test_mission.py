@@ -10,7 +10,7 @@ import torch
 import flash
 from flash.__main__ import main
 from flash.text import TextClassificationData, TextClassifier
-from flash.text.classification.backbones.encoder_module import EncoderModule
+from flash.text.classification.backbones.encoder.module import EncoderModule
 from flash.text.classification.predictor import Predictor
 from flash.text.classification.sample import sample_table
 

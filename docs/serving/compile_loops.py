@@ -6,7 +6,7 @@ They are compiled once for weights in float32 and once for weights in 8 bits.
 import numpy as np
 import pyarrow as pa
 
-from flash.text.classification.backbones.linear import Linear
+from flash.text.classification.backbones.linear.model import Linear
 
 for kind in (np.float32, np.int8):
     backbone = Linear(1)

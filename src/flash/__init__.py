@@ -11,7 +11,7 @@ from flash.core.errors import MovedNameError
 from flash.core.installed import other_owners, owners_sentence
 
 if TYPE_CHECKING:
-    from flash.core.trainer import Trainer
+    from flash.training.trainer import Trainer
 
 __version__ = "0.1.0"
 __all__ = ["Trainer", "__version__"]
@@ -38,7 +38,7 @@ def __getattr__(name: str) -> Any:
     if name in MOVED:
         raise MovedNameError(f"flash.{name} of Lightning Flash is not here; {MOVED[name]}")
     if name == "Trainer":
-        return import_module("flash.core.trainer").Trainer
+        return import_module("flash.training.trainer").Trainer
     if name in ("core", "text"):
         return import_module(f"flash.{name}")
     raise AttributeError(

@@ -14,7 +14,7 @@ from flash.cli.training import SOURCES
 from flash.core.errors import FlashError
 from flash.text import TextClassifier
 from flash.text.classification import checkpoint
-from flash.text.classification.backbones.encoder_module import EncoderModule
+from flash.text.classification.backbones.encoder.module import EncoderModule
 
 NO_DATA = ["from_csv", "--input_field", "text", "--target_fields", "labels", "--train_file", "nothing.csv"]
 IDLE = "is for encoders, and the linear backbone has no use for it; leave it out, or choose another --model.backbone"

@@ -14,7 +14,7 @@ from flash.cli import components, options
 from flash.cli import help as tables
 from flash.cli.training import SOURCES, make_trainer
 from flash.core.errors import FlashError, MissingExtraError
-from flash.core.trainer import Trainer
+from flash.training.trainer import Trainer
 
 
 @pytest.fixture(autouse=True)

@@ -15,9 +15,9 @@ from flash.cli import options
 from flash.cli.choices import as_strategy
 from flash.cli.training import SOURCES
 from flash.core.finetuning import STRATEGIES, parse_strategy
-from flash.text.classification.backbones.encoder import EncoderConfig
-from flash.text.classification.backbones.encoder_module import TrainingOptions
-from flash.text.classification.backbones.linear import LinearConfig
+from flash.text.classification.backbones.encoder.model import EncoderConfig
+from flash.text.classification.backbones.encoder.module import TrainingOptions
+from flash.text.classification.backbones.linear.model import LinearConfig
 from flash.text.classification.losses import LOSSES
 
 

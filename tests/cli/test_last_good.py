@@ -11,10 +11,10 @@ import torch
 from flash.__main__ import main
 from flash.cli.training import last_good_file
 from flash.core.errors import FlashError
-from flash.core.last_good import LastGood
-from flash.core.trainer import CheckpointIO
 from flash.text.classification import checkpoint, losses
 from flash.text.classification.predictor import Predictor
+from flash.training.last_good import LastGood
+from flash.training.trainer import CheckpointIO
 
 MODEL, KEPT = Path("text_classification_model.pt"), Path("text_classification_model.last-good.pt")
 SOURCE = [

@@ -18,8 +18,8 @@ from flash.__main__ import main
 from flash.cli import parse_thresholds
 from flash.cli.predict import build_parser, described
 from flash.core.errors import FlashError
+from flash.text.classification.predict_files.streams import Summary
 from flash.text.classification.predictor import Predictor
-from flash.text.classification.reading.streams import Summary
 
 TEXTS = ["a zebra and a banana", 'no "such", thing', "the hammer\nof the zebra"]
 NAMES = ["animal,fruit", "", "animal,tool"]

@@ -16,7 +16,7 @@ from flash.cli import options, saving
 from flash.cli import training as command
 from flash.core.errors import DownloadError
 from flash.text import TextClassifier
-from flash.text.classification.backbones.linear import Linear
+from flash.text.classification.backbones.linear.model import Linear
 from flash.text.classification.predictor import Predictor
 
 

@@ -118,7 +118,7 @@ def test_commands_run_code_when_asked_to(
 
 
 def test_an_export_to_transformers_is_refused(saved: Path) -> None:
-    from flash.text.classification.backbones.encoder_whole import whole_classifier
+    from flash.text.classification.backbones.encoder.transformers_classifier import whole_classifier
     from flash.text.classification.scores.outputs import Calibration
 
     backbone: Any = Predictor.load(saved, trust_remote_code=True).backbone

@@ -28,14 +28,14 @@ def announced(predictor: "Predictor") -> AbstractContextManager[None]:
 
     A model without such loops is spared the import of their compiler.
     """
-    from flash.text.classification.backbones.linear import Linear
+    from flash.text.classification.backbones.linear.model import Linear
 
     if sentence := getattr(predictor.backbone, "precision_sentence", ""):
         note(as_options(sentence))
 
     if not isinstance(predictor.backbone, Linear):
         return nullcontext()
-    from flash.text.classification.backbones.kernels import announced_compilation
+    from flash.text.classification.backbones.linear.kernels import announced_compilation
 
     return announced_compilation(note)
 

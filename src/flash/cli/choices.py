@@ -16,12 +16,13 @@ from flash.cli.help import PROGRAM
 from flash.core.errors import FlashError, unknown_name
 from flash.core.extras import require
 from flash.core.finetuning import parse_strategy
-from flash.text.classification.backbones import encoder_files, load_backbone
-from flash.text.classification.backbones.encoder import EncoderConfig
-from flash.text.classification.backbones.encoder_hub import find_files
-from flash.text.classification.backbones.encoder_module import TrainingOptions
-from flash.text.classification.backbones.encoder_parts import count_positions
-from flash.text.classification.backbones.linear import LinearConfig
+from flash.text.classification.backbones import load_backbone
+from flash.text.classification.backbones.encoder import files as encoder_files
+from flash.text.classification.backbones.encoder.architecture import count_positions
+from flash.text.classification.backbones.encoder.hub import find_files
+from flash.text.classification.backbones.encoder.model import EncoderConfig
+from flash.text.classification.backbones.encoder.module import TrainingOptions
+from flash.text.classification.backbones.linear.model import LinearConfig
 from flash.text.classification.losses import EXPECTED, LOSSES, make_loss
 from flash.text.classification.model import is_encoder
 from flash.text.classification.optimization import (

@@ -20,16 +20,16 @@ from flash.cli import (
     parse_thresholds,
 )
 from flash.core.errors import DataError, listed, unknown_name
+from flash.text.classification.predict_files.inputs import find_format
+from flash.text.classification.predict_files.streams import TARGET_FIELDS, find_texts, other_delimiter
 from flash.text.classification.predictor import Predictor
 from flash.text.classification.reading.csv import read_csv
 from flash.text.classification.reading.fasttext import read_fasttext
 from flash.text.classification.reading.fields import joined_texts, match_fields, missing_fields, named
-from flash.text.classification.reading.inputs import find_format
 from flash.text.classification.reading.mistakes import some_of
 from flash.text.classification.reading.nested import add_paths, refuse_objects, spread_scores
 from flash.text.classification.reading.odd_rows import kept_rows, without_odd_rows
 from flash.text.classification.reading.source import Source, check_columns
-from flash.text.classification.reading.streams import TARGET_FIELDS, find_texts, other_delimiter
 from flash.text.classification.reading.tables import read_json, read_parquet
 from flash.text.classification.scores.by_length import text_lengths
 from flash.text.classification.scores.metrics import Evaluation, evaluate

@@ -12,10 +12,10 @@ from flash.cli.hints import printed_text
 from flash.core.errors import DataError, FlashError, listed
 from flash.text.classification import checkpoint
 from flash.text.classification.exporting import FORMATS, QUANTIZE, ExportReport, export
+from flash.text.classification.predict_files.inputs import find_format
+from flash.text.classification.predict_files.streams import find_texts, other_delimiter
 from flash.text.classification.reading.fields import field_names, joined_texts, missing_fields
-from flash.text.classification.reading.inputs import find_format
 from flash.text.classification.reading.source import Source, check_columns
-from flash.text.classification.reading.streams import find_texts, other_delimiter
 
 DESCRIPTION = "Write a trained encoder as a folder that stands on its own."
 EPILOG = """\

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from flash.text.classification.predict_files.inputs import ENDINGS
 from flash.text.classification.reading.files import ending
-from flash.text.classification.reading.inputs import ENDINGS
 
 TRY = "try_flash.csv"
 SAMPLE = r"""'text,label\n"Thank you for your help",\n"You are an idiot","toxic,insult"\n'"""

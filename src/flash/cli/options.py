@@ -19,13 +19,13 @@ from jsonargparse import ArgumentParser, Namespace
 from flash.cli import components, config
 from flash.cli.help import PROGRAM
 from flash.core.errors import FlashError, shortened, unknown_name
-from flash.core.flash_trainer import REPLACED
-from flash.core.trainer import Trainer
-from flash.text.classification.backbones.encoder import EncoderConfig
-from flash.text.classification.backbones.encoder_module import TrainingOptions
-from flash.text.classification.backbones.linear import LinearConfig
+from flash.text.classification.backbones.encoder.model import EncoderConfig
+from flash.text.classification.backbones.encoder.module import TrainingOptions
+from flash.text.classification.backbones.linear.model import LinearConfig
 from flash.text.classification.data import TextClassificationData
 from flash.text.classification.model import TextClassifier
+from flash.training.flash_arguments import REPLACED
+from flash.training.trainer import Trainer
 
 Sources = Mapping[str, Callable[..., TextClassificationData]]
 

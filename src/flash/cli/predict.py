@@ -19,11 +19,11 @@ from flash.cli import (
     parse_thresholds,
 )
 from flash.core.errors import FlashError
+from flash.text.classification.predict_files.blocks import READERS, ROWS, Dialect
+from flash.text.classification.predict_files.inputs import find_inputs
+from flash.text.classification.predict_files.streams import Summary, predict_file
+from flash.text.classification.predict_files.writers import WRITERS
 from flash.text.classification.predictor import Predictor
-from flash.text.classification.reading.blocks import READERS, ROWS, Dialect
-from flash.text.classification.reading.inputs import find_inputs
-from flash.text.classification.reading.streams import Summary, predict_file
-from flash.text.classification.reading.writers import WRITERS
 from flash.text.classification.scores.thresholds import Thresholds
 
 SHOWN_LABELS = 10  # whose rows are told
@@ -184,7 +184,7 @@ def _progress(options: argparse.Namespace) -> Iterator[Callable[[int], object]]:
     """What shows how far it is, and how long the rest takes where the number of rows is known, on standard error."""
     from tqdm import tqdm  # not where nobody looks: its import takes longer than a short file
 
-    from flash.text.classification.reading.row_counts import count_rows
+    from flash.text.classification.predict_files.row_counts import count_rows
 
     total: int | None = None
     with suppress(FlashError), warnings.catch_warnings(action="ignore"):  # which predicting has, too

@@ -23,12 +23,12 @@ from flash.cli.termination import Terminated
 from flash.cli.wording import as_options
 from flash.core.data.utils import download_data
 from flash.core.errors import FlashError, unknown_name
-from flash.core.last_good import KeptFile, free_file
 from flash.core.launch import rank
-from flash.core.trainer import Trainer
 from flash.text.classification.data import TextClassificationData
 from flash.text.classification.model import TextClassifier, is_encoder
 from flash.text.classification.sample import LABELS, sample_table
+from flash.training.last_good import KeptFile, free_file
+from flash.training.trainer import Trainer
 
 TOXIC_URL = "https://pl-flash-data.s3.amazonaws.com/jigsaw_toxic_comments.zip"
 HELD_OUT = 0.1  # of the training rows, where the user named no validation rows

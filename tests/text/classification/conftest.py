@@ -13,8 +13,8 @@ from flash import Trainer
 from flash.core.errors import CheckpointError
 from flash.text import TextClassificationData, TextClassifier
 from flash.text.classification import checkpoint
-from flash.text.classification.backbones.linear import Linear
-from flash.text.classification.backbones.linear_module import LinearModule
+from flash.text.classification.backbones.linear.model import Linear
+from flash.text.classification.backbones.linear.module import LinearModule
 from flash.text.classification.data import TextDataset
 
 WORDS = {"fruit": "banana", "animal": "zebra", "tool": "hammer"}

@@ -14,7 +14,7 @@ import torch
 from flash.core.errors import CheckpointError, FlashError
 from flash.text import TextClassifier
 from flash.text.classification import checkpoint
-from flash.text.classification.backbones.encoder_module import EncoderModule
+from flash.text.classification.backbones.encoder.module import EncoderModule
 from flash.text.classification.optimization import default_learning_rate
 from flash.text.classification.predictor import Predictor
 

@@ -16,8 +16,8 @@ from flash.core import precision
 from flash.core.errors import CheckpointError, FlashError, MissingExtraError
 from flash.text import TextClassificationData, TextClassifier
 from flash.text.classification import checkpoint, exporting
-from flash.text.classification.backbones.encoder_files import quiet
-from flash.text.classification.backbones.encoder_module import EncoderModule
+from flash.text.classification.backbones.encoder.files import quiet
+from flash.text.classification.backbones.encoder.module import EncoderModule
 from flash.text.classification.checkpoint.export_folder import seal
 from flash.text.classification.exporting import ExportReport, export
 from flash.text.classification.predictor import Predictor
@@ -272,7 +272,7 @@ def test_architectures(kind: str, kept: bool, tmp_path: Path) -> None:
 def test_the_other_way_is_taken_where_the_first_fails(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from flash.text.classification.backbones import onnx_graph
+    from flash.text.classification.backbones.encoder import onnx_graph
 
     def unreadable(*given: Any) -> None:
         raise RuntimeError("cannot read this code\nat all")
@@ -293,7 +293,7 @@ def test_the_other_way_is_taken_where_the_first_fails(
 def test_an_export_that_answers_otherwise_is_refused(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from flash.text.classification.backbones import onnx_graph
+    from flash.text.classification.backbones.encoder import onnx_graph
 
     def spoilt(network: torch.nn.Module, example: Any, path: Path) -> None:
         encoder: Any = network.get_submodule("encoder")

@@ -11,7 +11,7 @@ import torch
 from flash.core.errors import FlashError
 from flash.text import TextClassificationData, TextClassifier
 from flash.text.classification import checkpoint
-from flash.text.classification.backbones.encoder_module import EncoderModule
+from flash.text.classification.backbones.encoder.module import EncoderModule
 from flash.text.classification.backbones.module import half_precision, known_to_numpy
 from flash.text.classification.predictor import Predictor
 

@@ -18,8 +18,8 @@ from flash import __version__
 from flash.core.errors import FlashError, MissingExtraError, unknown_name
 from flash.core.extras import require
 from flash.core.files import is_folder, whole_folder
-from flash.text.classification.backbones.linear import Linear
-from flash.text.classification.backbones.onnx import GRAPH, TOKENIZER, first_words
+from flash.text.classification.backbones.encoder.onnx_runtime import GRAPH, TOKENIZER, first_words
+from flash.text.classification.backbones.linear.model import Linear
 from flash.text.classification.batching import between_ids, tokenize
 from flash.text.classification.checkpoint.export_folder import FORMAT_VERSION, SETTINGS, seal
 from flash.text.classification.predictor import Predictor
@@ -30,7 +30,7 @@ from flash.text.classification.scores.outputs import Calibration
 if TYPE_CHECKING:
     import torch
 
-    from flash.text.classification.backbones.encoder_module import EncoderModule
+    from flash.text.classification.backbones.encoder.module import EncoderModule
 
 QUANTIZE = ("int8",)
 CLOSE = 1e-4
@@ -155,8 +155,8 @@ def _load(model_path: str | Path, trust_remote_code: bool) -> tuple[Predictor, "
 
 def _write_onnx(predictor: Predictor, module: "EncoderModule", folder: Path) -> None:
     """Graph, tokenizer and settings; the first way of writing the graph that gives the model's answers is taken."""
-    from flash.text.classification.backbones.encoder_files import tokenizer_content
-    from flash.text.classification.backbones.onnx_graph import WAYS, write_graph
+    from flash.text.classification.backbones.encoder.files import tokenizer_content
+    from flash.text.classification.backbones.encoder.onnx_graph import WAYS, write_graph
 
     for package in ("onnx", "onnxruntime"):
         require(package, "onnx")
@@ -192,8 +192,8 @@ def _example(predictor: Predictor, module: "EncoderModule") -> "tuple[torch.Tens
 
 def _write_transformers(predictor: Predictor, module: "EncoderModule", folder: Path) -> None:
     """The encoder under its own head, which calibration becomes a part of, its tokenizer, and settings."""
-    from flash.text.classification.backbones import encoder_files as files
-    from flash.text.classification.backbones.encoder_whole import whole_classifier
+    from flash.text.classification.backbones.encoder import files
+    from flash.text.classification.backbones.encoder.transformers_classifier import whole_classifier
 
     encoder = module.encoder
     whole = whole_classifier(encoder, predictor.calibration, multi_label=predictor.multi_label)
@@ -224,7 +224,7 @@ FORMATS: dict[str, Callable[[Predictor, "EncoderModule", Path], None]] = {
 
 
 def _quantize(folder: Path) -> None:
-    from flash.text.classification.backbones.onnx_graph import quantize
+    from flash.text.classification.backbones.encoder.onnx_graph import quantize
 
     try:
         quantize(folder)

@@ -18,15 +18,14 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from flash import __version__
 from flash.core.errors import CheckpointError, DataError, FlashError, unknown_name
-from flash.core.hyper_parameters import data_options, flat_parameters, log_hyper_parameters, trainer_options
 from flash.text.classification.arguments import label_names, option_value, plain_value, some_names
 from flash.text.classification.backbones import available_backbones, load_backbone
-from flash.text.classification.backbones.encoder_module import EncoderModule
-from flash.text.classification.backbones.exported import numbers_of
-from flash.text.classification.backbones.linear_module import LinearModule
+from flash.text.classification.backbones.encoder.module import EncoderModule
+from flash.text.classification.backbones.encoder.transformers_folder import numbers_of
+from flash.text.classification.backbones.encoder.weight_shapes import MisfitError
+from flash.text.classification.backbones.linear.module import LinearModule
 from flash.text.classification.backbones.module import BackboneModule, known_to_numpy
 from flash.text.classification.backbones.same_model import difference, load_weights
-from flash.text.classification.backbones.weight_shapes import MisfitError
 from flash.text.classification.checkpoint import FORMAT_VERSION
 from flash.text.classification.checkpoint import load as load_checkpoint
 from flash.text.classification.checkpoint.saved_options import (
@@ -46,6 +45,12 @@ from flash.text.classification.scores.own_metrics import Metrics
 from flash.text.classification.scores.threshold_tuning import DEFAULT_OBJECTIVE, Objective, parse_objective
 from flash.text.classification.scores.thresholds import Thresholds, resolve_thresholds
 from flash.text.classification.windows import RowsAhead
+from flash.training.hyper_parameters import (
+    data_options,
+    flat_parameters,
+    log_hyper_parameters,
+    trainer_options,
+)
 
 NO_TRACE = (
     "a TextClassifier reads texts, which no trace of torch can: it would answer every text with the same numbers; save "

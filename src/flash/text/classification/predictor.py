@@ -16,8 +16,8 @@ from flash.core.files import is_folder
 from flash.core.precision import check_precision, matrices_of, predicts_in_bfloat16
 from flash.text.classification import checkpoint
 from flash.text.classification.backbones import load_backbone
-from flash.text.classification.backbones.linear import Linear
-from flash.text.classification.backbones.onnx import OnnxBackbone
+from flash.text.classification.backbones.encoder.onnx_runtime import OnnxBackbone
+from flash.text.classification.backbones.linear.model import Linear
 from flash.text.classification.checkpoint.export_folder import damaged, read_settings
 from flash.text.classification.reading.fields import given_texts
 from flash.text.classification.reading.source import text_array
@@ -25,7 +25,7 @@ from flash.text.classification.scores.outputs import Calibration, Output, conver
 from flash.text.classification.scores.thresholds import Thresholds, resolve_thresholds
 
 if TYPE_CHECKING:
-    from flash.text.classification.backbones.encoder_module import EncoderModule
+    from flash.text.classification.backbones.encoder.module import EncoderModule
 
 Texts: TypeAlias = Sequence[str | Mapping[str, str | None] | Sequence[str | None]] | pa.Array
 
@@ -203,7 +203,7 @@ def _load_encoder(
     """The encoder of a checkpoint, ready to predict."""
     import torch
 
-    from flash.text.classification.backbones.encoder_module import EncoderModule
+    from flash.text.classification.backbones.encoder.module import EncoderModule
     from flash.text.classification.backbones.module import first_misfit
 
     module = EncoderModule.from_content(settings, arrays, trust_remote_code=trust_remote_code)
@@ -216,7 +216,7 @@ def _load_encoder(
 
 def _read_transformers(folder: Path, settings: dict[str, Any], precision: str) -> "EncoderModule":
     """The encoder of an export that transformers reads too, under the head that it has there."""
-    from flash.text.classification.backbones.encoder_module import EncoderModule
+    from flash.text.classification.backbones.encoder.module import EncoderModule
 
     labels, length = settings["labels"], settings["max_length"]
     module = EncoderModule.from_pretrained(folder, labels, length, settings["backbone_options"])

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from flash.core.errors import FlashError
-from flash.text.classification.backbones.encoder import Encoder, EncoderConfig
-from flash.text.classification.backbones.encoder_files import quiet
+from flash.text.classification.backbones.encoder.files import quiet
+from flash.text.classification.backbones.encoder.model import Encoder, EncoderConfig
 
 LABELS = ("toxic", "insult", "threat")
 OTHER_ORDER = ("threat", "toxic", "insult")

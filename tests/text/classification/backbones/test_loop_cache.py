@@ -13,7 +13,7 @@ from flash.text.classification.backbones import loop_cache
 PROGRAM = """
 import sys
 from flash.core.errors import FlashError
-from flash.text.classification.backbones import kernels
+from flash.text.classification.backbones.linear import kernels
 
 @kernels.compiled
 def twice(number):

@@ -11,7 +11,7 @@ from flash.core.classification import LabelsOutput
 from flash.core.data.output import PredsOutput
 from flash.core.errors import DataError, FlashError
 from flash.text import TextClassificationData, TextClassifier
-from flash.text.classification.backbones.encoder_module import EncoderModule
+from flash.text.classification.backbones.encoder.module import EncoderModule
 
 
 def test_lists_of_what_there_is() -> None:

@@ -9,8 +9,8 @@ from xml.sax.saxutils import escape
 import pytest
 
 from flash.core.errors import DataError, MissingExtraError
+from flash.text.classification.predict_files.blocks import Dialect, read_blocks
 from flash.text.classification.reading import excel
-from flash.text.classification.reading.blocks import Dialect, read_blocks
 from flash.text.classification.reading.csv import read_csv
 
 MAIN = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"

@@ -6,7 +6,7 @@ import pytest
 
 from flash.core.errors import DataError
 from flash.text.classification.data import TextClassificationData
-from flash.text.classification.reading.blocks import read_blocks
+from flash.text.classification.predict_files.blocks import read_blocks
 from flash.text.classification.reading.fasttext import read_fasttext
 
 LINES = "__label__a __label__b some text\n no label\n\n__label__b other, text\n"

@@ -10,7 +10,7 @@ import pytest
 
 from flash.core.errors import DataError
 from flash.text import TextClassificationData
-from flash.text.classification.backbones import kernels
+from flash.text.classification.backbones.linear import kernels
 from flash.text.classification.reading.fields import (
     field_names,
     given_texts,

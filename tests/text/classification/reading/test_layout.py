@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from flash.core.errors import DataError
-from flash.text.classification.reading.blocks import Dialect, read_blocks
+from flash.text.classification.predict_files.blocks import Dialect, read_blocks
 from flash.text.classification.reading.csv import read_csv
 
 ROWS = "The striker scored two late goals against them\tsport\tid1\nA soup of garlic and butter, slowly cooked\tfood\tid2\n"

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from flash.core.errors import DataError
-from flash.text.classification.reading.blocks import read_blocks
+from flash.text.classification.predict_files.blocks import read_blocks
 from flash.text.classification.reading.csv import read_csv
 from flash.text.classification.reading.odd_rows import (
     headers_in_other_order,

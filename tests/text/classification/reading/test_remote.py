@@ -11,10 +11,10 @@ import fsspec
 import pytest
 
 from flash.core.errors import DataError, MissingExtraError
-from flash.text.classification.reading.blocks import read_blocks
+from flash.text.classification.predict_files.blocks import read_blocks
+from flash.text.classification.predict_files.writers import open_output
 from flash.text.classification.reading.csv import read_csv
 from flash.text.classification.reading.files import ending
-from flash.text.classification.reading.writers import open_output
 
 ROW = {"text": ["a"], "labels": ["x"]}
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from flash.core.errors import DataError
-from flash.text.classification.reading.blocks import read_blocks
+from flash.text.classification.predict_files.blocks import read_blocks
 from flash.text.classification.reading.csv import read_csv
 from flash.text.classification.reading.tables import read_json
 

@@ -8,7 +8,7 @@ from dataclasses import fields
 from typing import Any
 
 from flash.core.errors import FlashError, unknown_name
-from flash.text.classification.backbones.linear import Linear, LinearConfig
+from flash.text.classification.backbones.linear.model import Linear, LinearConfig
 
 BACKBONES = {"linear": (Linear, LinearConfig)}
 

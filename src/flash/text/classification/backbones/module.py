@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from flash.text.classification.backbones.features import Texts
+from flash.text.classification.backbones.linear.features import Texts
 from flash.text.classification.backbones.memory import Work
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from typing import Any
 from torch import nn
 
 from flash.core.errors import CheckpointError
-from flash.text.classification.backbones import lora
-from flash.text.classification.backbones.encoder_module import EncoderModule
+from flash.text.classification.backbones.encoder import lora
+from flash.text.classification.backbones.encoder.module import EncoderModule
 from flash.text.classification.backbones.module import BackboneModule, first_misfit
 
 READ_AS = ("max_length", "long_text", "window_overlap", "window_pooling")

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 from flash.core.errors import FlashError
 from flash.core.finetuning import STRATEGIES
 from flash.text.classification.backbones import BACKBONES, available_backbones
-from flash.text.classification.backbones.encoder import EncoderConfig
+from flash.text.classification.backbones.encoder.model import EncoderConfig
 from flash.text.classification.optimization import OPTIMIZERS, SCHEDULERS, SCHEDULES
 from flash.text.classification.scores.outputs import OUTPUTS, Output, check_output
 

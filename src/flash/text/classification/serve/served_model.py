@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic_core import PydanticSerializationError, to_json
 
 from flash.core.errors import FlashError
-from flash.text.classification.backbones.linear import Linear
+from flash.text.classification.backbones.linear.model import Linear
 from flash.text.classification.predictor import Predictor
 from flash.text.classification.reading.fields import SEPARATOR
 from flash.text.classification.reading.source import text_array

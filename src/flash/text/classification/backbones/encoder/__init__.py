@@ -1,0 +1,1 @@
+"""Pretrained encoders of Hugging Face as a backbone, and their exports."""

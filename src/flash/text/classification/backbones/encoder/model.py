@@ -1,0 +1,346 @@
+"""A Hugging Face encoder as a backbone: tokens to features to logits, by hub id or folder.
+
+Imports torch, but transformers only when an encoder is made; of the project only the errors, `extras` and its
+siblings (hub, files, parts). Two kinds have one interface: a checkpoint whose head has these labels keeps the head, and any
+other gets pooling over its tokens and a new head.
+"""
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from flash.core.errors import CheckpointError, FlashError, RemoteCodeError
+from flash.core.extras import require
+from flash.text.classification.backbones.encoder import architecture as parts
+from flash.text.classification.backbones.encoder import files
+from flash.text.classification.backbones.encoder.hub import find_files
+from flash.text.classification.backbones.encoder.weight_shapes import Shapes, build, check_counts
+
+RAREST = 1e-4
+"""A new head's bias starts at no lower base rate, and at no higher one than 1 minus it."""
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """The options of an encoder beside `max_length`: plain values, a part of the model file."""
+
+    pooling: Literal["auto", "mean", "cls", "max", "last", "model"] = "auto"
+    """How a new head sees a text: "mean" or "max" over its tokens, the first ("cls") or the "last" one. "auto" is
+    what a sentence-transformers folder says, else "last" for a decoder, whose last token alone sees all, else
+    "mean". "model" is the whole head that transformers has for the architecture, which alone can be exported for it:
+    layers of it that the checkpoint lacks begin with random weights."""
+    dropout: float = 0.1
+    """The share of features that is dropped before a new head in training; 0 or more and below 1."""
+    long_text: Literal["truncate", "window"] = "truncate"
+    """What becomes of a text longer than max_length: its start, or overlapping windows."""
+    window_pooling: Literal["max", "mean"] = "max"
+    """How the windows' label logits become the text's."""
+    window_overlap: float = 0.25
+    """The share of max_length that consecutive windows have in common, from 0 to 0.9."""
+    revision: str | None = None
+    """A branch, tag or commit of a hub id; None for its main branch."""
+    trust_remote_code: bool = False
+    """Whether Python code that comes with the encoder may run."""
+
+    def __post_init__(self) -> None:
+        kinds = get_type_hints(EncoderConfig)
+        expected = {
+            "dropout": (_is_number(self.dropout) and 0 <= self.dropout < 1, "0 or more and below 1"),
+            "window_overlap": (
+                _is_number(self.window_overlap) and 0 <= self.window_overlap <= 0.9,
+                "0 to 0.9",
+            ),
+            "revision": (
+                self.revision is None or (isinstance(self.revision, str) and self.revision != ""),
+                "None, or a branch, tag or commit",
+            ),
+            "trust_remote_code": (isinstance(self.trust_remote_code, bool), "True or False"),
+        }
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if get_origin(kinds[field.name]) is Literal:
+                words = get_args(kinds[field.name])
+                expected[field.name] = (value in words, f"one of {', '.join(words)}")
+            holds, wanted = expected[field.name]
+            if not holds:
+                raise FlashError(f"option {field.name} of an encoder is {value!r}; expected {wanted}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+class Encoder(nn.Module):
+    """An encoder and its head; made by `from_pretrained` and `from_content`.
+
+    Attributes:
+        labels: names of the columns of the logits.
+        config: the options.
+        tokenizer: the encoder's fast tokenizer, with a pad token.
+        model: what gives features, without the head.
+        head: `Linear(H, L)`, the last layer.
+        kept_head: whether the head is the checkpoint's own.
+        pooling: of a new head, never "auto"; None with a kept one, whose model pools.
+        whole: whether the model is a classifier of transformers without its last layer: pooling is None or "model".
+        new_layers: names of its layers, the head aside, that are random numbers as long as they are not trained.
+        most_tokens: how many positions the model has, special tokens included; None if it sets no bound.
+        note: one sentence on the head, for the user.
+        own_labels: the names that the checkpoint gives the labels of its own head, in any order; empty where unknown.
+        source: where its own Python code is; None where it is one of transformers' architectures.
+    """
+
+    model: Any
+    head: nn.Linear
+
+    def __init__(
+        self,
+        model: Any,
+        head: nn.Linear,
+        tokenizer: Any,
+        labels: Sequence[str],
+        config: EncoderConfig,
+        *,
+        pooling: str | None,
+        note: str,
+        source: str | None = None,
+        new_layers: Sequence[str] = (),
+    ) -> None:
+        super().__init__()
+        self.model, self.head, self.tokenizer = model, head, tokenizer
+        self.labels, self.config = tuple(labels), config
+        self.pooling, self.note, self.kept_head = pooling, note, pooling is None
+        self.whole, self.new_layers = pooling in (None, "model"), tuple(new_layers)
+        self.dropout = nn.Dropout(0.0 if self.whole else config.dropout)
+        self.most_tokens = parts.count_positions(model)
+        self.source = source  # of code that is not transformers'
+        self.own_labels: tuple[str, ...] = ()
+        self._may_be_empty = tokenizer.num_special_tokens_to_add() == 0
+
+    @classmethod
+    def from_pretrained(
+        cls, name: str | Path, labels: Sequence[str], config: EncoderConfig = EncoderConfig()
+    ) -> "Encoder":
+        """An encoder from a folder or the hub, in evaluation mode, in float32.
+
+        The head is kept if the checkpoint names exactly these labels, in any order; its rows then follow `labels`.
+        A new head's weights are drawn from torch's random numbers.
+
+        Raises:
+            FlashError: its files cannot be had or used; the sentence says why, and what to do.
+        """
+        require("transformers", "transformers")
+        trust = config.trust_remote_code
+        folder = find_files(name, config.revision, trust)
+        part = files.encoder_folder(folder, name)
+        model_config = files.load_config(part, name, trust)
+        own_labels = tuple(model_config.id2label.values())
+        tokenizer = files.load_tokenizer(part, name, trust)
+        model_config.pad_token_id = tokenizer.pad_token_id
+        kept = parts.load_with_head(part, name, model_config, labels, trust)
+        pooling: str | None = None
+        new: Sequence[str] = ()
+        if kept is not None:
+            model, head = kept
+            parts.run_probe(model, tokenizer, name)
+            note = (
+                f"the head of {str(name)!r} is kept, since it has these {len(labels)} labels: matched by name"
+            )
+        elif config.pooling == "model":
+            model, head, new = parts.load_with_new_head(part, name, model_config, labels, trust)
+            parts.run_probe(model, tokenizer, name)
+            pooling = config.pooling
+            also = f", in which {', '.join(new)} {'is' if len(new) == 1 else 'are'} new too" if new else ""
+            why = parts.why_new(model_config, labels)
+            note = f"{str(name)!r} gets a new head of its own architecture{also}: {why}"
+        else:
+            model = parts.load_without_head(part, name, model_config, trust)
+            probe = parts.run_probe(model, tokenizer, name)
+            pooling = config.pooling
+            if pooling == "auto":
+                found = files.sentence_pooling(folder, name)
+                pooling = found or ("last" if parts.is_causal(probe) else "mean")
+            head = parts.new_head(probe.shape[-1], len(labels))
+            note = f"{str(name)!r} gets a new head, with {pooling} pooling: {parts.why_new(model_config, labels)}"
+        source = None if type(model).__module__.startswith("transformers.") else str(name)
+        made = cls(
+            model, head, tokenizer, labels, config, pooling=pooling, note=note, source=source, new_layers=new
+        )
+        made.own_labels = own_labels
+        made.name_labels(labels)
+        return made.eval()
+
+    def name_labels(self, labels: Sequence[str]) -> None:
+        """Give the columns of the logits other names."""
+        self.labels = tuple(labels)
+        self.model.config.id2label = dict(enumerate(labels))
+        self.model.config.label2id = {label: index for index, label in enumerate(labels)}
+
+    def content(self) -> dict[str, Any]:
+        """All that makes the same encoder but for the weights (`state_dict`) and the options: plain values."""
+        return {
+            "model": files.config_content(self.model.config),
+            "tokenizer": files.tokenizer_content(self.tokenizer),
+            "pooling": self.pooling,
+            "features": self.head.in_features,
+            "head_bias": self.head.bias is not None,
+            "note": self.note,
+            "source": self.source,
+        }
+
+    @classmethod
+    def from_content(
+        cls,
+        content: Mapping[str, Any],
+        labels: Sequence[str],
+        config: EncoderConfig = EncoderConfig(),
+        *,
+        shapes: Shapes | None = None,
+        trust_remote_code: bool = False,
+    ) -> "Encoder":
+        """The encoder that `content` told of, with random weights until `load_state_dict`; reads no file.
+
+        Args:
+            content: what `content` gave.
+            labels: names of the columns of the logits.
+            config: the options that it was made with.
+            shapes: of the weights that it will load, by name, which are compared before anything is built.
+            trust_remote_code: whether code of the encoder's own may be fetched and run again. The options do not
+                decide on it: they come from the model file.
+
+        Raises:
+            CheckpointError: the content is damaged.
+            RemoteCodeError: it needs Python code that is not trusted, or that is not where it was.
+        """
+        require("transformers", "transformers")
+        from transformers import AutoModel, AutoModelForSequenceClassification
+
+        if content.get("source") is not None and not trust_remote_code:
+            raise RemoteCodeError(
+                f"this model has an architecture of its own, whose Python code is in {content['source']!r}; read it, and "
+                "if you trust it, load the model with trust_remote_code=True (--trust_remote_code)"
+            )
+        try:
+            if shapes is not None:
+                check_counts(content["model"], shapes)
+            if content["source"] is None:
+                model_config = files.config_from(content["model"])
+            else:
+                model_config = _own_config(content["source"], config.revision)
+                model_config.update(dict(content["model"]))
+            whole = content["pooling"] in (None, "model")
+            auto_class: Any = AutoModelForSequenceClassification if whole else AutoModel
+
+            def make() -> tuple[Any, nn.Linear]:
+                model = auto_class.from_config(
+                    deepcopy(model_config), dtype=torch.float32, trust_remote_code=trust_remote_code
+                )
+                model = parts.detach_head(model, len(labels))[0] if whole else parts.encoder_part(model)
+                return model, nn.Linear(content["features"], len(labels), bias=content["head_bias"])
+
+            with files.quiet():
+                model, head = make() if shapes is None else build(make, shapes)
+            tokenizer = files.tokenizer_from(content["tokenizer"])
+            if not whole and content["pooling"] not in parts.POOLINGS:
+                raise ValueError(f"pooling is {content['pooling']!r}")
+            return cls(
+                model,
+                head,
+                tokenizer,
+                labels,
+                config,
+                pooling=content["pooling"],
+                note=content["note"],
+                source=content["source"],
+            ).eval()
+        except FlashError:
+            raise
+        except Exception as error:  # of a hostile file anything is possible
+            raise CheckpointError(
+                f"the model file's encoder cannot be made: {files.first_line(error)}; copy or save the file again"
+            ) from error
+
+    def features(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """What the head sees (B, H), before dropout.
+
+        Args:
+            input_ids: (B, T) int64; a text's tokens first, then padding.
+            attention_mask: (B, T), nonzero where there is a token.
+        """
+        mask = attention_mask.long()
+        if self._may_be_empty:  # a text without tokens is seen as one pad token: attention to nothing is NaN
+            if input_ids.shape[1] == 0:
+                input_ids = input_ids.new_full((len(input_ids), 1), self.tokenizer.pad_token_id)
+                mask = torch.zeros_like(input_ids)
+            mask = torch.cat([mask[:, :1] | (mask.sum(1, keepdim=True) == 0), mask[:, 1:]], dim=1)
+        output = self.model(input_ids=input_ids, attention_mask=mask)
+        if self.whole:
+            logits: torch.Tensor = output.logits  # without its last layer, the model's logits are features
+            return logits
+        return parts.POOLINGS[str(self.pooling)](output.last_hidden_state, mask)
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """Logits (B, L); arguments as `features`."""
+        logits: torch.Tensor = self.head(self.dropout(self.features(input_ids, attention_mask)))
+        return logits
+
+    def layers(self) -> list[list[nn.Parameter]]:
+        """All parameters, each once: embeddings, then each block from the first, then the head.
+
+        What stands between the last block and the head (a final norm, a kept head's dense layer) is of the last
+        block: only the head is behind the features.
+        """
+        blocks = [list(block.parameters()) for block in parts.find_blocks(self.model)]
+        in_blocks = {id(parameter) for block in blocks for parameter in block}
+        embeddings: list[nn.Parameter] = []
+        last = embeddings
+        for name, parameter in self.model.named_parameters():
+            if id(parameter) in in_blocks:
+                last = blocks[-1]
+            else:
+                (embeddings if "embed" in name else last).append(parameter)
+        return [embeddings, *blocks, list(self.head.parameters())]
+
+    def check_strategy(self, strategy: str) -> None:
+        """Refuse to leave random numbers as they are.
+
+        Raises:
+            FlashError: the finetuning strategy of that name trains the head, and not all other new layers.
+        """
+        if self.new_layers and strategy in ("freeze", "lora"):
+            new = ", ".join(self.new_layers)
+            raise FlashError(
+                f"the strategy {strategy!r} would leave {new} random, which this encoder's weights do not hold and "
+                "pooling='model' needs; pass strategy='no_freeze', or another pooling"
+            )
+
+    def start_bias(self, base_rates: npt.NDArray[np.floating[Any]], *, multi_label: bool = True) -> None:
+        """Let a new head begin with each label's share of the texts; a kept head has learnt its own bias.
+
+        Args:
+            base_rates: (L,) shares from 0 to 1.
+            multi_label: whether logits go through a sigmoid, else they go through a softmax.
+        """
+        self.new_layers = ()  # which learn from now on, too
+        if self.kept_head or self.head.bias is None:  # as of GPT-2's own head
+            return
+        rates = np.clip(np.asarray(base_rates, np.float64), RAREST, 1 - RAREST)
+        with torch.no_grad():
+            odds = rates / (1 - rates) if multi_label else rates
+            self.head.bias.copy_(torch.from_numpy(np.log(odds)))
+
+
+def _own_config(source: str, revision: str | None) -> Any:
+    """The configuration of an architecture whose trusted Python code comes with the encoder `source`."""
+    try:
+        return files.load_config(find_files(source, revision, True), source, True)
+    except FlashError as error:
+        raise RemoteCodeError(
+            f"this model needs the Python code that came with {source!r}, and {error}; it has to be where it was"
+        ) from error

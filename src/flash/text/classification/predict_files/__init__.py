@@ -1,0 +1,1 @@
+"""Files and folders of any size: texts in, the same rows with labels and probabilities out."""
