@@ -13,7 +13,8 @@ from flash.core.installed import other_owners, owners_sentence
 if TYPE_CHECKING:
     from flash.training.trainer import Trainer
 
-__version__ = "0.1.0"
+from flash.core.version import __version__
+
 __all__ = ["Trainer", "__version__"]
 
 MOVED = {

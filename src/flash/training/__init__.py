@@ -1,1 +1,1 @@
-"""`flash.Trainer`, and what belongs to its fits: finetuning, progress, precision, the checkpoint of a stopped fit."""
+"""`flash.Trainer`, and what belongs to its fits: progress, precision, the checkpoint of a stopped fit."""

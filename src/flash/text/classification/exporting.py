@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 import pyarrow as pa
 
-from flash import __version__
 from flash.core.errors import FlashError, MissingExtraError, unknown_name
 from flash.core.extras import require
 from flash.core.files import is_folder, whole_folder
+from flash.core.version import __version__
 from flash.text.classification.backbones.encoder.onnx_runtime import GRAPH, TOKENIZER, first_words
 from flash.text.classification.backbones.linear.model import Linear
 from flash.text.classification.batching import between_ids, tokenize

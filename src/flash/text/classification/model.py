@@ -16,8 +16,14 @@ import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 
-from flash import __version__
 from flash.core.errors import CheckpointError, DataError, FlashError, unknown_name
+from flash.core.hyper_parameters import (
+    data_options,
+    flat_parameters,
+    log_hyper_parameters,
+    trainer_options,
+)
+from flash.core.version import __version__
 from flash.text.classification.arguments import label_names, option_value, plain_value, some_names
 from flash.text.classification.backbones import available_backbones, load_backbone
 from flash.text.classification.backbones.encoder.module import EncoderModule
@@ -45,12 +51,6 @@ from flash.text.classification.scores.own_metrics import Metrics
 from flash.text.classification.scores.threshold_tuning import DEFAULT_OBJECTIVE, Objective, parse_objective
 from flash.text.classification.scores.thresholds import Thresholds, resolve_thresholds
 from flash.text.classification.windows import RowsAhead
-from flash.training.hyper_parameters import (
-    data_options,
-    flat_parameters,
-    log_hyper_parameters,
-    trainer_options,
-)
 
 NO_TRACE = (
     "a TextClassifier reads texts, which no trace of torch can: it would answer every text with the same numbers; save "

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -14,8 +14,59 @@ from flash.text.classification.backbones.memory import Work
 if TYPE_CHECKING:
     import lightning.pytorch as pl
 
-    from flash.text.classification.data import TextDataset
-    from flash.text.classification.model import TextClassifier
+
+class TrainingRows(Protocol):
+    """The rows of a fit."""
+
+    @property
+    def texts(self) -> Any:
+        """N texts, an Arrow array."""
+
+    @property
+    def targets(self) -> Any:
+        """(N, L), sparse, NaN where one is not known."""
+
+    def __len__(self) -> int:
+        """How many."""
+
+
+class Classifier(Protocol):
+    """What a backbone asks of the classifier around it: a LightningModule with labels and the user's settings."""
+
+    labels: list[str]
+    multi_label: bool
+    loss_fn: Any
+    optimizer: Any
+    lr_scheduler: Any
+    learning_rate: float | None
+
+    @property
+    def trainer(self) -> Any:
+        """Lightning's trainer, while it runs."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where its tensors are."""
+
+    @property
+    def current_epoch(self) -> int:
+        """From 0."""
+
+    @property
+    def global_rank(self) -> int:
+        """Which of several processes this is."""
+
+    @property
+    def log(self) -> Any:
+        """As Lightning's method of that name."""
+
+    @property
+    def optimizers(self) -> Any:
+        """As Lightning's method of that name."""
+
+    @property
+    def take_held_out(self) -> Callable[[np.ndarray, Any, np.ndarray], None]:
+        """Calibrate and choose thresholds on the scores (N, L), targets and lengths of rows that no fit has seen."""
 
 
 class BackboneModule(nn.Module, ABC):
@@ -65,35 +116,35 @@ class BackboneModule(nn.Module, ABC):
         return {}
 
     @abstractmethod
-    def before_fit(self, model: "TextClassifier", trainer: "pl.Trainer") -> None:
+    def before_fit(self, model: Classifier, trainer: "pl.Trainer") -> None:
         """Look at the user's settings before Lightning does."""
 
     def after_fit(self) -> None:
         """Leave behind what was there for the fit alone, also after one that failed."""
 
     @abstractmethod
-    def train_batches(self, model: "TextClassifier", dataset: "TextDataset", seed: int) -> Iterable[Any]:
+    def train_batches(self, model: Classifier, dataset: TrainingRows, seed: int) -> Iterable[Any]:
         """What an epoch iterates over."""
 
     @abstractmethod
-    def configure_optimizers(self, model: "TextClassifier") -> Any:
+    def configure_optimizers(self, model: Classifier) -> Any:
         """As Lightning's hook of that name."""
 
     @abstractmethod
-    def training_step(self, model: "TextClassifier", batch: Any) -> torch.Tensor | None:
+    def training_step(self, model: Classifier, batch: Any) -> torch.Tensor | None:
         """As Lightning's hook of that name."""
 
-    def check_gradients(self, model: "TextClassifier", optimizer: torch.optim.Optimizer) -> None:
+    def check_gradients(self, model: Classifier, optimizer: torch.optim.Optimizer) -> None:
         """What to refuse of gradients before a step, where the trainer clips them by a number of its own."""
 
-    def clip_gradients(self, model: "TextClassifier", optimizer: torch.optim.Optimizer) -> None:
+    def clip_gradients(self, model: Classifier, optimizer: torch.optim.Optimizer) -> None:
         """What to do to gradients before a step, where the trainer was given no `gradient_clip_val`."""
 
-    def on_train_epoch_end(self, model: "TextClassifier") -> None:
+    def on_train_epoch_end(self, model: Classifier) -> None:
         """As Lightning's hook of that name."""
 
     @abstractmethod
-    def why_unmeasured(self, model: "TextClassifier") -> tuple[str, str]:
+    def why_unmeasured(self, model: Classifier) -> tuple[str, str]:
         """Of a fit without validation: why there are no scores of its own either, and what to pass but `val_split=`.
 
         The second is a part of a sentence, and may be empty.

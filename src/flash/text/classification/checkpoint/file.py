@@ -20,9 +20,9 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from flash import __version__
 from flash.core import files
 from flash.core.errors import CheckpointError
+from flash.core.version import __version__
 from flash.text.classification.checkpoint import content, digest
 
 FORMAT_VERSION = 4

@@ -4,13 +4,12 @@ Imports the names of scores and errors; no Lightning.
 """
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from flash.core.errors import FlashError, unknown_name
 from flash.text.classification.scores.metrics import CALIBRATION, PER_LABEL
 
 if TYPE_CHECKING:
-    from flash.text.classification.measuring import MeasuringModule
     from flash.text.classification.scores.own_metrics import OwnMetrics
 
 OURS = ("flash", "lightning", "torch")
@@ -18,7 +17,19 @@ OURS = ("flash", "lightning", "torch")
 ALWAYS = ("train_loss", "epoch", "step")
 
 
-def flash_names(scores: Mapping[str, Any], stage: str, model: "MeasuringModule") -> dict[str, Any]:
+class Measured(Protocol):
+    """What is asked of a classifier that measures."""
+
+    labels: list[str]
+    multi_label: bool
+    loss_fn: Any
+
+    @property
+    def metrics(self) -> Any:
+        """The user's of each stage, by "val" and "test"."""
+
+
+def flash_names(scores: Mapping[str, Any], stage: str, model: Measured) -> dict[str, Any]:
     """What was measured, under the names that Lightning Flash logged it by, where these are others.
 
     `val_f1score` and `val_f1` are the micro-averaged F1; `val_accuracy` is the share of right cells (multi-label) or rows;
@@ -38,7 +49,7 @@ def flash_names(scores: Mapping[str, Any], stage: str, model: "MeasuringModule")
     return {name: value for name, value in found.items() if name not in scores}
 
 
-def loss_name(model: "MeasuringModule") -> str:
+def loss_name(model: Measured) -> str:
     """The name of the loss function, as Lightning Flash logged it."""
     loss = model.loss_fn
     if loss is None or loss in ("binary_cross_entropy", "cross_entropy"):
@@ -53,7 +64,7 @@ def loss_name(model: "MeasuringModule") -> str:
     return str(getattr(module, "__name__", type(module).__name__)).lower()
 
 
-def known_names(model: "MeasuringModule", *, validation: bool) -> list[str]:
+def known_names(model: Measured, *, validation: bool) -> list[str]:
     """What a callback may monitor in a fit of this model, without the names for each label.
 
     Args:
@@ -69,7 +80,7 @@ def known_names(model: "MeasuringModule", *, validation: bool) -> list[str]:
     return [*names, *flash_names(dict.fromkeys(names, 0.0), "val", model), *ALWAYS]
 
 
-def check_monitors(model: "MeasuringModule", callbacks: Iterable[Any], *, validation: bool) -> None:
+def check_monitors(model: Measured, callbacks: Iterable[Any], *, validation: bool) -> None:
     """Refuse a callback or a schedule that waits for a number which will never come.
 
     Where a callback of the user's own may log numbers too, nothing is refused.
@@ -92,7 +103,7 @@ def _monitored(lr_scheduler: Any) -> Any:
     return words.get("monitor") if isinstance(words, dict) else None
 
 
-def _is_known(name: str, model: "MeasuringModule", *, validation: bool) -> bool:
+def _is_known(name: str, model: Measured, *, validation: bool) -> bool:
     measure, slash, label = name.partition("/")
     if not slash:
         return name in known_names(model, validation=validation)
@@ -103,11 +114,11 @@ def _is_known(name: str, model: "MeasuringModule", *, validation: bool) -> bool:
     )
 
 
-def _own_names(model: "MeasuringModule") -> list[str]:
+def _own_names(model: Measured) -> list[str]:
     return cast("OwnMetrics", model.metrics["val"]).names
 
 
-def _refuse(who: str, name: str, model: "MeasuringModule", *, validation: bool) -> None:
+def _refuse(who: str, name: str, model: Measured, *, validation: bool) -> None:
     if not validation and _is_known(name, model, validation=True):
         raise FlashError(
             f"{who} monitors {name!r}, and there are no validation rows; pass val_split=0.1 or val_file= to the datamodule"

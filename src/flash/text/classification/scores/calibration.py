@@ -29,7 +29,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csc_array, csr_array
 
 from flash.core.errors import FlashError
-from flash.text.classification.backbones.linear.features import in_threads
+from flash.core.threads import in_threads
 from flash.text.classification.scores.outputs import Calibration, to_probabilities
 from flash.text.classification.targets.known import known_cells, without_unknown
 

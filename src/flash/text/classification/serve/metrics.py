@@ -11,7 +11,7 @@ import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from flash import __version__
+from flash.core.version import __version__
 from flash.text.classification.serve.served_model import Scores, ServedModel
 
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"

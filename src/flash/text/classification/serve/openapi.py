@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
-from flash import __version__
+from flash.core.version import __version__
 from flash.text.classification.serve.endpoints import ENDPOINTS, Endpoint
 from flash.text.classification.serve.options import ServeOptions
 from flash.text.classification.serve.problems import HUGGING_FACE_PATHS

@@ -14,8 +14,8 @@ from uuid import uuid4
 import numpy as np
 from numpy.typing import NDArray
 
-from flash import __version__
 from flash.core.errors import DataError, FlashError, unknown_name
+from flash.core.version import __version__
 from flash.text.classification.reading.fields import joined_text
 from flash.text.classification.scores.outputs import to_probabilities
 from flash.text.classification.scores.thresholds import resolve_thresholds

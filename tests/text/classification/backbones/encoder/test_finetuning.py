@@ -9,9 +9,9 @@ import torch
 from lightning.pytorch.callbacks import BaseFinetuning
 
 from flash.core.errors import FlashError
+from flash.core.layer_finetuning import LayerFinetuning
 from flash.text import TextClassifier
 from flash.text.classification.backbones.encoder.module import EncoderModule
-from flash.training.layer_finetuning import LayerFinetuning
 
 pytest.importorskip("transformers")
 pytest.importorskip("tokenizers")

@@ -16,10 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flash.core.errors import DataError
+from flash.core.threads import in_threads
 from flash.text.classification.backbones.linear import features, kernels, reference
 from flash.text.classification.backbones.linear.features import (
     choose_features,
-    in_threads,
     text_buffers,
     weigh_grams,
     word_share_for,

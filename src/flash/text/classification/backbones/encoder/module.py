@@ -23,7 +23,7 @@ from flash.text.classification.backbones.encoder.resuming import draw_noise, epo
 from flash.text.classification.backbones.encoder.token_cache import KeptFeatures, TokenCache
 from flash.text.classification.backbones.linear.features import Texts
 from flash.text.classification.backbones.memory import Work, memory_explained
-from flash.text.classification.backbones.module import BackboneModule
+from flash.text.classification.backbones.module import BackboneModule, Classifier, TrainingRows
 from flash.text.classification.batching import TokenRows, length_batches, pool_windows, tokenize
 from flash.text.classification.losses import Loss, loss_of_known, make_loss, one_number
 from flash.text.classification.optimization import (
@@ -39,8 +39,6 @@ from flash.text.classification.targets.known import any_unknown, known_per_row, 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
 
-    from flash.text.classification.data import TextDataset
-    from flash.text.classification.model import TextClassifier
 
 PREDICT_ROWS = 32
 """Rows a batch when texts are scored."""
@@ -253,11 +251,11 @@ class EncoderModule(BackboneModule):
 
     # ---- training -------------------------------------------------------------------------------------------
 
-    def before_fit(self, model: "TextClassifier", trainer: "Trainer") -> None:
+    def before_fit(self, model: Classifier, trainer: "Trainer") -> None:
         """Freeze what the strategy says, for as long as it says."""
         from lightning.pytorch.utilities import rank_zero_info
 
-        from flash.training.layer_finetuning import add_strategy
+        from flash.core.layer_finetuning import add_strategy
 
         rank_zero_info(f"{self.encoder.note[0].upper()}{self.encoder.note[1:]}.")
         self.noise, self._accumulated, self.frozen = None, steps.accumulation(trainer), None
@@ -315,14 +313,14 @@ class EncoderModule(BackboneModule):
         state_dict.pop(f"{prefix}{lora.SCALING}", None)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
-    def train_batches(self, model: "TextClassifier", dataset: "TextDataset", seed: int) -> "_Batches":
+    def train_batches(self, model: Classifier, dataset: TrainingRows, seed: int) -> "_Batches":
         """Batches of texts of similar length in another order each epoch."""
         self._cache = TokenCache()
         return _Batches(self, model, dataset, seed)
 
-    def configure_optimizers(self, model: "TextClassifier") -> Any:
+    def configure_optimizers(self, model: Classifier) -> Any:
         """AdamW, linear warm-up and decay, unless the user has chosen others."""
-        from flash.training.layer_finetuning import has_finetuning_of_its_own
+        from flash.core.layer_finetuning import has_finetuning_of_its_own
 
         if (
             self.adapters is None
@@ -353,13 +351,13 @@ class EncoderModule(BackboneModule):
         )
         return made if schedule is None else {"optimizer": made, "lr_scheduler": schedule}
 
-    def _may_fuse(self, model: "TextClassifier") -> bool:
+    def _may_fuse(self, model: Classifier) -> bool:
         """Whether the optimiser's step may be one pass over the parameters."""
         parameters = list(self.parameters())
         known = all(each.device.type in ("cpu", "cuda") and each.is_floating_point() for each in parameters)
         return known and steps.scaler_of(model.trainer) is None
 
-    def training_step(self, model: "TextClassifier", batch: "_Batch") -> torch.Tensor:
+    def training_step(self, model: Classifier, batch: "_Batch") -> torch.Tensor:
         """The loss of one batch."""
         device, encoder, epoch = model.device, self.encoder, batch.epoch
         trainer, accumulated = model.trainer, model.trainer.accumulate_grad_batches
@@ -382,19 +380,17 @@ class EncoderModule(BackboneModule):
         of_step = steps.share_of_step(batch.place[2], trainer.num_training_batches, accumulated)
         return loss * (batch.weight * of_step)
 
-    def check_gradients(self, model: "TextClassifier", optimizer: torch.optim.Optimizer) -> None:
+    def check_gradients(self, model: Classifier, optimizer: torch.optim.Optimizer) -> None:
         """Take no step with numbers that are none, but for the scaler of 16-mixed, which takes none with them."""
         if steps.scaler_of(model.trainer) is None:
             gradients = steps.gradients_of(optimizer)
             self._check_gradients(model, torch.nn.utils.get_total_norm(gradients), gradients)
 
-    def _check_gradients(
-        self, model: "TextClassifier", norm: torch.Tensor, gradients: list[torch.Tensor]
-    ) -> None:
+    def _check_gradients(self, model: Classifier, norm: torch.Tensor, gradients: list[torch.Tensor]) -> None:
         trainer = model.trainer
         self._broken.see_gradients(norm, gradients, trainer.global_step, alone=trainer.world_size == 1)
 
-    def clip_gradients(self, model: "TextClassifier", optimizer: torch.optim.Optimizer) -> None:
+    def clip_gradients(self, model: Classifier, optimizer: torch.optim.Optimizer) -> None:
         """To a norm of `CLIPPED_NORM`, all parameters together, unless the trainer was given a number."""
         scaled = steps.scaler_of(model.trainer) is not None
         if scaled and getattr(optimizer, "_step_supports_amp_scaling", False):
@@ -407,7 +403,7 @@ class EncoderModule(BackboneModule):
         if model.device.type != "cpu" or not float(norm) <= CLIPPED_NORM:  # a GPU is not asked twice
             torch.nn.utils.clip_grads_with_norm_(parameters, CLIPPED_NORM, norm)
 
-    def why_unmeasured(self, model: "TextClassifier") -> tuple[str, str]:
+    def why_unmeasured(self, model: Classifier) -> tuple[str, str]:
         """An encoder has no scores of its training rows without themselves."""
         return "an encoder is not cross-validated", ""
 
@@ -430,9 +426,7 @@ class _Batch:
 class _Batches:
     """What an epoch iterates over; knows its length, so that a schedule knows the number of steps."""
 
-    def __init__(
-        self, module: EncoderModule, model: "TextClassifier", dataset: "TextDataset", seed: int
-    ) -> None:
+    def __init__(self, module: EncoderModule, model: Classifier, dataset: TrainingRows, seed: int) -> None:
         self.module, self.model, self.dataset, self.seed = module, model, dataset, seed
         self.tokens = module.tokenize(dataset.texts)
         _say_what_was_cut(module, self.tokens)
@@ -513,9 +507,9 @@ class _Batches:
         """Nothing: `EncoderModule.resume` has taken it from the checkpoint."""
 
     def _epochs_frozen(self) -> float:
-        from flash.training.layer_finetuning import LayerFinetuning
+        from flash.core.layer_finetuning import LayerFinetuning
 
-        callbacks: list[Any] = self.model.trainer.callbacks  # type: ignore[attr-defined]
+        callbacks: list[Any] = self.model.trainer.callbacks
         return max((one.epochs_frozen for one in callbacks if isinstance(one, LayerFinetuning)), default=0)
 
     def _kept_features(self) -> torch.Tensor:

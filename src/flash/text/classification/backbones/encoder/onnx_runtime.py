@@ -17,7 +17,8 @@ import numpy.typing as npt
 
 from flash.core.errors import CheckpointError
 from flash.core.extras import require
-from flash.text.classification.backbones.linear.features import Texts, in_threads
+from flash.core.threads import in_threads
+from flash.text.classification.backbones.linear.features import Texts
 from flash.text.classification.batching import cheapest_batches, tokenize
 from flash.text.classification.checkpoint.export_folder import damaged
 

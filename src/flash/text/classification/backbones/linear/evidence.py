@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csc_array
 
-from flash.text.classification.backbones.linear.features import in_threads
+from flash.core.threads import in_threads
 from flash.text.classification.backbones.linear.kernels import Floats, compiled, weigh_evidence_of_rows
 from flash.text.classification.scores.calibration import fit_calibration
 from flash.text.classification.scores.outputs import Calibration

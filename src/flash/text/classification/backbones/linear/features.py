@@ -4,11 +4,9 @@ Imports nothing of the project but the errors, and the kernels when there are te
 backbones are predicted without them.
 """
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
-from os import cpu_count
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias
 from unicodedata import normalize
 
 import numpy as np
@@ -17,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from flash.core.errors import DataError
+from flash.core.threads import in_threads
 
 EQUAL_TEXT, SHARE_PER_TENFOLD, MOST_SHARE = 1e7, 0.2, 0.8
 CHARACTER_POWER = 1.5
@@ -25,30 +24,11 @@ CHUNK = 256  # texts that one task takes; no result depends on it
 GROUP = 64  # chunks whose rows are made before they are put in their place
 Texts: TypeAlias = pa.Array | pa.ChunkedArray
 Counted: TypeAlias = tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.int64]]
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 # Arrow before 26 only takes characters apart: its NFKC is NFKD (apache/arrow, issue 51225). Asked by way of
 # buffers, as making an Arrow value of a Python one imports pandas.
 _MARKED_E = pa.LargeStringArray.from_buffers(1, pa.py_buffer(np.array([0, 3])), pa.py_buffer(b"e\xcc\x81"))
 ARROW_COMPOSES = pc.utf8_normalize(_MARKED_E, form="NFKC").to_pylist() == ["\xe9"]
-
-
-def in_threads(
-    threads: int | None, function: Callable[[Item], Result], items: Sequence[Item]
-) -> list[Result]:
-    """`function` of each item, in order, on at most `threads` threads; None for one a processor."""
-    if len(items) < 2 or threads == 1:
-        return list(map(function, items))
-    pool = ThreadPoolExecutor(min(len(items), threads or cpu_count() or 1))
-    wait = True
-    try:
-        return list(pool.map(function, items))
-    except SystemExit:  # the process is to end, and compiled loops cannot be stopped
-        wait = False
-        raise
-    finally:
-        pool.shutdown(wait=wait, cancel_futures=True)
 
 
 def text_buffers(texts: Texts) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:

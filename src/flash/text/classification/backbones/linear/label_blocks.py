@@ -15,7 +15,8 @@ import numpy.typing as npt
 from scipy.sparse import csc_array, csr_array
 
 from flash.core.errors import FlashError
-from flash.text.classification.backbones.linear.features import Rows, in_threads
+from flash.core.threads import in_threads
+from flash.text.classification.backbones.linear.features import Rows
 from flash.text.classification.backbones.linear.held_out import as_unseen, take_out
 from flash.text.classification.backbones.linear.model import Linear, LinearConfig
 from flash.text.classification.backbones.linear.solver import (

@@ -14,13 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from flash.core.errors import FlashError
+from flash.core.threads import in_threads
 from flash.text.classification.backbones.linear.features import (
     CHUNK,
     Rows,
     Texts,
     choose_features,
     count_grams,
-    in_threads,
     text_buffers,
     weigh_grams,
     word_share_for,

@@ -6,7 +6,7 @@ NumPy's, in the same memory.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import lightning.pytorch as pl
 import numpy as np
@@ -19,15 +19,10 @@ from torch import nn
 from flash.core.errors import DataError, FlashError
 from flash.text.classification.backbones.linear.fitting import LinearSolver
 from flash.text.classification.backbones.linear.model import Linear
-from flash.text.classification.backbones.module import BackboneModule
+from flash.text.classification.backbones.module import BackboneModule, Classifier, TrainingRows
 from flash.text.classification.losses import make_loss
 from flash.text.classification.scores.by_length import text_lengths
 from flash.text.classification.targets.known import label_counts
-
-if TYPE_CHECKING:
-    from flash.text.classification.data import TextDataset
-    from flash.text.classification.model import TextClassifier
-
 
 MOST_LABELS = 10_000
 """More would take hours, and (features, labels) numbers of memory."""
@@ -96,7 +91,7 @@ class LinearModule(BackboneModule):
 
     # ---- training -------------------------------------------------------------------------------------------
 
-    def before_fit(self, model: "TextClassifier", trainer: pl.Trainer) -> None:
+    def before_fit(self, model: Classifier, trainer: pl.Trainer) -> None:
         """Take back until the end of the fit, and say, which of the user's settings the linear backbone has no use for.
 
         Raises:
@@ -145,7 +140,7 @@ class LinearModule(BackboneModule):
             setattr(holder, name, value)
         self._taken_back.clear()
 
-    def train_batches(self, model: "TextClassifier", dataset: "TextDataset", seed: int) -> Iterable[int]:
+    def train_batches(self, model: Classifier, dataset: TrainingRows, seed: int) -> Iterable[int]:
         """The passes of the exact solver over all rows, until the optimum."""
         if dataset.targets is None:
             raise DataError("the training rows have no targets")
@@ -162,11 +157,11 @@ class LinearModule(BackboneModule):
 
         return _Epoch(dataset, begin)
 
-    def configure_optimizers(self, model: "TextClassifier") -> torch.optim.Optimizer:
+    def configure_optimizers(self, model: Classifier) -> torch.optim.Optimizer:
         """The exact solver, seen as an optimiser."""
         return SolverOptimizer(self)
 
-    def training_step(self, model: "TextClassifier", batch: int) -> None:
+    def training_step(self, model: Classifier, batch: int) -> None:
         """One pass of the solver over all rows, or one fold; after the last, calibration and thresholds."""
         loss = cast(Any, model.optimizers()).step()  # Lightning's wrapper, which counts the step
         model.log("train_loss", loss, prog_bar=True, on_step=True, on_epoch=False, batch_size=1)
@@ -174,12 +169,12 @@ class LinearModule(BackboneModule):
         if held_out is not None:
             model.take_held_out(*held_out)
 
-    def on_train_epoch_end(self, model: "TextClassifier") -> None:
+    def on_train_epoch_end(self, model: Classifier) -> None:
         """Stop at the optimum: further epochs would change nothing."""
         if _solver(model).converged:
             model.trainer.should_stop = True
 
-    def why_unmeasured(self, model: "TextClassifier") -> tuple[str, str]:
+    def why_unmeasured(self, model: Classifier) -> tuple[str, str]:
         """No folds, or too few texts for them; or a fit that was stopped."""
         if not _solver(model).converged:
             return "the fit was stopped before its end", "allow it more steps or time"
@@ -214,7 +209,7 @@ class LinearModule(BackboneModule):
 class _Epoch:
     """Starts the same passes anew each time a loop iterates over it, as a loader does."""
 
-    def __init__(self, dataset: "TextDataset", begin: Callable[[], Iterator[int]]) -> None:
+    def __init__(self, dataset: TrainingRows, begin: Callable[[], Iterator[int]]) -> None:
         self.dataset = dataset
         self.begin = begin
 
@@ -222,7 +217,7 @@ class _Epoch:
         return self.begin()
 
 
-def _solver(model: "TextClassifier") -> "SolverOptimizer":
+def _solver(model: Classifier) -> "SolverOptimizer":
     return cast(SolverOptimizer, model.optimizers(use_pl_optimizer=False))
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
-from flash.training.hyper_parameters import (
+from flash.core.hyper_parameters import (
     LONGEST_VALUE,
     MOST_LABELS,
     flat_parameters,

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from flash.core.errors import FlashError
 from flash.core.finetuning import FinetuningStrategy, parse_strategy
-from flash.training.layer_finetuning import LayerFinetuning, frozen_layers
+from flash.core.layer_finetuning import LayerFinetuning, frozen_layers
 
 pytestmark = [
     pytest.mark.filterwarnings(f"ignore:{message}")
