@@ -41,16 +41,16 @@ def refused(options: Any) -> str:
 def test_a_file_that_is_read_is_never_the_model(option: str, tmp_path: Path) -> None:
     Path("data.csv").write_text("mine")
     Path("link").symlink_to("data.csv")
-    sentence = "which is read, and would be lost; name another file for the model"
+    sentence = "that this command reads, and would be lost; name another file for the model"
     for output, value, called in (
-        ("data.csv", "data.csv", "the file"),
+        ("data.csv", "data.csv", "a file"),
         ("link", "data.csv", "the same file as data.csv"),
         ("data.csv", "link", "the same file as link"),
         ("./data.csv", ["none.csv", "*.csv"], "the same file as data.csv"),
         (f"{tmp_path}/data.csv", "data.csv", "the same file as data.csv"),
     ):
         typed: dict[str, Any] = {option: value}
-        assert refused(given(output, **typed)) == f"--output {output} is {called}, {sentence}"
+        assert refused(given(output, **typed)) == f"--output {output} is {called} {sentence}"
     assert Path("data.csv").read_text() == "mine"
 
 
@@ -58,10 +58,10 @@ def test_the_files_of_an_encoder_and_of_from_toxic() -> None:
     Path("encoder").mkdir()
     Path("encoder/config.json").write_text("mine")
     said = refused(given("encoder/config.json", backbone="encoder"))
-    assert said.startswith("--output encoder/config.json is the same file as encoder, which is read")
+    assert said.startswith("--output encoder/config.json is the same file as encoder that this command reads")
     Path(saving.TOXIC_FILE).parent.mkdir(parents=True)
     Path(saving.TOXIC_FILE).write_text("mine")
-    assert "is the file, which is read" in refused(given(saving.TOXIC_FILE, source="from_toxic"))
+    assert "is a file that this command reads" in refused(given(saving.TOXIC_FILE, source="from_toxic"))
     saving.check(given("encoder/new.pt", backbone="encoder"))
     saving.check(given("text", input_field="text", val_split=0.1, train_file="s3://bucket/text"))
 
@@ -70,7 +70,7 @@ def test_options_are_not_saved_in_the_place_of_another_file() -> None:
     Path("train.yaml").write_text("mine")
     said = refused(given("train.pt", train_file="train.yaml"))
     assert said == (
-        "the options are saved at train.yaml, which is the file, is read, and would be lost; "
+        "the options are saved at train.yaml, which is a file that this command reads, and would be lost; "
         "name another --output than train.pt"
     )
     for content in ("services: []", "- a", ":\n\t-", "model: {}\noutput: a.pt\n", "\xff"):

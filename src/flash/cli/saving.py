@@ -48,13 +48,13 @@ def check(given: Namespace) -> Path:
     read = list(_read(given))
     if (lost := files.overwritten(output, read)) is not None:
         raise FlashError(
-            f"--output {output} is {_called(lost, output)}, which is read, and would be lost; name another file for the model"
+            f"--output {output} is {_called(lost, output)}, and would be lost; name another file for the model"
         )
     checkpoint.check_writable(output)
     advice = f"name another --output than {output}"
     if (lost := files.overwritten(config, [*read, *filter(None, [given.ckpt_path])])) is not None:
         raise FlashError(
-            f"the options are saved at {config}, which is {_called(lost, config)}, is read, and would be lost; {advice}"
+            f"the options are saved at {config}, which is {_called(lost, config)}, and would be lost; {advice}"
         )
     if config.exists() and not config.is_dir() and not _is_of_options(config):
         raise FlashError(
@@ -129,7 +129,8 @@ def _texts(value: Any) -> list[str]:
 
 def _called(lost: str | Path, output: str | Path) -> str:
     """How a sentence calls a file that may have been typed by another name."""
-    return "the file" if str(lost) == str(output) else f"the same file as {lost}"
+    reads = "that this command reads"
+    return f"a file {reads}" if str(lost) == str(output) else f"the same file as {lost} {reads}"
 
 
 def _is_of_options(path: Path) -> bool:

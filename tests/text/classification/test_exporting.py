@@ -612,3 +612,15 @@ def test_a_pipeline_takes_two_fields_as_a_pair(tmp_path: Path) -> None:
     (scores,) = predictor.probabilities([["you are", "a banana ."]])
     made = {one["label"]: one["score"] for one in pipe({"text": "you are", "text_pair": "a banana ."})}
     np.testing.assert_allclose([made[label] for label in LABELS], scores, atol=1e-4)
+
+
+def test_a_model_within_the_folder_that_would_be_replaced(tmp_path: Path) -> None:
+    for name in ("flash.json", "model.safetensors"):
+        (tmp_path / name).write_text("mine")
+    with pytest.raises(FlashError) as found:
+        export(tmp_path / "model.safetensors", tmp_path, overwrite=True)
+    assert str(found.value) == (
+        f"the model {tmp_path}/model.safetensors is in the folder {tmp_path}, which the export would replace; name another "
+        "folder"
+    )
+    assert (tmp_path / "model.safetensors").read_text() == "mine"

@@ -115,6 +115,10 @@ def export(
         )
     folder = Path(folder)
     _check_free(folder, overwrite)
+    if Path(model_path).is_file() and Path(model_path).resolve().is_relative_to(folder.resolve()):
+        raise FlashError(
+            f"the model {model_path} is in the folder {folder}, which the export would replace; name another folder"
+        )
     if sample is not None and len(sample) == 0:
         raise FlashError("the sample has no texts to compare on; give one with rows, or none at all")
     predictor, module = _load(model_path, trust_remote_code)

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_array
 
-from flash.core.errors import DataError
+from flash.core.errors import DataError, visible
 from flash.text.classification.reading.source import Source
 from flash.text.classification.targets.known import any_unknown, known_rows, unknown_places, without_unknown
 from flash.text.classification.targets.labels import LabelSet
@@ -140,7 +140,7 @@ def describe(split: str, rows: int, targets: csr_array | None, labels: list[str]
     yield f"{size}, {counts.sum() / max(rows, 1):.2f} labels a text, {bare:,} without a label"
     order = np.argsort(-counts, kind="stable")
     more = f" ... and {len(labels) - SHOWN:,} more" if len(labels) > SHOWN else ""
-    yield "    " + ", ".join(f"{labels[label]} {counts[label]:,}" for label in order[:SHOWN]) + more
+    yield "    " + ", ".join(f"{visible(labels[label])} {counts[label]:,}" for label in order[:SHOWN]) + more
     if any_unknown(targets):
         unknown, rows_with = len(unknown_places(targets)[0]), len(np.unique(unknown_places(targets)[0]))
         yield (
