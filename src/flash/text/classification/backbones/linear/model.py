@@ -224,7 +224,10 @@ class Linear:
             output = scale, bias, evidence, by_label, chunk
             logits_of_texts(*buffers, classes, grams, rows, idf, share, norms, weight, *output)
 
-        in_threads(self.threads, fill, range(0, len(texts), CHUNK))
+        if len(texts) <= CHUNK:
+            fill(0)
+        else:
+            in_threads(self.threads, fill, range(0, len(texts), CHUNK))
         return logits
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:

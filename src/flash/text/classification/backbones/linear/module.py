@@ -159,7 +159,7 @@ class LinearModule(BackboneModule):
 
     def configure_optimizers(self, model: Classifier) -> torch.optim.Optimizer:
         """The exact solver, seen as an optimiser."""
-        return SolverOptimizer(self)
+        return SolverOptimizer(self, multi_label=model.multi_label)
 
     def training_step(self, model: Classifier, batch: int) -> None:
         """One pass of the solver over all rows, or one fold; after the last, calibration and thresholds."""
@@ -230,12 +230,12 @@ class SolverOptimizer(torch.optim.Optimizer):
         multi_label: as the classifier is.
     """
 
-    def __init__(self, module: LinearModule) -> None:
+    def __init__(self, module: LinearModule, *, multi_label: bool) -> None:
         # torch wants a parameter, and its monitors a learning rate; the solver has neither.
         super().__init__([nn.Parameter(torch.empty(0))], defaults={"lr": 0.0})
         self.module = module
         self.solver: LinearSolver | None = None
-        self.converged, self.passes, self.multi_label = False, 0, True
+        self.converged, self.passes, self.multi_label = False, 0, multi_label
         self._resumed: dict[str, Any] | None = None
         self._targets: csr_array | None = None
         self._lengths = np.zeros(0, np.int64)  # characters of the texts
