@@ -54,7 +54,9 @@ class Served:
     def __init__(self, *words: str | Path, environment: Mapping[str, str] | None = None) -> None:
         command = [sys.executable, "-m", "flash", "serve", *map(str, words), "--port", "0"]
         variables = {**os.environ, **(environment or {})}
-        self.process = Popen(command, stderr=PIPE, stdin=DEVNULL, text=True, env=variables)
+        self.process = Popen(
+            command, stderr=PIPE, stdin=DEVNULL, text=True, env=variables, start_new_session=True
+        )
         self.lines: list[str] = []
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -87,6 +89,10 @@ class Served:
     def signal(self, name: str) -> None:
         """Send a signal."""
         self.process.send_signal(getattr(signal, name))
+
+    def ctrl_c(self) -> None:
+        """What a terminal does: send SIGINT to it and to all processes that it started."""
+        os.killpg(self.process.pid, signal.SIGINT)
 
     def ended(self) -> int:
         """The exit code, once it and all processes that it started are over."""
