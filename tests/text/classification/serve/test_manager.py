@@ -1,5 +1,6 @@
 """Workers under the manager: they share an address and a model, come back, load a model again, and end together."""
 
+import multiprocessing
 import os
 import shutil
 import signal
@@ -8,10 +9,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from uvicorn.config import STARTUP_FAILURE
 
 from flash.__main__ import main
 from flash.core.errors import FlashError
@@ -177,17 +181,32 @@ def test_an_output_that_other_processes_cannot_have(model_file: Path) -> None:
 
 
 def test_a_script_that_starts_again_in_its_workers_is_told_how_to_begin(
-    model_file: Path, tmp_path: Path
+    model_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    script = tmp_path / "script.py"
-    script.write_text(
-        "from flash.text.classification.serve import ServeOptions, serve\n"
-        f"serve({str(model_file)!r}, ServeOptions(port=0, workers=2))\n"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(multiprocessing.current_process(), "name", "SpawnProcess-1")
+        with pytest.raises(SystemExit) as ended:
+            serve(model_file, ServeOptions(port=0, workers=2))
+    assert ended.value.code == STARTUP_FAILURE
+    assert (
+        'a worker cannot have workers; call serve under: if __name__ == "__main__":'
+        in capsys.readouterr().err
     )
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 1
-    assert 'a worker cannot have workers; call serve under: if __name__ == "__main__":' in done.stderr
-    assert "FlashError: a worker could not start; what it wrote above says why" in done.stderr
+
+    def run(self: manager.Manager) -> None:
+        ended: Any = SimpleNamespace(exitcode=STARTUP_FAILURE)
+        self.processes = [ended]
+
+    monkeypatch.setattr(manager.Manager, "run", run)
+    with pytest.raises(FlashError, match="a worker could not start; what it wrote above says why"):
+        serve(model_file, ServeOptions(port=0, workers=2))
+
+
+def test_workers_are_started_by_the_main_thread(model_file: Path) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        serving = pool.submit(serve, model_file, ServeOptions(port=0, workers=2))
+        with pytest.raises(FlashError, match="workers are started by a program's main thread alone"):
+            serving.result()
 
 
 @pytest.mark.parametrize(

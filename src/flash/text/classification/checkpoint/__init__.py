@@ -121,7 +121,7 @@ def as_read(saved: dict[str, Any]) -> dict[str, Any]:
         CheckpointError: as `save` for content that a file cannot hold.
     """
     plain, tensors = content.flatten(saved)
-    arrays = {name: np.array(tensor) for name, tensor in tensors.items()}
+    arrays = {name: np.asarray(tensor).copy() for name, tensor in tensors.items()}
     copied: dict[str, Any] = content.unflatten(
         content.parse(plain), arrays.__getitem__, lambda name: arrays[name].tobytes()
     )

@@ -84,7 +84,7 @@ def _of_fields(schemas: dict[str, Any], fields: Sequence[str]) -> dict[str, Any]
     moderation = schemas["ModerationRequest"]
     parts = {**moderation["properties"]["input"], **of_parts}
     del parts["anyOf"]
-    changed = {
+    changed: dict[str, Any] = {
         "Text": one,
         "TextInList": {"anyOf": [{"$ref": f"{REF}Text"}, several]},
         "ModerationRequest": {**moderation, "properties": {**moderation["properties"], "input": parts}},
