@@ -202,7 +202,12 @@ def test_a_linear_model_is_served_without_torch(model: Path) -> None:
 
 def test_the_user_is_told_of_a_compilation(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[Any] = []
-    monkeypatch.setattr(manager, "manage", lambda *arguments: given.append(arguments) or 0)
+
+    def manage(*arguments: Any) -> int:
+        given.append(arguments)
+        return 0
+
+    monkeypatch.setattr(manager, "manage", manage)
     assert main(["serve", str(model)]) == 0
     seen: list[Any] = []
 
