@@ -70,7 +70,7 @@ class Served:
         end = time.monotonic() + 600  # a machine may be busy with much else
         while len(found := [line for line in self.lines if part in line]) < times:
             assert time.monotonic() < end, f"no {part!r} in {self.lines}"
-            assert self._reader.is_alive() or self.lines, "it ended without a word"
+            assert self._reader.is_alive(), f"it ended with {self.lines}"
             time.sleep(0.02)
         return found[-1]
 

@@ -96,7 +96,7 @@ class Predictor:
     def of_content(
         cls,
         content: dict[str, Any],
-        name: str | Path,
+        path: str | Path | None = None,
         precision: str = "32",
         *,
         trust_remote_code: bool = False,
@@ -105,7 +105,7 @@ class Predictor:
 
         Args:
             content: with NumPy arrays, which are taken as they are.
-            name: of the file, for messages.
+            path: of the file; None for content that is in memory only.
             precision: "32", "bf16" or "auto", as in `load`.
             trust_remote_code: as in `load`.
 
@@ -114,6 +114,7 @@ class Predictor:
             MissingExtraError: it needs a package that is not installed.
             RemoteCodeError: it needs Python code that is not trusted, or that is not where it was.
         """
+        name = "this model" if path is None else path
         settings, arrays = content["flash"], content["state_dict"]
         prefix = "backbone."
         own = {key[len(prefix) :]: arrays[key] for key in arrays if key.startswith(prefix)}

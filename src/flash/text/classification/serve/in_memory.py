@@ -26,9 +26,8 @@ def served(model: "TextClassifier", options: ServeOptions) -> ServedModel:
     model.on_save_checkpoint(content)
     found = {name: tensor.cpu() for name, tensor in content["state_dict"].items()}
     copied = checkpoint.as_read({**content, "state_dict": found})
-    predictor = Predictor.of_content(
-        copied, "this model", check_precision(options.precision), trust_remote_code=options.trust_remote_code
-    )
+    precision = check_precision(options.precision)
+    predictor = Predictor.of_content(copied, None, precision, trust_remote_code=options.trust_remote_code)
     return ServedModel.of(predictor, options)
 
 
