@@ -54,7 +54,9 @@ class Served:
     def __init__(self, *words: str | Path, environment: Mapping[str, str] | None = None) -> None:
         command = [sys.executable, "-m", "flash", "serve", *map(str, words), "--port", "0"]
         variables = {**os.environ, **(environment or {})}
-        self.process = Popen(command, stderr=PIPE, stdin=DEVNULL, text=True, env=variables)
+        self.process = Popen(
+            command, stderr=PIPE, stdin=DEVNULL, text=True, env=variables, start_new_session=True
+        )
         self.lines: list[str] = []
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -68,7 +70,7 @@ class Served:
         end = time.monotonic() + 600  # a machine may be busy with much else
         while len(found := [line for line in self.lines if part in line]) < times:
             assert time.monotonic() < end, f"no {part!r} in {self.lines}"
-            assert self._reader.is_alive() or self.lines, "it ended without a word"
+            assert self._reader.is_alive(), f"it ended with {self.lines}"
             time.sleep(0.02)
         return found[-1]
 
@@ -87,6 +89,10 @@ class Served:
     def signal(self, name: str) -> None:
         """Send a signal."""
         self.process.send_signal(getattr(signal, name))
+
+    def ctrl_c(self) -> None:
+        """What a terminal does: send SIGINT to it and to all processes that it started."""
+        os.killpg(self.process.pid, signal.SIGINT)
 
     def ended(self) -> int:
         """The exit code, once it and all processes that it started are over."""

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from importlib import import_module
+from pathlib import Path
 from typing import TextIO
 
 from flash import __version__
@@ -67,6 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: the words after `flash`; None for those of the process.
     """
+    _open_closed_streams()
     words = list(sys.argv[1:] if argv is None else argv)
     if argv is None:
         # a process of its own: in it and its children onnxruntime sends nothing to its maker
@@ -107,6 +109,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         first = str(error).strip().partition("\n")[0] or "the trainer's options do not fit together"
         return _report(f"flash: error: {first.rstrip('.')}", MISTAKE, debug)
+
+
+def _open_closed_streams() -> None:
+    """Give a process whose standard streams are closed empty ones: the next file would have their numbers."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115
 
 
 def _run(words: list[str]) -> int:

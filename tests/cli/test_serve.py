@@ -1,5 +1,4 @@
 import json
-import socket
 import subprocess
 import sys
 from argparse import ArgumentTypeError
@@ -10,11 +9,12 @@ from typing import Any
 import pytest
 
 from flash.__main__ import main
-from flash.cli import serve
+from flash.cli import announced, serve
 from flash.cli.serve import build_parser, options_of, parse_size
 from flash.core.errors import FlashError, MissingExtraError
-from flash.text.classification.serve import ServeOptions, running
+from flash.text.classification.serve import ServeOptions, manager, running
 from flash.text.classification.serve.options import LOG_LEVELS
+from flash.text.classification.serve.served_model import ServedModel
 
 
 def options(*words: str) -> ServeOptions:
@@ -42,6 +42,7 @@ def test_every_option_of_a_server_is_one_of_the_command() -> None:
         "debug",
     ]
     words += ["--api-key", "first-key", "--api_key", "second-key"]
+    words += ["--allowed-hosts", "a.example", "b.example"]
     words += ["--cors-origin", "https://a.example", "--cors_origin", "https://b.example"]
     words += ["--max-body", "2MB", "--max-texts", "1", "--max-text-length", "2", "--max-connections", "3"]
     words += [
@@ -58,7 +59,7 @@ def test_every_option_of_a_server_is_one_of_the_command() -> None:
     found = options(*words)
     assert found == ServeOptions(
         host="::1", port=0, workers=2, output="labels", thresholds={"toxic": 0.3, "insult": 0.5}, precision="32",
-        trust_remote_code=True, api_keys=("first-key", "second-key"),
+        trust_remote_code=True, api_keys=("first-key", "second-key"), allowed_hosts=("a.example", "b.example"),
         cors_origins=("https://a.example", "https://b.example"), max_body=2_000_000, max_texts=1, max_text_length=2,
         max_connections=3, max_waiting=4, batch_tokens=5, request_timeout=6.0, receive_timeout=7.5, keep_alive=8.0,
         grace=9.0, log_level="debug", log_texts=True, max_delay=0.5,
@@ -115,6 +116,10 @@ def test_what_is_no_size(word: str) -> None:
         (["--output", "scored"], "argument --output: invalid choice: 'scored'"),
         (["--workesr", "2"], "unknown option '--workesr'; did you mean '--workers'?"),
         (["--api-key", "short"], "an API key has 5 characters"),
+        (
+            ["--allowed-hosts", "a.example:80"],
+            "allowed_hosts has 'a.example:80'; expected a host's name or address",
+        ),
     ],
 )
 def test_a_mistake_is_one_sentence_and_2(
@@ -130,12 +135,8 @@ def test_a_model_that_cannot_be_loaded_is_one_sentence_and_2(
     tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "bad.pt").write_bytes(model.read_bytes()[:2_000])
-    for path, words in (
-        (tmp_path / "bad.pt", []),
-        (tmp_path / "missing.pt", []),
-        (model, ["--thresholds", "x=1"]),
-    ):
-        assert main(["serve", str(path), "--port", "0", *words]) == 2
+    for path in (tmp_path / "bad.pt", tmp_path / "missing.pt"):
+        assert main(["serve", str(path), "--port", "0"]) == 2
         shown = capsys.readouterr().err
         assert shown.startswith("flash: error: ")
         assert shown.count("\n") == 1
@@ -159,6 +160,7 @@ def test_a_package_that_is_missing_is_one_sentence(
     def require(module: str, extra: str) -> None:
         raise MissingExtraError(f"{module} {extra}")
 
+    monkeypatch.setattr(serve, "find_spec", lambda module: None)
     monkeypatch.setattr(serve, "require", require)
     assert main(["serve", str(model)]) == 2
     assert capsys.readouterr().err == "flash: error: httptools serve\n"
@@ -175,37 +177,21 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 SERVED_AND_STOPPED = """
-import json, os, signal, sys, threading, time
+import json, signal, sys
 from urllib.request import Request, urlopen
-from flash.__main__ import main
+from flash.text.classification.serve import running
 
-def ask():
-    url = f"http://127.0.0.1:{sys.argv[2]}"
-    for _ in range(2_000):
-        try:
-            urlopen(url + "/ready", timeout=20)
-            break
-        except OSError:
-            time.sleep(0.02)
+with running(sys.argv[1]) as url:
     body = json.dumps({"texts": ["a zebra"]}).encode()
     with urlopen(Request(url + "/v1/classify", body), timeout=20) as answer:
         print(answer.read().decode())
-    os.kill(os.getpid(), signal.SIGTERM)
-
-thread = threading.Thread(target=ask)
-thread.start()
-code = main(["serve", sys.argv[1], "--port", sys.argv[2]])
-thread.join()
+import flash.cli.serve, flash.text.classification.serve.worker  # which a worker has beside it
 print(*sorted({name.split(".")[0] for name in sys.modules}))
-sys.exit(code)
 """
 
 
 def test_a_linear_model_is_served_without_torch(model: Path) -> None:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port = str(sock.getsockname()[1])
-    command = [sys.executable, "-c", SERVED_AND_STOPPED, str(model), port]
+    command = [sys.executable, "-c", SERVED_AND_STOPPED, str(model)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
     answer, modules = done.stdout.splitlines()
     assert json.loads(answer)["results"][0]["labels"] == ["animal"]
@@ -214,16 +200,21 @@ def test_a_linear_model_is_served_without_torch(model: Path) -> None:
     assert not loaded & {"torch", "lightning", "pytorch_lightning", "transformers", "pandas", "fastapi"}
 
 
-def test_the_user_is_told_of_a_compilation(
-    model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_user_is_told_of_a_compilation(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Any] = []
+
+    def manage(*arguments: Any) -> int:
+        given.append(arguments)
+        return 0
+
+    monkeypatch.setattr(manager, "manage", manage)
+    assert main(["serve", str(model)]) == 0
     seen: list[Any] = []
 
-    def announced(predictor: Any) -> Any:
+    def watched(predictor: Any) -> Any:
         seen.append(predictor)
         return nullcontext()
 
-    monkeypatch.setattr(serve, "announced", announced)
-    made = serve.Announced.load(model, ServeOptions())
-    assert (made.name, len(seen), len(made.labels)) == ("multi", 1, 3)
-    assert made.path == model
+    assert given == [(str(model), ServeOptions(), announced)]
+    made = ServedModel.load(model, ServeOptions(), watched=watched)
+    assert (made.name, seen, len(made.labels)) == ("multi", [made.predictor], 3)

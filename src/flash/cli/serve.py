@@ -4,7 +4,7 @@ import argparse
 import os
 import re
 from dataclasses import fields
-from pathlib import Path
+from importlib.util import find_spec
 
 from flash.cli import (
     Parser,
@@ -15,10 +15,8 @@ from flash.cli import (
 )
 from flash.core.errors import FlashError
 from flash.core.extras import require
-from flash.text.classification.predictor import Predictor
 from flash.text.classification.scores.outputs import OUTPUTS
 from flash.text.classification.serve.options import LOG_LEVELS, SCORES, ServeOptions
-from flash.text.classification.serve.served_model import ServedModel
 
 DESCRIPTION = "Answer over HTTP which labels a text has, in four protocols, and with a page for people."
 EPILOG = """\
@@ -69,6 +67,14 @@ def build_parser() -> Parser:
         f"variable {KEYS}, which holds one or several with commas",
     )
     parser.add_argument(
+        "--allowed_hosts",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="hosts that requests may be for, by their header Host, such as labels.example.org, or * for all (default: "
+        "loopback names where it listens to this machine alone and has no key, and else all)",
+    )
+    parser.add_argument(
         "--cors_origin",
         action="append",
         default=[],
@@ -98,12 +104,12 @@ def build_parser() -> Parser:
     )
     add("max_texts", "N", "texts of a request at most")
     add("max_text_length", "N", "characters of a text at most")
-    add("max_connections", "N", "open connections of a worker at most")
+    add("max_connections", "N", "open connections of a worker at most; requests of others are answered 503")
     add("max_waiting", "N", "texts that wait in a worker at most; who comes then is told to come again")
     add("batch_tokens", "N", "about how many tokens are computed together")
     add("max_delay", "SECONDS", "of work that wait in a worker at most; who comes then is told to come again")
     add("request_timeout", "SECONDS", "until a request that waits is given up")
-    add("receive_timeout", "SECONDS", "that a request may take to arrive, and its answer to be taken")
+    add("receive_timeout", "SECONDS", "that a body may take to arrive after its head")
     add("keep_alive", "SECONDS", "that an idle connection stays open")
     add("grace", "SECONDS", "for requests in flight when the server is stopped")
     parser.add_argument(
@@ -147,6 +153,7 @@ def options_of(parsed: argparse.Namespace) -> ServeOptions:
         **{
             **named,
             "api_keys": tuple(dict.fromkeys([*parsed.api_key, *keys])),
+            "allowed_hosts": tuple(parsed.allowed_hosts),
             "cors_origins": tuple(parsed.cors_origin),
             "thresholds": parse_thresholds(parsed.thresholds),
         }
@@ -159,16 +166,10 @@ def run(argv: list[str]) -> int:
     options = options_of(parsed)
     options.check()
     for package in PACKAGES:
-        require(package, "serve")
-    from flash.text.classification.serve.server import serve
+        if find_spec(package) is None:  # the workers import it
+            require(package, "serve")
+    from flash.text.classification.serve import logs
+    from flash.text.classification.serve.manager import manage
 
-    return serve(parsed.model, options, load=Announced.load)
-
-
-class Announced(ServedModel):
-    """A served model; the user is told if loops of it are compiled, which takes a while."""
-
-    @classmethod
-    def _ready(cls, predictor: Predictor, name: str, path: Path | None, options: ServeOptions) -> ServedModel:
-        with announced(predictor):
-            return super()._ready(predictor, name, path, options)
+    logs.configure(options.log_level)
+    return manage(parsed.model, options, announced)

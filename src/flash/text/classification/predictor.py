@@ -90,7 +90,31 @@ class Predictor:
         precision = check_precision(precision)
         if is_folder(path):
             return cls._of_export(Path(path), precision)
-        content = checkpoint.read(path)
+        return cls.of_content(checkpoint.read(path), path, precision, trust_remote_code=trust_remote_code)
+
+    @classmethod
+    def of_content(
+        cls,
+        content: dict[str, Any],
+        path: str | Path | None = None,
+        precision: str = "32",
+        *,
+        trust_remote_code: bool = False,
+    ) -> "Predictor":
+        """The classifier of a checkpoint's content, as `checkpoint.read` gives it.
+
+        Args:
+            content: with NumPy arrays, which are taken as they are.
+            path: of the file; None for content that is in memory only.
+            precision: "32", "bf16" or "auto", as in `load`.
+            trust_remote_code: as in `load`.
+
+        Raises:
+            CheckpointError: the content is damaged.
+            MissingExtraError: it needs a package that is not installed.
+            RemoteCodeError: it needs Python code that is not trusted, or that is not where it was.
+        """
+        name = "this model" if path is None else path
         settings, arrays = content["flash"], content["state_dict"]
         prefix = "backbone."
         own = {key[len(prefix) :]: arrays[key] for key in arrays if key.startswith(prefix)}
@@ -108,11 +132,11 @@ class Predictor:
         except (FlashError, TypeError) as error:  # a number where an array should be has no length
             problem = error if isinstance(error, FlashError) else "a backbone array is a single number"
             raise CheckpointError(
-                f"the checkpoint {path} is damaged: {problem}; copy or save it again"
+                f"the checkpoint {name} is damaged: {problem}; copy or save it again"
             ) from error
         if not backbone.fitted:
             raise CheckpointError(
-                f"{path} holds a model that was never trained, so its answers would mean nothing; train it, and save it "
+                f"{name} holds a model that was never trained, so its answers would mean nothing; train it, and save it "
                 "after that"
             )
         return cls(

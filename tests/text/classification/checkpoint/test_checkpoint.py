@@ -59,6 +59,24 @@ def test_the_checksum_is_of_all_bytes(make_content: Any, tmp_path: Path) -> None
     assert hashlib.sha256(written.replace(checksum.encode(), b"0" * 64)).hexdigest() == checksum
 
 
+def test_as_read_is_what_read_gives_and_a_copy(make_content: Any, tmp_path: Path) -> None:
+    tensor = torch.arange(6.0).reshape(2, 3)
+    saved = make_content(weight=tensor, transposed=tensor.T)
+    saved["flash"]["more"] = {
+        "text": "é" * 2_000,
+        "bytes": b"\x00\x01",
+        "tuple": (1, None),
+        "number": float("inf"),
+    }
+    checkpoint.save(saved, tmp_path / "model.pt")
+    expected, found = checkpoint.read(tmp_path / "model.pt"), checkpoint.as_read(saved)
+    assert found["flash"] == expected["flash"]
+    tensor.zero_()
+    assert found["state_dict"].keys() == expected["state_dict"].keys()
+    for name, array in expected["state_dict"].items():
+        np.testing.assert_array_equal(found["state_dict"][name], array)
+
+
 @pytest.mark.parametrize(
     "dtype", [np.float16, np.float32, np.float64, np.int8, np.uint8, np.int16, np.int32, np.int64, np.bool_]
 )

@@ -219,6 +219,35 @@ def test_a_text_that_fails_fails_its_own_request_only() -> None:
     run(model, work)
 
 
+def test_what_ends_the_thread_fails_all_that_waits_and_all_that_comes() -> None:
+    model, told = Counting(go=False), list[BaseException]()
+
+    class Panic(BaseException):
+        """No `Exception`."""
+
+    def scores(texts: Sequence[str]) -> Scores:
+        model.began.set()
+        assert model.go.wait(20)
+        raise Panic
+
+    model.scores = scores  # type: ignore[method-assign]
+
+    async def main() -> None:
+        batcher = Batcher(cast(ServedModel, model), tokens=10, most=10, on_death=told.append)
+        batcher.start()
+        jobs = [await busy(batcher, model), batcher.submit(["waits"])]
+        model.go.set()
+        for job in jobs:
+            await asyncio.wait((job.answer,), timeout=20)
+        jobs.append(batcher.submit(["comes"]))
+        assert [type(job.answer.exception()) for job in jobs] == [Panic] * 3
+        assert batcher.waiting == 0
+        await asyncio.wait_for(batcher.close(), 20)
+
+    asyncio.run(main())
+    assert [type(error) for error in told] == [Panic]
+
+
 def test_a_request_that_fails_in_its_middle_leaves_the_queue() -> None:
     async def work(batcher: Batcher) -> None:
         job = batcher.submit(["x" * 60, "fail", *["y" * 60] * 50])

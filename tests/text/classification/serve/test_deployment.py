@@ -17,11 +17,11 @@ import pytest
 
 from flash.__main__ import main
 from flash.cli.serve import build_parser
-from flash.text.classification.serve.endpoints import ENDPOINTS
+from flash.text.classification.serve.api.endpoints import ENDPOINTS
 from flash.text.classification.serve.metrics import Metrics
 from flash.text.classification.serve.options import ServeOptions
 from flash.text.classification.serve.problems import problem_body
-from flash.text.classification.serve.workers import MARGIN
+from flash.text.classification.serve.service import LAST_BATCH
 
 REPOSITORY = Path(__file__).parents[4]
 FOLDER = REPOSITORY / "docs" / "serving"
@@ -119,7 +119,7 @@ def test_the_containers_time_to_stop_is_longer_than_the_grace() -> None:
         for found in re.findall(r"(?:--stop-timeout |stop_grace_period: )(\d+)", text_of("container.md"))
     ]
     assert len(seconds) >= 2
-    assert all(found > DEFAULTS.grace + MARGIN for found in seconds)
+    assert all(found > DEFAULTS.grace + LAST_BATCH for found in seconds)
 
 
 def test_the_images_requirements_are_the_projects() -> None:
@@ -150,8 +150,9 @@ sys.meta_path.insert(0, Hide())
 runpy.run_path(loops)
 from flash.text.classification.backbones.linear import kernels
 compiled = len(kernels.logits_of_texts.signatures)
-from flash.cli.serve import ServeOptions, ServedModel
-import flash.text.classification.serve.server
+from flash.cli.serve import ServeOptions
+from flash.text.classification.serve.served_model import ServedModel
+import flash.text.classification.serve.manager, flash.text.classification.serve.run
 ServedModel.load(model, ServeOptions())
 print(json.dumps([compiled, len(kernels.logits_of_texts.signatures)]))
 """
@@ -200,7 +201,7 @@ def test_the_units_command_line_is_one() -> None:
 
 def test_the_units_time_to_stop_is_longer_than_the_grace() -> None:
     options = accepted(shlex.split(unit()["ExecStart"][0]))
-    assert int(unit()["TimeoutStopSec"][0]) > options.grace + MARGIN
+    assert int(unit()["TimeoutStopSec"][0]) > options.grace + LAST_BATCH
     assert unit()["KillMode"] == ["mixed"]
 
 
@@ -291,7 +292,7 @@ def test_the_pods_time_to_stop_is_longer_than_the_grace() -> None:
     options = accepted([*json.loads(entrypoint), *container["args"]])
     command = container["lifecycle"]["preStop"]["exec"]["command"]
     assert command[0] == "sleep"
-    assert pod()["terminationGracePeriodSeconds"] > int(command[1]) + options.grace + MARGIN
+    assert pod()["terminationGracePeriodSeconds"] > int(command[1]) + options.grace + LAST_BATCH
 
 
 def test_the_pod_writes_only_where_it_may() -> None:

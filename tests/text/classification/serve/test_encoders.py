@@ -106,20 +106,20 @@ def test_serve_takes_flashs_arguments_and_says_which_mean_nothing(
     with pytest.raises(FlashError, match="flash serve model.pt --workers 2"):
         model.serve(workers=2, port=0)
 
-    from flash.text.classification.serve import server
+    from flash.text.classification.serve import run
 
     found: dict[str, Any] = {}
     started = threading.Event()
 
     def listen(served_model: ServedModel, options: ServeOptions) -> int:
-        with server.running(served_model, options) as url:
+        with run.running(served_model, options) as url:
             found["answer"] = ask(
                 f"{url}/predict", {"session": "UUID", "payload": {"inputs": {"data": "it tells of banana"}}}
             ).json
             started.set()
         return 0
 
-    monkeypatch.setattr(server, "serve", listen)
+    monkeypatch.setattr(run, "serve", listen)
     model.serve("127.0.0.1", 0, True, output="labels", log_level="error")
     assert started.is_set()
     assert found["answer"] == {"session": "UUID", "result": {"outputs": ["fruit"]}}

@@ -24,8 +24,12 @@ Ask = Callable[..., Any]
 KEY = "a-secret-key-of-the-team"
 
 
+class Panic(BaseException):
+    """As a panic in Rust arrives in Python: no `Exception`."""
+
+
 class Held:
-    """A backbone that answers when it is let go; a text of "fail" is too much for it."""
+    """A backbone that answers when it is let go; a text of "fail" is too much for it, one of "panic" far too much."""
 
     def __init__(self) -> None:
         self.go, self.began = threading.Event(), threading.Event()
@@ -38,6 +42,8 @@ class Held:
         words = texts.to_pylist()
         if "fail" in words:
             raise RuntimeError("an inside that nobody outside should see")
+        if "panic" in words:
+            raise Panic("an inside that nobody outside should see")
         self.texts += words
         return np.zeros((len(words), 2), np.float32)
 
@@ -227,6 +233,35 @@ def test_a_model_that_fails_is_500_without_its_inside(held: Held, ask: Ask) -> N
         assert b"inside" not in answer.content
         assert b"Traceback" not in answer.content
         assert ask(f"{url}/v1/classify", {"texts": ["next"]}).status == 200
+
+
+def test_a_panic_of_the_model_is_500_and_the_end_of_the_server(held: Held, ask: Ask) -> None:
+    stream = io.StringIO()
+    with around(held) as url, ThreadPoolExecutor() as pool:
+        logs.configure("error", stream)
+        held.began.clear()
+        held.go.clear()
+        first = pool.submit(ask, f"{url}/v1/classify", {"texts": ["panic"]})
+        assert held.began.wait(20)
+        second = pool.submit(ask, f"{url}/v1/classify", {"texts": ["waits"]})
+        until(lambda: waiting(ask, url) == 1)
+        held.go.set()
+        for answer in (first.result(), second.result()):
+            assert answer.status == 500
+            assert b"inside" not in answer.content
+        until(lambda: refused(url))
+    (line,) = [json.loads(one) for one in stream.getvalue().splitlines()]
+    assert line["event"] == "the thread of the model ended; so does this server"
+    assert "Panic" in line["traceback"]
+
+
+def refused(url: str) -> bool:
+    """Whether nobody listens there."""
+    try:
+        socket.create_connection((urlsplit(url).hostname, urlsplit(url).port), timeout=20).close()
+    except ConnectionRefusedError:
+        return True
+    return False
 
 
 def test_what_json_has_no_number_for_is_null(held: Held, ask: Ask) -> None:

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from flash.core import files
 from flash.core.errors import CheckpointError
 from flash.text.classification.checkpoint import content, file, legacy
@@ -26,6 +28,7 @@ OLDEST_FORMAT = 3
 __all__ = [
     "FORMAT_VERSION",
     "OLDEST_FORMAT",
+    "as_read",
     "check",
     "check_keepable",
     "check_writable",
@@ -109,6 +112,20 @@ def read(path: str | Path) -> dict[str, Any]:
         CheckpointError: as `load`.
     """
     return _content(Path(path), path, torch=False)
+
+
+def as_read(saved: dict[str, Any]) -> dict[str, Any]:
+    """What `read` would give of a file that `save` wrote: a copy with NumPy arrays, made without a file.
+
+    Raises:
+        CheckpointError: as `save` for content that a file cannot hold.
+    """
+    plain, tensors = content.flatten(saved)
+    arrays = {name: np.asarray(tensor).copy() for name, tensor in tensors.items()}
+    copied: dict[str, Any] = content.unflatten(
+        content.parse(plain), arrays.__getitem__, lambda name: arrays[name].tobytes()
+    )
+    return copied
 
 
 def check(path: str | Path) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from flash.text.classification.serve.options import ServeOptions
-    from flash.text.classification.serve.server import running, serve
+    from flash.text.classification.serve.run import running, serve
 
 __all__ = ["ServeOptions", "running", "serve"]
 
@@ -18,7 +18,7 @@ def __getattr__(name: str) -> Any:
 
         return ServeOptions
     if name in ("running", "serve"):
-        from flash.text.classification.serve import server
+        from flash.text.classification.serve import run
 
-        return getattr(server, name)
+        return getattr(run, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

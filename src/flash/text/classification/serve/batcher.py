@@ -69,6 +69,8 @@ class Batcher:
         most: texts that wait at most.
         delay: seconds of work that wait at most, as they are guessed from the batches before; `ALWAYS` texts may.
         on_batch: told, in the thread, of each batch: its texts, its tokens, its seconds, and the scores.
+        on_death: told, in the event loop, of an error that ended the thread: a panic in a library's compiled part is
+            no `Exception`. All that waits has failed then, and so does all that comes.
     """
 
     def __init__(
@@ -79,9 +81,11 @@ class Batcher:
         most: int,
         delay: float = float("inf"),
         on_batch: Callable[[int, int, float, Scores], None] = lambda texts, tokens, seconds, scores: None,
+        on_death: Callable[[BaseException], None] = lambda error: None,
     ) -> None:
         self.model, self._budget, self._most, self._on_batch = model, tokens, most, on_batch
-        self._delay = delay
+        self._delay, self._on_death = delay, on_death
+        self._death: BaseException | None = None
         self._waiting: deque[Job] = deque()
         self._at_hand: list[Job] = []
         self._texts = self._tokens = 0  # that wait
@@ -107,14 +111,19 @@ class Batcher:
         """End after the batch at hand; what is not answered by now is cancelled."""
         with self._wake:
             self._stopped = True
-            left = [*self._waiting, *self._at_hand]
-            self._texts = self._tokens = 0
-            self._waiting.clear()
+            left = self._empty()
             self._wake.notify()
         for job in left:
             job.answer.cancel()
         # not joined in a thread of a pool: the interpreter would wait for that one in the end, however long a batch takes
         await asyncio.shield(self._ended)
+
+    def _empty(self) -> list[Job]:
+        """Forget all requests; the lock is held."""
+        left = [*self._waiting, *self._at_hand]
+        self._texts = self._tokens = 0
+        self._waiting.clear()
+        return left
 
     def swap(self, model: ServedModel) -> None:
         """Answer with another model from the next request on; one that is half answered keeps its own."""
@@ -133,6 +142,9 @@ class Batcher:
         job = Job(self.model, texts, whole, self._loop.create_future())
         if not texts:
             job.answer.set_result(Scores.empty(self.model, 0))
+            return job
+        if self._death is not None:
+            self._fail(job, self._death)
             return job
         with self._wake:
             late = self._texts + len(texts) > ALWAYS and self._tokens / self._rate > self._delay
@@ -160,8 +172,11 @@ class Batcher:
     # ---- the thread -----------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        while parts := self._next():
-            self._compute(parts)
+        try:
+            while parts := self._next():
+                self._compute(parts)
+        except BaseException as error:
+            self._tell(self._die, error)
         self._tell(self._end)
 
     def _next(self) -> list[tuple[Job, int, int]]:
@@ -248,6 +263,14 @@ class Batcher:
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(function, *arguments)
 
+    def _die(self, error: BaseException) -> None:
+        self._death = error
+        with self._wake:
+            left = self._empty()
+        self._on_death(error)
+        for job in left:
+            self._fail(job, error)
+
     def _end(self) -> None:
         if not self._ended.done():
             self._ended.set_result(None)
@@ -259,6 +282,6 @@ class Batcher:
                 job.answer.set_result(scores)
 
     @staticmethod
-    def _fail(job: Job, error: Exception) -> None:
+    def _fail(job: Job, error: BaseException) -> None:
         if not job.answer.done():
             job.answer.set_exception(error)

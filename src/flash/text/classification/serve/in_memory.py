@@ -1,14 +1,14 @@
 """A classifier of a training, as a server holds it: a copy, so that further training changes no answer."""
 
-import tempfile
 from collections.abc import Mapping
 from dataclasses import fields
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flash.core.errors import FlashError, unknown_name
 from flash.core.extras import require
+from flash.core.precision import check_precision
 from flash.text.classification import checkpoint
+from flash.text.classification.predictor import Predictor
 from flash.text.classification.serve.options import ServeOptions
 from flash.text.classification.serve.served_model import ServedModel
 
@@ -22,20 +22,13 @@ def served(model: "TextClassifier", options: ServeOptions) -> ServedModel:
     Raises:
         FlashError: thresholds that the labels do not fit, or a model that cannot answer.
     """
-    content: dict[str, Any] = {
-        "epoch": 0,
-        "global_step": 0,
-        "pytorch-lightning_version": "2.0.0",
-        "state_dict": model.state_dict(),
-        "loops": {},
-    }
+    content: dict[str, Any] = {"state_dict": model.state_dict()}
     model.on_save_checkpoint(content)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.pt"
-        checkpoint.save(content, path)
-        loaded = ServedModel.load(path, options)
-    loaded.path = None
-    return loaded
+    found = {name: tensor.cpu() for name, tensor in content["state_dict"].items()}
+    copied = checkpoint.as_read({**content, "state_dict": found})
+    precision = check_precision(options.precision)
+    predictor = Predictor.of_content(copied, None, precision, trust_remote_code=options.trust_remote_code)
+    return ServedModel.of(predictor, options)
 
 
 def serve_model(model: "TextClassifier", flashs: Mapping[str, Any], given: Mapping[str, Any]) -> None:
@@ -59,7 +52,7 @@ def serve_model(model: "TextClassifier", flashs: Mapping[str, Any], given: Mappi
         if name not in known:
             raise FlashError(unknown_name("argument of serve", name, known))
     require("uvicorn", "serve")
-    from flash.text.classification.serve.server import serve
+    from flash.text.classification.serve.run import serve
 
     options = ServeOptions(**{name: value for name, value in given.items() if value is not None})
     options.check()

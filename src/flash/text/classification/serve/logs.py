@@ -77,7 +77,7 @@ requests = RequestLines()
 
 
 def configure(level: str, stream: TextIO | None = None) -> None:
-    """Write events from `level` on, the web server's own among them.
+    """Write events from `level` on, and the web server's errors; its warnings are of what clients do wrong.
 
     Args:
         level: "debug", "info", "warning" or "error".
@@ -87,7 +87,7 @@ def configure(level: str, stream: TextIO | None = None) -> None:
     requests.to(stream if level in ("debug", "info") else None)
     handler = logging.StreamHandler(stream)
     handler.setFormatter(JsonLines())
-    for name, least in (("flash.serve", level), ("uvicorn.error", "warning")):
+    for name, least in (("flash.serve", level), ("uvicorn.error", "error")):
         target = logging.getLogger(name)
         target.handlers[:] = [handler]
         target.propagate = False

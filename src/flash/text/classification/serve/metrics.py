@@ -1,7 +1,7 @@
 """What Prometheus is told at `/metrics`.
 
-With several workers each writes its numbers into files of the folder `PROMETHEUS_MULTIPROC_DIR`, which the supervisor
-sets, and whoever is asked adds them up.
+With several workers each writes its numbers into files of the folder `PROMETHEUS_MULTIPROC_DIR`, and whoever is asked
+adds them up.
 """
 
 import os
@@ -56,12 +56,6 @@ class Metrics:
         self._waiting = Gauge(
             "flash_waiting_texts", "Texts in the queue.", registry=registry, multiprocess_mode="livesum"
         )
-        self._connections = Gauge(
-            "flash_connections", "Open connections.", registry=registry, multiprocess_mode="livesum"
-        )
-        self._refused = Counter(
-            "flash_refused_connections", "Connections above the limit.", registry=registry
-        )
         self._reloads = Counter(
             "flash_reloads", "Models loaded while serving.", ("result",), registry=registry
         )
@@ -103,10 +97,6 @@ class Metrics:
         """Count a reload."""
         self._reloads.labels("switched" if done else "refused").inc()
 
-    def refused_connection(self) -> None:
-        """Count a connection above the limit."""
-        self._refused.inc()
-
     def serving(self, model: ServedModel) -> None:
         """Say which model answers."""
         if self._served is not None:
@@ -114,10 +104,9 @@ class Metrics:
         self._served = self._info.labels(model.name, model.backbone, __version__)
         self._served.set(1)
 
-    def gauge(self, waiting: int, connections: int) -> None:
-        """Note how many texts wait in this worker, and how many connections it has open."""
+    def gauge(self, waiting: int) -> None:
+        """Note how many texts wait in this worker."""
         self._waiting.set(waiting)
-        self._connections.set(connections)
 
     def text(self) -> bytes:
         """Everything, of all workers, in Prometheus' format."""

@@ -1,5 +1,6 @@
 """What a server is told: addresses, limits, keys. Imports only the standard library and what outputs there are."""
 
+import re
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -11,6 +12,7 @@ from flash.text.classification.scores.thresholds import Thresholds
 SCORES = "scores"
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LEAST_KEY = 8  # characters: a shorter one is guessed
+HOST = re.compile(r"\*|[\w.-]+|\[?[0-9A-Fa-f]*:[0-9A-Fa-f:.]+\]?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -26,18 +28,21 @@ class ServeOptions:
         precision: of an encoder that torch computes, as in `Predictor.load`.
         trust_remote_code: as in `Predictor.load`.
         api_keys: any of them lets a request in; none for no keys at all. Health is open.
+        allowed_hosts: names of hosts that a request may be for (its header `Host`), without ports, such as
+            "labels.example.org"; "*" for all. Unless given, a server without keys on a loopback address answers for
+            loopback names alone, and any other server for all.
         cors_origins: origins whose pages may ask, such as "https://example.org"; "*" for all.
         max_body: bytes of a request's body at most.
         max_texts: texts of a request at most.
         max_text_length: characters of a text at most.
-        max_connections: connections of a worker at most.
+        max_connections: connections of a worker at most; requests of further ones are answered 503.
         max_waiting: texts that wait in a worker at most; a request that would be more is told to come again.
         max_delay: seconds of work that wait in a worker at most, as guessed from the batches before: what comes then is
             told to come again, in place of an answer that is late. 64 texts may wait however long they take.
         batch_tokens: how much is computed together, in tokens as they are guessed from characters. Less answers
             single texts sooner behind large requests, more computes faster.
         request_timeout: seconds until a request that waits is given up.
-        receive_timeout: seconds that a request may take to arrive, and its answer to be taken.
+        receive_timeout: seconds that a body may take to arrive after its head.
         keep_alive: seconds that an idle connection stays open.
         grace: seconds for requests in flight when the server is stopped.
         log_level: "debug", "info", "warning" or "error"; from "warning" on, requests are not logged.
@@ -52,6 +57,7 @@ class ServeOptions:
     precision: str | int = "auto"
     trust_remote_code: bool = False
     api_keys: tuple[str, ...] = ()
+    allowed_hosts: tuple[str, ...] = ()
     cors_origins: tuple[str, ...] = ()
     max_body: int = 2 * 2**20
     max_texts: int = 1_000
@@ -93,6 +99,12 @@ class ServeOptions:
                 raise FlashError(
                     f"an API key has {len(key)} characters, or some that no header holds; expected {LEAST_KEY} or "
                     "more printable ASCII characters without spaces, such as those of: openssl rand -hex 24"
+                )
+        for host in self.allowed_hosts:
+            if not HOST.fullmatch(host):
+                raise FlashError(
+                    f"allowed_hosts has {host!r}; expected a host's name or address without a port, such as "
+                    "labels.example.org, or *"
                 )
         for origin in self.cors_origins:
             if origin != "*" and ("://" not in origin or origin.rstrip("/").count("/") != 2):

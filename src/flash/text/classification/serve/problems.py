@@ -6,6 +6,8 @@ from pydantic_core import to_json
 
 CLIENT_GONE = 499  # in the log, where nobody is there to be answered
 HUGGING_FACE_PATHS = ("/", "/predict")
+CLOSE = {"Connection": "close"}
+"""The header of an answer to a request whose rest is not read."""
 
 
 class ProblemError(Exception):
@@ -38,7 +40,7 @@ class ProblemError(Exception):
 
 
 def problem_body(path: str, status: int, code: str, message: str, param: str | None = None) -> bytes:
-    """The JSON of an answer that is none.
+    """The JSON of an error response.
 
     Hugging Face's and Flash's paths have a sentence under `error`, the others what OpenAI has.
     """
@@ -47,3 +49,8 @@ def problem_body(path: str, status: int, code: str, message: str, param: str | N
     kinds = {401: "authentication_error", 403: "permission_error"}
     kind = kinds.get(status, "server_error" if status >= 500 else "invalid_request_error")
     return to_json({"error": {"message": message, "type": kind, "param": param, "code": code}})
+
+
+def stopping() -> ProblemError:
+    """Why a server that ends does not answer."""
+    return ProblemError(503, "stopping", "the server is being stopped", headers={"Retry-After": "1"})

@@ -2,10 +2,11 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,7 @@ WARM_UP = (
     "A first text, so that nothing is compiled, read or allocated when the first request comes. " * 20,
 )
 Floats = NDArray[np.float32]
+Watched: TypeAlias = Callable[[Predictor], AbstractContextManager[None]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,8 +90,15 @@ class ServedModel:
         self._cuts = self._tokenizer is not None and options["long_text"] == "truncate"
 
     @classmethod
-    def load(cls, path: str | Path, options: ServeOptions) -> "ServedModel":
+    def load(
+        cls, path: str | Path, options: ServeOptions, *, watched: Watched | None = None
+    ) -> "ServedModel":
         """The model of a checkpoint or an export, ready to answer.
+
+        Args:
+            path: of the file or the folder.
+            options: thresholds, output, precision.
+            watched: a block around its first computation, which may tell the user what is compiled.
 
         Raises:
             CheckpointError: the file or folder is missing, truncated, damaged, foreign or of a newer format.
@@ -107,7 +116,8 @@ class ServedModel:
             # not the file's own pages: who copies another model over it would take them away from a running server
             arrays = predictor.backbone.arrays().items()
             predictor.backbone.load_arrays({name: array.copy() for name, array in arrays})
-        return cls._ready(predictor, path.name.removesuffix(".pt"), path, options)
+        with nullcontext() if watched is None else watched(predictor):
+            return cls._ready(predictor, path.name.removesuffix(".pt"), path, options)
 
     @classmethod
     def of(cls, predictor: Predictor, options: ServeOptions, name: str = "model") -> "ServedModel":

@@ -14,11 +14,12 @@ from flash.text.classification.serve import logs
 from flash.text.classification.serve.batcher import Batcher, QueueFullError, TextCutError
 from flash.text.classification.serve.metrics import Metrics
 from flash.text.classification.serve.options import ServeOptions
-from flash.text.classification.serve.problems import CLIENT_GONE, ProblemError
+from flash.text.classification.serve.problems import CLIENT_GONE, ProblemError, stopping
 from flash.text.classification.serve.served_model import Scores, ServedModel
 
 GAUGED = 1.0  # seconds between looks at the queue for the metrics
 SHOWN_LABELS = 20  # in the log
+LAST_BATCH = 5.0  # seconds for the batch at hand when the server stops
 PATIENCE = 0.1  # seconds until a request that waits is watched for its client going away
 
 
@@ -55,9 +56,10 @@ class Service:
         options: limits, keys and the like.
 
     Attributes:
-        ready: whether requests are welcome; False while the server stops.
-        ask_all: where there are several workers, what asks each of them to load the model again.
-        connections: how many are open, as the web server tells.
+        ready: whether requests are answered.
+        dead: whether the thread of the model has ended by an error.
+        reloaded: called after a request had the model loaded again; tells the other workers.
+        ended: called once no more texts can be classified, in the event loop; ends the server.
     """
 
     def __init__(self, model: ServedModel, options: ServeOptions) -> None:
@@ -68,11 +70,12 @@ class Service:
             most=options.max_waiting,
             delay=options.max_delay,
             on_batch=self._count,
+            on_death=self._die,
         )
         self.metrics.serving(model)
-        self.ready = False
-        self.ask_all: Callable[[], Awaitable[str]] | None = None
-        self.connections: Callable[[], int] = lambda: 0
+        self.ready = self.dead = False
+        self.reloaded: Callable[[], object] = lambda: None
+        self.ended: Callable[[], object] = lambda: None
         self._reloading = asyncio.Lock()
         self._gauging: asyncio.Future[None]
 
@@ -88,11 +91,17 @@ class Service:
         self.ready = True
 
     async def close(self) -> None:
-        """End; what waits is not answered."""
+        """End after the batch at hand, if that ends soon; what waits is not answered."""
         self.ready = False
         self._gauging.cancel()
-        await self.batcher.close()
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self.batcher.close(), LAST_BATCH)
         logs.requests.flush()
+
+    def _die(self, error: BaseException) -> None:
+        self.ready, self.dead = False, True
+        logs.event(logging.CRITICAL, "the thread of the model ended; so does this server", error=error)
+        self.ended()
 
     def _count(self, texts: int, tokens: int, seconds: float, scores: Scores) -> None:
         try:
@@ -104,7 +113,7 @@ class Service:
         """Keep the gauges of this worker fresh, whichever worker is asked for the metrics."""
         while True:
             with suppress(OSError):
-                self.metrics.gauge(self.batcher.waiting, self.connections())
+                self.metrics.gauge(self.batcher.waiting)
             await asyncio.sleep(GAUGED)
 
     async def reload(self) -> str:
@@ -188,7 +197,7 @@ class Service:
                 f"no answer within {self.options.request_timeout:g} s; send fewer texts at a time, or come again later",
             )
         if answer.cancelled():
-            raise ProblemError(503, "stopping", "the server is being stopped", headers={"Retry-After": "1"})
+            raise stopping()
         if isinstance(error := answer.exception(), TextCutError):
             which = place_of(param, error.index)
             raise ProblemError(
@@ -199,7 +208,8 @@ class Service:
                 param=which,
             )
         if error is not None:
-            logs.event(logging.ERROR, "prediction failed", error=error)
+            if not self.dead:  # which was logged
+                logs.event(logging.ERROR, "prediction failed", error=error)
             raise ProblemError(500, "internal_error", "the model could not answer; the server's log says why")
         return answer.result()
 

@@ -1,154 +1,173 @@
-"""What each of several workers does in its process: load the model, serve, and do as its supervisor says.
+"""A worker's process: uvicorn's manager starts it, and uvicorn asks `make_worker` for the application.
 
-What is said on the pipe between them stands in `workers.py`.
+A worker says little, on one pipe that all of them share: ("ready", pid, name, labels), ("failed", sentence) before the
+server has begun, and ("reloaded", pid) after a request had the model loaded again. Imports little before its parent's
+environment is set, as prometheus_client reads a variable when it is imported.
 """
 
 import asyncio
 import logging
-import shutil
+import multiprocessing
+import os
 import signal
 import socket
 import sys
 import threading
-from collections import deque
-from collections.abc import Iterable
+import time
 from contextlib import suppress
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from uvicorn.config import STARTUP_FAILURE
 
 from flash.core.errors import FlashError
 from flash.text.classification.checkpoint import digest
-from flash.text.classification.serve import logs
+from flash.text.classification.serve.address import listen
 from flash.text.classification.serve.options import ServeOptions
-from flash.text.classification.serve.server import Load, Server
 
-KEYBOARD = tuple(getattr(signal, name) for name in ("SIGINT", "SIGHUP") if hasattr(signal, name))
-"""Signals that a terminal sends to workers too, and that are the supervisor's to handle."""
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
+    from flash.text.classification.serve.served_model import ServedModel, Watched
+    from flash.text.classification.serve.service import Service
+
+COUNTERS = "PROMETHEUS_MULTIPROC_DIR"
+NOT_YET = tuple(getattr(signal, name) for name in ("SIGINT", "SIGHUP") if hasattr(signal, name))
+"""Signals, also a terminal's to all processes, that a worker gets once it can do as they say."""
+PAUSE = 5.0
+"""Seconds before a worker that cannot load the model ends, and another is started."""
+LONGEST = 400  # characters of a sentence on the pipe
+OTHER_FILES = 256  # that a process has open beside its connections
 
 
-def work(
-    path: str | Path,
-    options: ServeOptions,
-    sock: socket.socket,
-    pipe: Connection,
-    load: Load,
-    counters: Path | None,
-    checked: Iterable[tuple[digest.FileState, str]] = (),
-) -> None:
-    """What a worker's process does: load the model, serve, and do as the supervisor says; it ends with it.
+@dataclass
+class Work:
+    """What a worker is given.
 
-    Args:
+    Attributes:
         path: of the model.
         options: limits, keys.
         sock: bound; all workers listen at it.
-        pipe: to the supervisor.
-        load: makes a model of a path.
-        counters: the folder of Prometheus' counters, if it goes when the last process does.
-        checked: files whose checksums the supervisor has compared.
+        pipe: to the manager.
+        watched: a block around the first computation of the model, which may tell the user what it compiles.
+        checked: files whose checksums the manager has compared.
+        counters: the folder of Prometheus' counters, where there are several workers.
+        begun: whether all workers had been ready once when this one was started.
     """
-    for number in KEYBOARD:
-        signal.signal(number, signal.SIG_IGN)
-    if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, KEYBOARD)
-    logs.configure(options.log_level)
-    digest.trust(checked)
-    link = Link(pipe)
+
+    path: str | Path
+    options: ServeOptions
+    sock: socket.socket
+    pipe: Connection
+    watched: "Watched | None"
+    checked: frozenset[tuple[digest.FileState, str]]
+    counters: str | None
+    begun: bool = False
+
+    def tell(self, *message: Any) -> None:
+        """Tell the manager something; what is short is written whole, whoever else writes."""
+        with suppress(OSError):
+            self.pipe.send(message)
+
+
+def make_worker(work: Work) -> "ASGIApp":
+    """The application of a worker, which has loaded the model and listens.
+
+    A model that cannot be loaded ends the process, and before the server has begun the server as well.
+    """
+    threading.Thread(target=_end_with_parent, name="flash-parent", daemon=True).start()
+    if work.counters is not None:
+        Path(work.counters).mkdir(parents=True, exist_ok=True)  # who tidies up temporary folders took it away
+        os.environ[COUNTERS] = work.counters
+    from flash.text.classification.serve import logs
+    from flash.text.classification.serve.api.app import make_app
+    from flash.text.classification.serve.service import Service
+
+    logs.configure(work.options.log_level)
+    digest.trust(work.checked)
     try:
-        model = load(path, options)
-        server = Server(model, options, sock)
-        server.service.ask_all = link.ask_all
+        model = _loaded(work)
+        listen(work.sock, work.options.host)
+    except BaseException as error:  # a panic in a library's compiled part is no Exception
+        known = isinstance(error, FlashError | OSError)
+        reason = str(error) if known else f"the model cannot be loaded ({type(error).__name__}: {error})"
+        if not work.begun:
+            work.tell("failed", reason[:LONGEST])
+            sys.exit(STARTUP_FAILURE)
+        traceback = None if known else error
+        logs.event(
+            logging.ERROR, "worker not started", error=traceback, reason=reason, again_in_seconds=PAUSE
+        )
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        time.sleep(PAUSE)
+        sys.exit(1)
+    service = Service(model, work.options)
+    service.reloaded = lambda: work.tell("reloaded", os.getpid())
+    service.ended = lambda: os.kill(os.getpid(), signal.SIGTERM)
+    return make_app(service, lambda: _begin(work, service))
 
-        def begun() -> None:
-            link.listen(server)
-            link.send("ready", model.name, len(model.labels))
 
-        server.run(begun, signals=("SIGTERM",))
-    except (FlashError, OSError) as error:
-        link.send("failed", str(error))
-        sys.exit(2)
-    if link.alone and counters is not None:  # nobody else is left to take it away
-        shutil.rmtree(counters, ignore_errors=True)
+def _loaded(work: Work) -> "ServedModel":
+    """The model; until it is there, SIGTERM ends the process at once, as nothing is in flight."""
+    from flash.text.classification.serve.served_model import ServedModel
+
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        return ServedModel.load(work.path, work.options, watched=work.watched)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
-class Link:
-    """A worker's end of the pipe.
+def _begin(work: Work, service: "Service") -> None:
+    """Hear signals, and tell that the worker is ready; called in the event loop."""
+    allow_files(work.options.max_connections + OTHER_FILES)
+    if hasattr(signal, "SIGHUP"):
+        loop, tasks = asyncio.get_running_loop(), set[asyncio.Task[None]]()
 
-    Attributes:
-        alone: whether the supervisor is gone.
-    """
+        def hang_up() -> None:
+            task = loop.create_task(_reload(service))
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
 
-    def __init__(self, pipe: Connection) -> None:
-        self._pipe = pipe
-        self._sending = threading.Lock()
-        self._answers: deque[asyncio.Future[str]] = deque()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self.alone = False
+        loop.add_signal_handler(signal.SIGHUP, hang_up)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, NOT_YET)
+    work.tell("ready", os.getpid(), service.model.name, len(service.model.labels))
 
-    def send(self, *message: Any) -> None:
-        """Tell the supervisor something, if there is one."""
-        with self._sending, suppress(OSError):
-            self._pipe.send(message)
 
-    def listen(self, server: Server) -> None:
-        """Do as the supervisor says from now on, in the running event loop."""
-        loop = asyncio.get_running_loop()
-        threading.Thread(target=self._listen, args=(loop, server), name="flash-link", daemon=True).start()
+async def _reload(service: "Service") -> None:
+    from flash.text.classification.serve import logs
 
-    async def ask_all(self) -> str:
-        """Have every worker load the model again; returns a sentence.
+    try:
+        await service.reload()
+    except FlashError:
+        """The service has said so."""
+    except Exception as error:
+        logs.event(logging.ERROR, "reload failed", error=error)
 
-        Raises:
-            FlashError: not all have switched; the sentence says why.
-        """
-        answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self._answers.append(answer)
-        self.send("ask")
-        return await answer
 
-    def _listen(self, loop: asyncio.AbstractEventLoop, server: Server) -> None:
-        with suppress(RuntimeError):  # the loop is closed
-            try:
-                while True:
-                    loop.call_soon_threadsafe(self._hear, server, *self._pipe.recv())
-            except (EOFError, OSError):
-                self.alone = True
-                loop.call_soon_threadsafe(self._orphaned, server)
+def _end_with_parent() -> None:
+    """End as by SIGTERM when the manager is killed, which could end nobody any more."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
 
-    def _hear(self, server: Server, kind: str, *content: Any) -> None:
-        if kind == "stop":
-            server.stop(at_once=content[0])
-        elif kind == "reload":
-            digest.trust(content[0])
-            task = asyncio.ensure_future(self._reload(server))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-        elif kind == "answer":
-            answer = self._answers.popleft()
-            done, sentence = content
-            if answer.done():  # nobody waits for it any more
-                return
-            if done:
-                answer.set_result(sentence)
-            else:
-                answer.set_exception(FlashError(sentence))
 
-    def _orphaned(self, server: Server) -> None:
-        logs.event(logging.ERROR, "the supervisor is gone; stopping")
-        for answer in self._answers:
-            if not answer.done():
-                answer.set_exception(
-                    FlashError("the supervisor of the workers is gone; start the server again")
-                )
-        server.stop()
+def allow_files(count: int) -> None:
+    """Let this process open as many files as it may need, where the system asks to be told."""
+    from flash.text.classification.serve import logs
 
-    async def _reload(self, server: Server) -> None:
-        try:
-            sentence = await server.service.reload()
-        except FlashError as error:
-            self.send("reloaded", False, str(error))
-        except Exception as error:
-            logs.event(logging.ERROR, "reload failed", error=error)
-            self.send("reloaded", False, "the model could not be loaded; the log of the server says why")
-        else:
-            self.send("reloaded", True, sentence)
+    try:
+        import resource
+    except ImportError:  # on Windows
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= count:
+        return
+    most = count if hard == resource.RLIM_INFINITY else min(count, hard)
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    if most < count:
+        logs.event(logging.WARNING, "few files may be open", allowed=most, wanted=count)

@@ -1,7 +1,8 @@
 """The web application: routes to the endpoints, the page, the documentation and the metrics, behind one gate."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
 from functools import partial
 from importlib import resources
 from pathlib import Path
@@ -13,13 +14,14 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from flash.core.errors import unknown_name
-from flash.text.classification.serve import schemas
-from flash.text.classification.serve.endpoints import ENDPOINTS, Endpoint
-from flash.text.classification.serve.gate import Gate, Keys, Problems, answer
+from flash.text.classification.serve.api import schemas
+from flash.text.classification.serve.api.endpoints import ENDPOINTS, Endpoint
+from flash.text.classification.serve.api.handlers import Call
+from flash.text.classification.serve.api.middleware import Gate, Hosts, Keys, Problems, answer
+from flash.text.classification.serve.api.openapi import document
 from flash.text.classification.serve.metrics import CONTENT_TYPE
-from flash.text.classification.serve.openapi import document
-from flash.text.classification.serve.problems import CLIENT_GONE, ProblemError
-from flash.text.classification.serve.protocols import Call
+from flash.text.classification.serve.options import ServeOptions
+from flash.text.classification.serve.problems import CLIENT_GONE, CLOSE, ProblemError
 from flash.text.classification.serve.service import Service, too_many
 
 JSON = "application/json"
@@ -37,8 +39,23 @@ PAGE_HEADERS = {
 Handler = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
-def make_app(service: Service) -> ASGIApp:
-    """The application around a service, which its owner starts and closes."""
+def make_app(service: Service, begun: Callable[[], object] = lambda: None) -> ASGIApp:
+    """The application around a service, which it starts and closes with the server.
+
+    Args:
+        service: that answers.
+        begun: called in the event loop once it does.
+    """
+
+    @asynccontextmanager
+    async def life(_: Any) -> AsyncIterator[None]:
+        service.start()
+        begun()
+        try:
+            yield
+        finally:
+            await service.close()
+
     handlers: dict[str, dict[str, Handler]] = {}
     for endpoint in ENDPOINTS:
         handlers.setdefault(endpoint.path, {})[endpoint.method] = partial(_answer, service, endpoint)
@@ -47,13 +64,12 @@ def make_app(service: Service) -> ASGIApp:
         handlers.setdefault(path, {})["GET"] = give
         free.add(path)
     handlers["/metrics"] = {"GET": partial(_metrics, service)}
-    described = to_json(document(service.options))
-    handlers["/openapi.json"] = {"GET": partial(_give, described, JSON, {})}
+    handlers["/openapi.json"] = {"GET": partial(_openapi, service)}
     routes = [Route(path, _ByMethod(methods)) for path, methods in handlers.items()]
-    app: ASGIApp = Router(routes, redirect_slashes=False, default=_nothing_there)
+    app: ASGIApp = Router(routes, redirect_slashes=False, default=_nothing_there, lifespan=life)
     if service.options.api_keys:
         app = Keys(app, service.options.api_keys, frozenset(free))
-    app = Problems(app)
+    app = Problems(Hosts(app, service.options.allowed_hosts))
     if service.options.cors_origins:
         from starlette.middleware.cors import CORSMiddleware
 
@@ -67,9 +83,14 @@ def make_app(service: Service) -> ASGIApp:
     return Gate(app, service.metrics, frozenset(handlers))
 
 
+async def _openapi(service: Service, scope: Scope, receive: Receive, send: Send) -> None:
+    fields = service.model.predictor.input_fields
+    await answer(send, 200, to_json(document(service.options, fields)), JSON)
+
+
 def _files() -> Iterator[tuple[str, Handler]]:
     """The files of the folder `page`: where each is, and what gives it."""
-    for file in (resources.files(__package__) / "page").iterdir():
+    for file in (resources.files("flash.text.classification.serve") / "page").iterdir():
         kind = KINDS.get(Path(file.name).suffix)
         if kind is not None:
             give = partial(_give, file.read_bytes(), f"{kind}; charset=utf-8", PAGE_HEADERS)
@@ -108,7 +129,7 @@ async def _give(
 
 
 async def _metrics(service: Service, scope: Scope, receive: Receive, send: Send) -> None:
-    service.metrics.gauge(service.batcher.waiting, service.connections())
+    service.metrics.gauge(service.batcher.waiting)
     text = service.metrics.text()
     await answer(send, 200, text, CONTENT_TYPE)
 
@@ -116,7 +137,7 @@ async def _metrics(service: Service, scope: Scope, receive: Receive, send: Send)
 async def _answer(service: Service, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> None:
     body = None
     if endpoint.request is not None:
-        content = await _read(scope, receive, service.options.max_body)
+        content = await _read(scope, receive, service.options)
         body = _checked(endpoint.request, content, service.options.max_texts)
     call = Call(service, body, partial(_gone, receive), scope["path"])
     try:
@@ -131,15 +152,49 @@ def _json(made: Any) -> bytes:
     return to_json(made() if callable(made) else made, inf_nan_mode="null")
 
 
-async def _read(scope: Scope, receive: Receive, most: int) -> bytes:
+async def _read(scope: Scope, receive: Receive, options: ServeOptions) -> bytes:
     """A request's body.
 
     Raises:
-        ProblemError: it is larger than `most` bytes: known from its head, or while it comes.
+        ProblemError: it is larger than it may be, as its head says or as is seen while it comes; it does not come in
+            time; or the client has gone.
     """
     for name, value in scope["headers"]:
-        if name == b"content-length" and value.isdigit() and int(value) > most:
-            raise _too_large(int(value), most)
+        if name == b"content-length" and value.isdigit() and int(value) > options.max_body:
+            raise _too_large(int(value), options.max_body)
+    late, task = False, asyncio.current_task()
+
+    def give_up() -> None:
+        nonlocal late
+        late = True
+        if task is not None:
+            task.cancel()
+
+    # not asyncio.wait_for, which makes a task of its own for each request
+    timer = asyncio.get_running_loop().call_later(options.receive_timeout, give_up)
+    try:
+        content = await _parts(receive, options.max_body)
+    except asyncio.CancelledError:
+        if not late:
+            raise
+        limit = options.receive_timeout
+        raise ProblemError(
+            408, "request_timeout", f"the body did not arrive whole within {limit:g} s", headers=CLOSE
+        ) from None
+    finally:
+        timer.cancel()
+    if not content and any(name == b"upgrade" for name, _ in scope["headers"]):
+        raise ProblemError(
+            400,
+            "upgrade",
+            "the request asks for another protocol in its header Upgrade, and a body is not read then; "
+            "this server speaks HTTP/1.1, so leave Upgrade out",
+            headers=CLOSE,
+        )
+    return content
+
+
+async def _parts(receive: Receive, most: int) -> bytes:
     parts, size, more = [], 0, True
     while more:
         message: Message = await receive()
@@ -159,7 +214,7 @@ def _too_large(size: int, most: int) -> ProblemError:
         413,
         "body_too_large",
         f"the body has {size:,} bytes or more; at most {most:,} are read, so send fewer texts at a time",
-        headers={"Connection": "close"},  # the rest of it is not read
+        headers=CLOSE,
     )
 
 

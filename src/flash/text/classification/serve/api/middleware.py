@@ -1,9 +1,12 @@
-"""What every request passes: an id, API keys, the log's line, the counters, and JSON for whatever goes wrong."""
+"""What every request passes: an id, its host, API keys, the log's line, counters, and JSON for whatever goes wrong."""
 
+import asyncio
 import hmac
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from functools import partial
 from hashlib import sha256
 from itertools import count
 from os import urandom
@@ -14,22 +17,109 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from flash.text.classification.serve import logs
 from flash.text.classification.serve.metrics import Metrics
-from flash.text.classification.serve.problems import CLIENT_GONE, ProblemError
+from flash.text.classification.serve.problems import CLIENT_GONE, CLOSE, ProblemError, stopping
 
 ID = re.compile(rb"[!-~]{1,128}")
 PROCESS, COUNT = urandom(6).hex().encode(), count(1)  # of requests without an id of their own
 SHOWN_PATH = 200  # characters of a path in the log
+SHOWN_HOST = 100
+PORT = re.compile(r":\d*$", re.ASCII)
+LINGER = 2.0
+"""Seconds in which a client that was refused in the middle of a request may stop sending, and read why."""
 
 
 async def answer(
-    send: Send, status: int, content: bytes, kind: str, headers: Mapping[str, str] | None = None
+    send: Send,
+    status: int,
+    content: bytes,
+    kind: str,
+    headers: Mapping[str, str] | None = None,
+    before_end: Callable[[], Awaitable[None]] | None = None,
 ) -> None:
-    """Send an answer whole."""
+    """Send an answer whole.
+
+    Args:
+        send: of the request.
+        status: of HTTP.
+        content: the body.
+        kind: its media type.
+        headers: more of them.
+        before_end: what is waited for between the last byte and the end, at which the connection may be closed.
+    """
     made = [(b"content-type", kind.encode()), (b"content-length", b"%d" % len(content))]
     if headers:
         made += [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": status, "headers": made})
+    if before_end is not None:
+        await send({"type": "http.response.body", "body": content, "more_body": True})
+        await before_end()
+        content = b""
     await send({"type": "http.response.body", "body": content})
+
+
+async def _linger(receive: Receive) -> None:
+    """Read on for a while: if the connection were closed at once, the client's system might throw the answer away."""
+    with suppress(asyncio.TimeoutError, asyncio.CancelledError):
+        await asyncio.wait_for(_rest(receive), LINGER)
+
+
+async def _rest(receive: Receive) -> None:
+    more = True
+    while more:
+        more = (await receive()).get("more_body", False)
+
+
+class Hosts:
+    """Lets in what is for a host that this server answers for, with a body in a form that is read.
+
+    Args:
+        app: what is behind it.
+        allowed: names and addresses of hosts, without ports; none for all.
+    """
+
+    def __init__(self, app: ASGIApp, allowed: tuple[str, ...]) -> None:
+        self._app = app
+        self._allowed = frozenset() if "*" in allowed else frozenset(map(_plain_host, allowed))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or refuse it.
+
+        Raises:
+            ProblemError: 400: it names no host, or several; 421: it is for another one; 501: its body is compressed on
+                its way.
+        """
+        if scope["type"] == "http":
+            hosts = [value for name, value in scope["headers"] if name == b"host"]
+            if len(hosts) > 1 or (not hosts and scope["http_version"] == "1.1"):
+                raise ProblemError(
+                    400,
+                    "invalid_host",
+                    f"a request names its host in one header Host, and this one has {len(hosts) or 'none'}",
+                )
+            if hosts and self._allowed:
+                self._check(hosts[0].decode("latin-1"))
+            for name, value in scope["headers"]:
+                if name == b"transfer-encoding" and value.strip().lower() != b"chunked":
+                    raise ProblemError(
+                        501,
+                        "transfer_encoding",
+                        "the header Transfer-Encoding may be chunked, and nothing else; send the body as it is",
+                        headers=CLOSE,
+                    )
+        await self._app(scope, receive, send)
+
+    def _check(self, host: str) -> None:
+        if _plain_host(PORT.sub("", host)) not in self._allowed:
+            raise ProblemError(
+                421,
+                "unknown_host",
+                f"this server does not answer for the host {host[:SHOWN_HOST]!r}; whoever runs it may allow that: "
+                "--allowed_hosts NAME ...",
+            )
+
+
+def _plain_host(host: str) -> str:
+    return host.lower().strip("[]").removesuffix(".")
 
 
 class Keys:
@@ -51,8 +141,7 @@ class Keys:
         Raises:
             ProblemError: 401: it has no key, or a wrong one.
         """
-        reads = scope["method"] in ("GET", "HEAD")
-        if not (reads and scope["path"] in self._open) and not self._known(scope["headers"]):
+        if scope["type"] == "http" and not (self._is_open(scope) or self._known(scope["headers"])):
             given = any(name in (b"authorization", b"x-api-key") for name, _ in scope["headers"])
             raise ProblemError(
                 401,
@@ -62,6 +151,9 @@ class Keys:
                 headers={"WWW-Authenticate": "Bearer"},
             )
         await self._app(scope, receive, send)
+
+    def _is_open(self, scope: Scope) -> bool:
+        return scope["method"] in ("GET", "HEAD") and scope["path"] in self._open
 
     def _known(self, headers: list[tuple[bytes, bytes]]) -> bool:
         """Whether a header holds a key; all keys are compared whole, so that time tells nothing."""
@@ -91,6 +183,8 @@ class Problems:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, whatever happens."""
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
         begun = False
 
         async def mark(message: Message) -> None:
@@ -99,10 +193,11 @@ class Problems:
             await send(message)
 
         try:
-            await self._app(scope, receive, mark)
-            return
+            return await self._app(scope, receive, mark)
         except ProblemError as found:
             problem = found
+        except asyncio.CancelledError:  # the server stops, and its patience is over
+            problem = stopping()
         except Exception as error:
             logs.event(
                 logging.ERROR,
@@ -112,9 +207,11 @@ class Problems:
                 path=scope["path"][:SHOWN_PATH],
             )
             problem = ProblemError(500, "internal_error", "the server made a mistake; its log says which")
-        if not begun and problem.status != CLIENT_GONE:
-            path = scope["path"]
-            await answer(send, problem.status, problem.body(path), "application/json", problem.headers)
+        if begun or problem.status == CLIENT_GONE:
+            return None
+        linger = partial(_linger, receive) if problem.headers.get("Connection") == "close" else None
+        body = problem.body(scope["path"])
+        await answer(send, problem.status, body, "application/json", problem.headers, linger)
 
 
 class Gate:
@@ -130,9 +227,9 @@ class Gate:
         self._app, self._metrics, self._paths = app, metrics, paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on."""
+        """Pass a request on, and the server's start and end."""
         if scope["type"] != "http":
-            return
+            return await self._app(scope, receive, send)
         began = perf_counter()
         identity = _identity(scope["headers"])
         scope["flash.id"] = identity.decode()
@@ -153,9 +250,9 @@ class Gate:
             await self._app(scope, receive, mark)
         finally:
             self._note(scope, status, perf_counter() - began)
+        return None
 
     def _note(self, scope: Scope, status: int, seconds: float) -> None:
-        status = scope.get("flash.status", status)  # of an answer that the connection gave in its place
         path, method = scope["path"], scope["method"]
         known = method if method in ("GET", "POST", "HEAD", "OPTIONS") else "other"
         self._metrics.request(known, path if path in self._paths else "other", status, seconds)

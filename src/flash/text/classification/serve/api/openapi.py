@@ -1,33 +1,42 @@
 """The OpenAPI document, from the table of endpoints and their Pydantic models."""
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
 from flash.core.version import __version__
-from flash.text.classification.serve.endpoints import ENDPOINTS, Endpoint
+from flash.text.classification.serve.api.endpoints import ENDPOINTS, Endpoint
+from flash.text.classification.serve.api.schemas import InferenceProblem, ProblemResponse
 from flash.text.classification.serve.options import ServeOptions
 from flash.text.classification.serve.problems import HUGGING_FACE_PATHS
-from flash.text.classification.serve.schemas import InferenceProblem, ProblemResponse
 
 DESCRIPTION = "Multi-label text classification: labels for texts, in the shapes of several clients."
 PROBLEMS = {
-    400: "The body is no JSON.",
+    400: "The body is no JSON, or the head names no host.",
     401: "No API key, or a wrong one.",
     403: "Not on this server.",
-    408: "The request did not arrive in time.",
+    408: "The body did not arrive in time.",
     409: "The new model cannot be used; the old one stays.",
     413: "The body is too large.",
     422: "The body is JSON, but not what is expected; or too many texts, or one that is too long.",
+    421: "For a host that this server does not answer for.",
     500: "A mistake of the server.",
+    501: "The body is compressed on its way.",
     503: "Too much waits, or the server is being stopped; Retry-After says when to come again.",
     504: "No answer in time.",
 }
+REF = "#/components/schemas/"
 Mode = Literal["validation", "serialization"]
 
 
-def document(options: ServeOptions) -> dict[str, Any]:
-    """The document of a server with these options, OpenAPI 3.1."""
+def document(options: ServeOptions, fields: Sequence[str] | None = None) -> dict[str, Any]:
+    """The document of a server with these options, OpenAPI 3.1.
+
+    Args:
+        options: of the server.
+        fields: that its model reads of each text; None where that is one string.
+    """
     of_errors: tuple[TypeAdapter[Any], ...] = (TypeAdapter(ProblemResponse), TypeAdapter(InferenceProblem))
     wanted: list[tuple[str, Mode, TypeAdapter[Any]]] = []
     for endpoint in ENDPOINTS:
@@ -36,12 +45,14 @@ def document(options: ServeOptions) -> dict[str, Any]:
         if endpoint.request is not None:
             wanted.append((f"{name} request", "validation", endpoint.request))
     wanted += [(f"problem {number}", "serialization", adapter) for number, adapter in enumerate(of_errors)]
-    made, definitions = TypeAdapter.json_schemas(wanted, ref_template="#/components/schemas/{model}")
+    made, definitions = TypeAdapter.json_schemas(wanted, ref_template=f"{REF}{{model}}")
     schemas = {key: schema for (key, _), schema in made.items()}
     paths: dict[str, dict[str, Any]] = {}
     for endpoint in ENDPOINTS:
         paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = _operation(endpoint, schemas, options)
     components: dict[str, Any] = {"schemas": definitions.get("$defs", {})}
+    if fields is not None and len(fields) > 1:
+        components["schemas"] |= _of_fields(components["schemas"], fields)
     if options.api_keys:
         components["securitySchemes"] = {
             "bearer": {"type": "http", "scheme": "bearer"},
@@ -55,11 +66,46 @@ def document(options: ServeOptions) -> dict[str, Any]:
     }
 
 
+def _of_fields(schemas: dict[str, Any], fields: Sequence[str]) -> dict[str, Any]:
+    """Those schemas that differ for a model that reads several fields of each text."""
+    count, text = len(fields), {"type": ["string", "null"]}
+    one = {
+        "type": "object",
+        "properties": dict.fromkeys(fields, text),
+        "required": list(fields),
+    }
+    several = {"type": "array", "items": text, "minItems": count, "maxItems": count}
+    of_parts = {
+        "type": "array",
+        "items": {"$ref": f"{REF}ModerationPart"},
+        "minItems": count,
+        "maxItems": count,
+    }
+    moderation = schemas["ModerationRequest"]
+    parts = {**moderation["properties"]["input"], **of_parts}
+    del parts["anyOf"]
+    changed: dict[str, Any] = {
+        "Text": one,
+        "TextInList": {"anyOf": [{"$ref": f"{REF}Text"}, several]},
+        "ModerationRequest": {**moderation, "properties": {**moderation["properties"], "input": parts}},
+    }
+    example = {field: f"The {field} of a text" for field in fields}
+    examples = {
+        "ClassifyRequest": {"texts": [example], "top_k": 3},
+        "FlashRequest": {"session": "UUID", "payload": {"inputs": {"data": example}}},
+        "InferenceRequest": {"inputs": example},
+        "ModerationRequest": {"input": [{"type": "text", "text": shown} for shown in example.values()]},
+    }
+    for name, shown in examples.items():
+        changed[name] = {**schemas[name], **changed.get(name, {}), "examples": [shown]}
+    return changed
+
+
 def _operation(endpoint: Endpoint, schemas: dict[str, Any], options: ServeOptions) -> dict[str, Any]:
     name = f"{endpoint.method} {endpoint.path}"
     problem = schemas["problem 1" if endpoint.path in HUGGING_FACE_PATHS else "problem 0"]
     responses = {"200": {"description": "Done.", "content": _json(schemas[f"{name} response"])}}
-    for status in endpoint.problems:
+    for status in sorted({*endpoint.problems, 421} if options.allowed_hosts else endpoint.problems):
         if status != 401 or options.api_keys:
             responses[str(status)] = {"description": PROBLEMS[status], "content": _json(problem)}
     word = endpoint.path.strip("/").replace("/", "_").replace("v1_", "") or "infer"

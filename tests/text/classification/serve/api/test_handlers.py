@@ -10,7 +10,7 @@ import openai
 import pytest
 
 from flash.text.classification.predictor import Predictor
-from flash.text.classification.serve.endpoints import ENDPOINTS
+from flash.text.classification.serve.api.endpoints import ENDPOINTS
 
 Ask = Callable[..., Any]
 LABELS = ["fruit", "animal", "<b>tool</b>"]

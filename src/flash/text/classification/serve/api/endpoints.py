@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
-from flash.text.classification.serve import protocols, schemas
-from flash.text.classification.serve.protocols import Call
+from flash.text.classification.serve.api import handlers, schemas
+from flash.text.classification.serve.api.handlers import Call
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Endpoint:
     open: bool = False
 
 
-OF_TEXTS = (400, 401, 408, 413, 422, 500, 503, 504)
+OF_TEXTS = (400, 401, 408, 413, 422, 500, 501, 503, 504)
 _PREDICT = TypeAdapter[Any](schemas.PredictRequest)
 _PREDICTED = TypeAdapter[Any](schemas.PredictResponse)
 
@@ -47,7 +47,7 @@ ENDPOINTS = (
         "/v1/classify",
         "Labels and their probabilities for texts",
         "Classification",
-        protocols.classify,
+        handlers.classify,
         TypeAdapter(schemas.ClassifyResponse),
         TypeAdapter(schemas.ClassifyRequest),
         OF_TEXTS,
@@ -57,7 +57,7 @@ ENDPOINTS = (
         "/predict",
         "As Lightning Flash's server, or as Text Embeddings Inference: the body tells which",
         "Other clients",
-        protocols.predict,
+        handlers.predict,
         _PREDICTED,
         _PREDICT,
         OF_TEXTS,
@@ -67,7 +67,7 @@ ENDPOINTS = (
         "/v1/moderations",
         "As OpenAI's moderation; flagged by the model's thresholds",
         "Other clients",
-        protocols.moderate,
+        handlers.moderate,
         TypeAdapter(schemas.ModerationResponse),
         TypeAdapter(schemas.ModerationRequest),
         OF_TEXTS,
@@ -77,7 +77,7 @@ ENDPOINTS = (
         "/",
         "As Hugging Face's inference: a list of scores for each text, also for one",
         "Other clients",
-        protocols.infer,
+        handlers.infer,
         _PREDICTED,
         _PREDICT,
         OF_TEXTS,
@@ -87,7 +87,7 @@ ENDPOINTS = (
         "/v1/models",
         "The model, as OpenAI's clients ask for it",
         "Other clients",
-        protocols.models,
+        handlers.models,
         TypeAdapter(schemas.ModelList),
         problems=(401,),
     ),
@@ -96,7 +96,7 @@ ENDPOINTS = (
         "/info",
         "Labels, thresholds, limits and versions",
         "The server",
-        protocols.info,
+        handlers.info,
         TypeAdapter(schemas.Info),
         problems=(401,),
     ),
@@ -105,7 +105,7 @@ ENDPOINTS = (
         "/health",
         "Whether it runs",
         "The server",
-        protocols.health,
+        handlers.health,
         TypeAdapter(schemas.Status),
         open=True,
     ),
@@ -114,7 +114,7 @@ ENDPOINTS = (
         "/ready",
         "Whether its model is loaded, and requests are welcome",
         "The server",
-        protocols.ready,
+        handlers.ready,
         TypeAdapter(schemas.Status),
         problems=(503,),
         open=True,
@@ -124,7 +124,7 @@ ENDPOINTS = (
         "/flashserve/alive",
         "Whether it runs, as Lightning Flash's clients ask",
         "Other clients",
-        protocols.alive,
+        handlers.alive,
         TypeAdapter(schemas.Alive),
         open=True,
     ),
@@ -133,7 +133,7 @@ ENDPOINTS = (
         "/admin/reload",
         "Load the model's file again, in every worker; the old one stays if the new one is bad",
         "The server",
-        protocols.reload,
+        handlers.reload,
         TypeAdapter(schemas.Reloaded),
         problems=(401, 403, 409),
     ),

@@ -8,7 +8,7 @@ import platform
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
-from typing import Any
+from typing import Any, TypeAlias
 from uuid import uuid4
 
 import numpy as np
@@ -19,12 +19,13 @@ from flash.core.version import __version__
 from flash.text.classification.reading.fields import joined_text
 from flash.text.classification.scores.outputs import to_probabilities
 from flash.text.classification.scores.thresholds import resolve_thresholds
-from flash.text.classification.serve import schemas
-from flash.text.classification.serve.problems import ProblemError
+from flash.text.classification.serve.api import schemas
+from flash.text.classification.serve.problems import ProblemError, stopping
 from flash.text.classification.serve.served_model import Floats, Scores, ServedModel
 from flash.text.classification.serve.service import Service, place_of
 
 Gone = Callable[[], Awaitable[None]]
+TextValue: TypeAlias = str | dict[str, str | None] | list[str | None]
 VALUE = itemgetter(1)
 MANY_CELLS = 5_000  # probabilities of an answer that is long
 
@@ -65,9 +66,7 @@ class Call:
         return scores
 
 
-def joined_texts(
-    given: Sequence[schemas.TextValue], fields: Sequence[str] | None, param: str
-) -> Sequence[str]:
+def joined_texts(given: Sequence[TextValue], fields: Sequence[str] | None, param: str) -> Sequence[str]:
     """Each text as one string, those of several fields joined.
 
     Raises:
@@ -146,7 +145,7 @@ async def _inference(call: Call, body: schemas.InferenceRequest, *, nested: bool
     return made
 
 
-def _single(item: schemas.TextValue) -> schemas.TextValue | None:
+def _single(item: TextValue) -> TextValue | None:
     """The one text of an entry of a batch."""
     if not isinstance(item, list):
         return item
@@ -293,7 +292,7 @@ async def alive(call: Call) -> Any:
 async def ready(call: Call) -> Any:
     """It has a model that answers."""
     if not call.service.ready:
-        raise ProblemError(503, "stopping", "the server is being stopped", headers={"Retry-After": "1"})
+        raise stopping()
     return {"status": "ok"}
 
 
@@ -332,7 +331,10 @@ async def reload(call: Call) -> Any:
             "a server without API keys is not told what to load over HTTP; start it with --api_key, or send it SIGHUP",
         )
     try:
-        message = await (service.ask_all or service.reload)()
+        message = await service.reload()
     except FlashError as error:
         raise ProblemError(409, "reload_refused", str(error)) from None
-    return {"status": "ok", "message": message}
+    service.reloaded()
+    others = service.options.workers - 1
+    more = f"; {others} more {'worker loads' if others == 1 else 'workers load'} it now" if others else ""
+    return {"status": "ok", "message": message + more}

@@ -3,10 +3,13 @@
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from typing_extensions import TypeAliasType
 
 Probability = Annotated[float, Field(ge=0, le=1)]
-TextValue = str | dict[str, str | None] | list[str | None]
-"""A text; of a model that reads several fields, an object with these, or a list of their texts in order."""
+Text = TypeAliasType("Text", str | dict[str, str | None])
+"""A text; of a model that reads several fields, an object with these. The OpenAPI document has the model's own form."""
+TextInList = TypeAliasType("TextInList", Text | list[str | None])
+"""The same where it stands in a list: there it may also be a list of the fields' texts in order."""
 
 
 class Model(BaseModel):
@@ -26,7 +29,7 @@ class ClassifyRequest(Model):
         json_schema_extra={"examples": [{"texts": ["You are wonderful", "You absolute turnip"], "top_k": 3}]},
     )
 
-    texts: list[TextValue] = Field(
+    texts: list[TextInList] = Field(
         description="The texts; their order is that of the results. Of a model that reads several fields (see "
         "input_fields of /info) each is an object with these, or a list of their texts in order."
     )
@@ -59,11 +62,11 @@ class ClassifyResponse(Model):
 class FlashInputs(Model):
     """Where Flash's clients put a text."""
 
-    data: str | dict[str, str | None] | list[TextValue]
+    data: Text | list[TextInList]
 
 
 class FlashPayload(Model):
-    """Around it."""
+    """Envelope of `FlashInputs`."""
 
     inputs: FlashInputs
 
@@ -120,7 +123,7 @@ class InferenceRequest(Model):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"inputs": "You absolute turnip"}]})
 
-    inputs: str | dict[str, str | None] | list[TextValue] = Field(
+    inputs: Text | list[TextInList] = Field(
         description="A text, or texts; [[text], [text]] is one a text. Of a model that reads several fields a text is an "
         "object with these, or in a list of texts a list of theirs in order."
     )
@@ -269,13 +272,13 @@ class Problem(Model):
 
 
 class ProblemResponse(Model):
-    """An answer that is none."""
+    """An error response."""
 
     error: Problem
 
 
 class InferenceProblem(Model):
-    """An answer that is none, for Flash's and Hugging Face's clients."""
+    """An error response, for Flash's and Hugging Face's clients."""
 
     error: str
     error_type: str

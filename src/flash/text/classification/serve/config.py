@@ -1,0 +1,28 @@
+"""uvicorn's settings for a server of ours."""
+
+from collections.abc import Callable
+from typing import Any
+
+from uvicorn import Config
+
+from flash.text.classification.serve.options import ServeOptions
+
+
+def config_of(app: Callable[..., Any], options: ServeOptions) -> Config:
+    """The settings of a server; they read no environment variable."""
+    return Config(
+        app,
+        host=options.host,
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        interface="asgi3",
+        workers=1,
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        limit_concurrency=options.max_connections + 1,  # the connection that asks is counted too
+        timeout_keep_alive=options.keep_alive,  # type: ignore[arg-type]  # a part of a second is fine
+        timeout_graceful_shutdown=options.grace,  # type: ignore[arg-type]
+    )
