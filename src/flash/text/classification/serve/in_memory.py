@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from flash.core.errors import FlashError, unknown_name
 from flash.core.extras import require
@@ -12,11 +12,20 @@ from flash.text.classification.predictor import Predictor
 from flash.text.classification.serve.options import ServeOptions
 from flash.text.classification.serve.served_model import ServedModel
 
-if TYPE_CHECKING:
-    from flash.text.classification.model import TextClassifier
+
+class Saveable(Protocol):
+    """A classifier that can say what a model file holds of it."""
+
+    @property
+    def state_dict(self) -> Any:
+        """As torch's method of that name."""
+
+    @property
+    def on_save_checkpoint(self) -> Any:
+        """As Lightning's hook of that name."""
 
 
-def served(model: "TextClassifier", options: ServeOptions) -> ServedModel:
+def served(model: Saveable, options: ServeOptions) -> ServedModel:
     """What a server answers with; the model itself stays as it is.
 
     Raises:
@@ -31,7 +40,7 @@ def served(model: "TextClassifier", options: ServeOptions) -> ServedModel:
     return ServedModel.of(predictor, options)
 
 
-def serve_model(model: "TextClassifier", flashs: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+def serve_model(model: Saveable, flashs: Mapping[str, Any], given: Mapping[str, Any]) -> None:
     """What `TextClassifier.serve` does.
 
     Args:
