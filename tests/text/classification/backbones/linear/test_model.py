@@ -297,7 +297,7 @@ def test_a_prediction_calls_few_functions() -> None:
         sys.setprofile(None)
     # From Python 3.13 on, the profiler does not hear of compiled functions; up to 3.11, a comprehension is one.
     named = [name for name in called if name not in ("logits_of_texts", "<listcomp>")]
-    assert named == ["logits", "in_threads", "fill", "text_buffers"]
+    assert named == ["logits", "fill", "text_buffers"]
     assert called.count("logits_of_texts") == (sys.version_info < (3, 13))
 
 

@@ -29,7 +29,7 @@ def test_settings_without_use_for_the_linear_backbone_are_said_once(
         )
         trainer.finetune(model, datamodule=data, strategy="freeze")
     assert model.evaluation is not None
-    said = [record.message for record in caplog.records if "linear backbone" in record.message]
+    said = [record.message for record in caplog.records if record.message.startswith("The linear backbone")]
     assert said == [
         "The linear backbone is solved exactly, in one epoch, and has no layers to freeze: strategy='freeze', "
         "optimizer='AdamW', learning_rate=0.1, accumulate_grad_batches=2, gradient_clip_val=1.0, "

@@ -224,7 +224,7 @@ class Linear:
             output = scale, bias, evidence, by_label, chunk
             logits_of_texts(*buffers, classes, grams, rows, idf, share, norms, weight, *output)
 
-        if len(texts) <= CHUNK:
+        if 0 < len(texts) <= CHUNK:
             fill(0)
         else:
             in_threads(self.threads, fill, range(0, len(texts), CHUNK))

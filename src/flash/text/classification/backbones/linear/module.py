@@ -149,13 +149,7 @@ class LinearModule(BackboneModule):
         self.loss = make_loss(
             model.loss_fn, multi_label=model.multi_label, labels=model.labels, positives=positives, rows=rows
         )
-
-        def begin() -> Iterator[int]:  # when the trainer has its optimizer, which loaders may be made before
-            solver = _solver(model)
-            solver.multi_label = model.multi_label
-            return solver.remaining_passes(texts, targets, seed)
-
-        return _Epoch(dataset, begin)
+        return _Epoch(dataset, lambda: _solver(model).remaining_passes(texts, targets, seed))
 
     def configure_optimizers(self, model: Classifier) -> torch.optim.Optimizer:
         """The exact solver, seen as an optimiser."""
