@@ -195,7 +195,9 @@ class Problems:
         try:
             return await self._app(scope, receive, mark)
         except ProblemError as found:
-            problem = found
+            problem = found.with_traceback(
+                None
+            )  # whose frames would hold the body until garbage is collected
         except asyncio.CancelledError:  # the server stops, and its patience is over
             problem = stopping()
         except Exception as error:
