@@ -64,9 +64,11 @@ def test_all_is_what_is_there(module: str) -> None:
 def test_flashs_own_paths_lead_to_the_same_names() -> None:
     from flash.core.data import download_data
     from flash.core.data.utils import download_data as by_utils
+    from flash.core.trainer import Trainer
     from flash.text import TextClassificationData, TextClassifier
     from flash.text.classification import data, model
 
+    assert Trainer is flash.Trainer
     assert download_data is by_utils
     assert model.TextClassifier is TextClassifier is flash.text.TextClassifier
     assert data.TextClassificationData is TextClassificationData
