@@ -25,7 +25,7 @@ from flash.cli import text_classification
 from flash.cli.serve import build_parser
 from flash.text.classification.sample import LABELS, sample_table
 from flash.text.classification.serve import running
-from flash.text.classification.serve.endpoints import ENDPOINTS
+from flash.text.classification.serve.api.endpoints import ENDPOINTS
 
 REPOSITORY = Path(__file__).parent.parent
 DOCS = REPOSITORY / "docs"
@@ -191,7 +191,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The site, built with warnings as errors."""
     folder = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html"]
-    places = ["-d", folder / "doctrees", DOCS, folder / "html"]
+    places = map(str, ["-d", folder / "doctrees", DOCS, folder / "html"])
     done = subprocess.run([*command, *places], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return folder / "html"

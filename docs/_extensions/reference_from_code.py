@@ -13,8 +13,8 @@ from docutils.parsers.rst import Directive
 from sphinx.application import Sphinx
 
 from flash.__main__ import main
-from flash.text.classification.serve.endpoints import ENDPOINTS
-from flash.text.classification.serve.openapi import document
+from flash.text.classification.serve.api.endpoints import ENDPOINTS
+from flash.text.classification.serve.api.openapi import document
 from flash.text.classification.serve.options import ServeOptions
 
 
