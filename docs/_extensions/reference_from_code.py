@@ -43,7 +43,7 @@ class FlashEndpoints(Directive):
 
     def run(self) -> list[nodes.Node]:
         """A section for each."""
-        paths = document(ServeOptions())["paths"]
+        paths = document(ServeOptions(api_keys=("a key of the reference",)))["paths"]
         found: list[nodes.Node] = []
         for endpoint in ENDPOINTS:
             operation = paths[endpoint.path][endpoint.method.lower()]
