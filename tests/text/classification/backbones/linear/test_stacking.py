@@ -71,7 +71,7 @@ def test_mixing_scores_and_weights_is_the_same() -> None:
     texts = pa.array([" ".join(np.array(list("abcdef"))[row]) for row in words])
     labels = csr_array((words[:, :3] | words[:, 3:]).astype(np.float32))
     model = Linear(3, LinearConfig(buckets=2**12, regularization=1.0, quantize=False))
-    solver = LinearSolver(model, texts, labels)
+    solver = LinearSolver(model, texts, labels, multi_label=False)
     while not solver.converged:
         solver.step()
     raw = solver.state()

@@ -269,6 +269,9 @@ class LinearSolver:
         if small is None or folds >= SMALL_FOLDS:
             return
         inside = (small == 0) & (np.asarray(self._folds) < self._scored_folds)
+        shares = 1 - max(np.bincount(np.asarray(self._folds))) / len(small), 1 - float(inside.mean())
+        if not inside.any() or 1 - shares[1] > 0.75 * (1 - shares[0]):  # of many texts alike, a part may be large
+            return
         fewer = self._scores[inside[self.held_out_rows]]
         more = np.empty_like(fewer)
         self._score_without(inside, SMALL_NUMBER, more, np.arange(len(more)))
@@ -279,7 +282,6 @@ class LinearSolver:
                 scores += stacking.shift
         calibration = fit_calibration(self.held_out, columns, multi_label=True, threads=threads)
         positives = np.asarray(without_unknown(columns).sum(axis=0), np.float64)
-        shares = 1 - 1 / folds, 1 - float(inside.mean())
         self.model.arrays()["bias"][:] -= growth_of_scores(fewer, more, calibration, positives, shares)
 
     def _weigh_evidence(self) -> None:
