@@ -557,7 +557,8 @@ def test_what_is_there_already(kept_model: Path, whole: ExportReport, tmp_path: 
 def test_a_place_that_cannot_be_written(kept_model: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     with pytest.raises(
-        FlashError, match=r"the export cannot be written to .*: (Not a directory|File exists); free space or choose"
+        FlashError,
+        match=r"the export cannot be written to .*: (Not a directory|File exists); free space or choose",
     ):
         export(kept_model, tmp_path / "file" / "out", "transformers")
 

@@ -270,7 +270,9 @@ class LinearSolver:
             return
         inside = (small == 0) & (np.asarray(self._folds) < self._scored_folds)
         shares = 1 - max(np.bincount(np.asarray(self._folds))) / len(small), 1 - float(inside.mean())
-        if not inside.any() or 1 - shares[1] > 0.75 * (1 - shares[0]):  # of many texts alike, a part may be large
+        if not inside.any() or 1 - shares[1] > 0.75 * (
+            1 - shares[0]
+        ):  # of many texts alike, a part may be large
             return
         fewer = self._scores[inside[self.held_out_rows]]
         more = np.empty_like(fewer)
