@@ -11,6 +11,7 @@ import pytest
 from jsonargparse import Namespace
 
 from flash.cli import saving
+from flash.core import files
 from flash.core.errors import CheckpointError, FlashError
 
 AnyNamespace: Any = Namespace  # whose constructor has no types
@@ -114,6 +115,20 @@ def test_both_files_are_whole_and_new_or_as_they_were() -> None:
     assert Path("a/b.pt").read_text() == "first"
     assert Path("a/b.yaml").read_text() == f"{saving.MARK}\none: 1\n"
     assert sorted(path.name for path in Path("a").iterdir()) == ["b.pt", "b.yaml"]
+
+
+def test_a_disk_that_is_full_at_last_leaves_both_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some file systems say that they are full when bytes go to the disk, after the model was written."""
+    saving.save(lambda path: path.write_text("first"), "b.pt", "one: 1\n")
+
+    def full(path: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files, "sync", full)
+    with pytest.raises(CheckpointError, match="^b.pt cannot be written: No space left on device; free space"):
+        saving.save(lambda path: path.write_text("second"), "b.pt", "two: 2\n")
+    assert Path("b.pt").read_text() == "first"
+    assert Path("b.yaml").read_text() == f"{saving.MARK}\none: 1\n"
 
 
 def test_an_options_file_behind_a_link_is_replaced_there() -> None:

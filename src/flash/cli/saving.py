@@ -94,6 +94,7 @@ def save(write: Callable[[Path], object], output: str, options: str) -> None:
             os.fsync(file.fileno())
             with files.whole_path(output) as model:
                 _write(write, model, output)
+                files.sync(model)  # a full disk shows here, while the earlier options are there
                 Path(os.path.realpath(config)).unlink(missing_ok=True)
     except OSError as error:
         raise CheckpointError(

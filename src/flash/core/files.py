@@ -75,8 +75,9 @@ def whole_path(path: str | Path) -> Iterator[Path]:
         mode = whole.stat().st_mode & 0o7777 if mode is None else mode
         whole.unlink()
         yield whole
-        _sync(whole)
-        whole.chmod(mode)
+        sync(whole)
+        if whole.stat().st_mode & 0o7777 != mode:
+            whole.chmod(mode)
         whole.replace(target)
     _sync_folder(target.parent)
 
@@ -102,7 +103,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         earlier.mkdir()
         yield work
         for path in [*work.rglob("*"), work]:
-            (_sync_folder if path.is_dir() else _sync)(path)
+            (_sync_folder if path.is_dir() else sync)(path)
         if target.exists():
             target.rename(earlier / target.name)
         work.rename(target)
@@ -184,8 +185,12 @@ def _mode(target: Path) -> int | None:
     return found.st_mode & 0o7777
 
 
-def _sync(path: Path) -> None:
-    """Bring a file's bytes to the disk."""
+def sync(path: Path) -> None:
+    """Bring a file's bytes to the disk.
+
+    Raises:
+        OSError: the disk takes them no more.
+    """
     with path.open("r+b") as file:
         os.fsync(file.fileno())
 

@@ -184,13 +184,17 @@ class Manager(Multiprocess):
             announce(name, labels, self._work.sock.getsockname(), self._work.options)
 
 
+KILLED = getattr(signal, "SIGKILL", 9)
+"""Windows has no such signal."""
+
+
 def how_it_ended(code: int | None) -> str:
     """A process' exit code in words.
 
     >>> how_it_ended(-11), how_it_ended(1)
     ('was killed by SIGSEGV', 'ended with exit code 1')
     """
-    if code == -signal.SIGKILL:
+    if code == -KILLED:
         return (
             "was killed by SIGKILL, as the system does when memory is short, and the manager after "
             f"{HEALTHY} s without an answer"

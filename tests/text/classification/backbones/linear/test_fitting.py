@@ -17,7 +17,7 @@ from sklearn.svm import LinearSVC
 from flash.core.errors import DataError, FlashError
 from flash.text.classification.backbones.linear import reference
 from flash.text.classification.backbones.linear.features import Texts
-from flash.text.classification.backbones.linear.fitting import LinearSolver
+from flash.text.classification.backbones.linear.fitting import SMALL_FOLDS, LinearSolver
 from flash.text.classification.backbones.linear.held_out import (
     GRID,
     MIDDLE,
@@ -211,6 +211,23 @@ def test_growth_of_scores_goes_from_the_bias_alone() -> None:
     number = growth * (positives + 200) / positives
     assert number[0] != 0
     np.testing.assert_allclose(number, number[0], rtol=0.05)
+
+
+def test_no_growth_is_followed_where_many_texts_are_alike() -> None:
+    """All rows of one text are in one part, which then has about as many rows as a fold, or more."""
+    texts, targets = clean_sample(300, 4)
+    alike = pa.concat_arrays([texts.slice(0, 200), pa.array(["n/a"] * 100, pa.large_string())])
+    targets = csr_array(np.vstack([targets[:200].toarray(), np.zeros((100, 4), np.float32)]))
+    rows = LinearSolver(Linear(4, replace(FLOATS, folds=3)), alike, targets).rows
+    parts = [fold_of_each(rows, SMALL_FOLDS, seed) for seed in range(40)]
+    [seed, *_] = [seed for seed, part in enumerate(parts) if part is not None and part[-1] == 0]
+    biases = []
+    for multi_label in (True, False):
+        model = Linear(4, replace(FLOATS, folds=3), threads=1)
+        run(LinearSolver(model, alike, targets, seed=seed, multi_label=multi_label))
+        biases.append(model.arrays()["bias"])
+    assert np.isfinite(biases[0]).all()
+    assert (biases[0] == biases[1]).all()
 
 
 def test_the_seed_is_the_order_of_rows_and_the_folds() -> None:

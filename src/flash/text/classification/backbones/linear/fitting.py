@@ -269,10 +269,9 @@ class LinearSolver:
         if small is None or folds >= SMALL_FOLDS:
             return
         inside = (small == 0) & (np.asarray(self._folds) < self._scored_folds)
-        shares = 1 - max(np.bincount(np.asarray(self._folds))) / len(small), 1 - float(inside.mean())
-        if not inside.any() or 1 - shares[1] > 0.75 * (
-            1 - shares[0]
-        ):  # of many texts alike, a part may be large
+        shares = 1 - 1 / folds, 1 - float(inside.mean())
+        smallest = np.bincount(np.asarray(self._folds)).min() / len(small)
+        if not inside.any() or inside.mean() > 0.75 * smallest:  # as where many texts are alike
             return
         fewer = self._scores[inside[self.held_out_rows]]
         more = np.empty_like(fewer)
