@@ -196,8 +196,6 @@ def make_optimizer(
             f"the optimizer {name} returned {type(made).__name__}; expected a torch.optim.Optimizer of the groups "
             "of parameters that it is given"
         )
-    if fused:  # there is no scaler, and Lightning would not clip what one can leave to the step
-        made._step_supports_amp_scaling = False  # type: ignore[attr-defined]
     return made
 
 

@@ -287,6 +287,7 @@ def test_small_gradients_stay_as_they_are(encoder: Path, tmp_path: Path) -> None
 def test_a_fused_step_follows_clipping(
     keywords: dict[str, Any], encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """By the encoder itself; where Lightning clips in mixed precision, the step is none, as Lightning refuses that."""
     norms: list[float] = []
     fused: list[bool] = []
     step = torch.optim.AdamW.step
@@ -305,8 +306,7 @@ def test_a_fused_step_follows_clipping(
     options = {"loss_fn": lambda logits, targets: 1000 * ((logits - targets) ** 2).mean()}
     fit(encoder, tmp_path, model=options, max_epochs=1, precision="bf16-mixed", **keywords)
     np.testing.assert_allclose(norms, keywords.get("gradient_clip_val", 1.0), rtol=1e-3)
-    assert fused
-    assert all(fused)
+    assert [bool(each) for each in fused] == [not keywords] * len(fused) != []
 
 
 # ---- out of memory --------------------------------------------------------------------------------------------------

@@ -355,7 +355,10 @@ class EncoderModule(BackboneModule):
         """Whether the optimiser's step may be one pass over the parameters."""
         parameters = list(self.parameters())
         known = all(each.device.type in ("cpu", "cuda") and each.is_floating_point() for each in parameters)
-        return known and steps.scaler_of(model.trainer) is None
+        trainer = model.trainer
+        # In mixed precision Lightning clips no gradients of an optimiser whose step is one pass.
+        clips = trainer.gradient_clip_val is not None and "mixed" in str(trainer.precision)
+        return known and steps.scaler_of(trainer) is None and not clips
 
     def training_step(self, model: Classifier, batch: "_Batch") -> torch.Tensor:
         """The loss of one batch."""
@@ -393,7 +396,7 @@ class EncoderModule(BackboneModule):
     def clip_gradients(self, model: Classifier, optimizer: torch.optim.Optimizer) -> None:
         """To a norm of `CLIPPED_NORM`, all parameters together, unless the trainer was given a number."""
         scaled = steps.scaler_of(model.trainer) is not None
-        if scaled and getattr(optimizer, "_step_supports_amp_scaling", False):
+        if scaled and optimizer.defaults.get("fused"):
             return  # a fused optimiser of 16-mixed: its gradients get their size as it steps
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         gradients = steps.gradients_of(optimizer)
