@@ -292,6 +292,13 @@ def test_files_of_one_column_that_are_something_else(
         assert words in str(caught.value)
 
 
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_nothing_is_piped_in(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", Pipe(io.BytesIO(b"")))
+    with pytest.raises(DataError, match="^standard input is empty; check what is piped into it, or put "):
+        list(blocks.read_blocks("-", kind))
+
+
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [

@@ -121,6 +121,11 @@ def read_blocks(
         raise DataError(f"{found} cannot be unpacked: {error}; copy it again") from error
 
 
+def _where(file: IO[bytes]) -> str:
+    """What to look at where nothing came out of a file."""
+    return "what is piped into it" if file is sys.stdin.buffer else "its path"
+
+
 def _read_csv(file: IO[bytes], name: str, dialect: Dialect, rows: int) -> Iterator[Block]:
     """Every cell is text, an empty one the empty text."""
     chunks = _read_text(file, name, dialect.encoding)
@@ -131,7 +136,7 @@ def _read_csv(file: IO[bytes], name: str, dialect: Dialect, rows: int) -> Iterat
         if re.search(b"[\r\n]", start[skipped:]):
             break
     if not start.strip():
-        raise DataError(f"{name} is empty; check its path, or put column names and rows into it")
+        raise DataError(f"{name} is empty; check {_where(file)}, or put column names and rows into it")
     # A pipe gives its start as it comes: only the first line may decide, so that it always decides alike.
     seen = start if file is not sys.stdin.buffer else start[:skipped] + start[skipped:].splitlines()[0]
     layout = find_layout(
@@ -252,7 +257,7 @@ def _read_json_lines(file: IO[bytes], name: str, dialect: Dialect, rows: int) ->
             yield Block(first, _parse_json(some, name, first), tuple(some))
             first += len(some)
     if first == 1:
-        raise DataError(f"{name} is empty; check its path, or put one JSON object a line into it")
+        raise DataError(f"{name} is empty; check {_where(file)}, or put one JSON object a line into it")
 
 
 def _key_of_rows(data: bytes, lines: list[bytes]) -> str | None:
