@@ -111,12 +111,33 @@ def test_many_writers_at_a_time_each_have_a_file_of_their_own(tmp_path: Path) ->
     assert content == content[: len(content) // 1000] * 1000
 
 
+def test_a_file_that_another_writer_takes_for_a_leftover_before_it_is_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, lock, taken = tmp_path / "target", temporary._lock, []
+
+    def taken_first(handle: int, *, wait: bool = False) -> bool:
+        if not taken:
+            other = os.open(tmp_path / ".target.0.part", os.O_RDONLY)
+            assert lock(other)
+            taken.append(threading.Timer(0.05, lambda: ((tmp_path / ".target.0.part").unlink(), os.close(other))))
+            taken[0].start()
+        return lock(handle, wait=wait)
+
+    monkeypatch.setattr(temporary, "_lock", taken_first)
+    with whole_file(target) as file:
+        taken[0].join()
+        file.write(b"whole")
+    assert target.read_bytes() == b"whole"
+    assert names(tmp_path) == ["target"]
+
+
 @pytest.mark.parametrize("write", WRITE.values())
 def test_a_file_system_without_locks(
     write: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / ".target.0.part").write_text("of whom?")
-    monkeypatch.setattr(temporary, "_lock", lambda handle: False)
+    monkeypatch.setattr(temporary, "_lock", lambda handle, *, wait=False: False)
     write(tmp_path / "target")
     assert names(tmp_path) == [".target.0.part", "target"]
 

@@ -116,9 +116,9 @@ def _claim(path: Path, make: Callable[[Path], int]) -> int | None:
             if not _remove_if_dead(path):
                 return None
             continue
-        if not _lock(handle) or _is_at(handle, path):
+        if not _lock(handle, wait=True) or _is_at(handle, path):
             return handle
-        os.close(handle)  # another process took it for a leftover in the moment before it was locked
+        os.close(handle)  # another writer took it for a leftover in the moment before it was locked
     return None
 
 
@@ -127,13 +127,18 @@ def _make_folder(path: Path) -> int:
     return os.open(os.devnull if os.name == "nt" else path, os.O_RDONLY)
 
 
-def _lock(handle: int) -> bool:
-    """Whether the lock was free and is ours now, until the last copy of the handle is closed or the process ends."""
+def _lock(handle: int, *, wait: bool = False) -> bool:
+    """Whether the lock is ours now, until the last copy of the handle is closed or the process ends.
+
+    Args:
+        handle: of a file or folder.
+        wait: wait for whoever has it: of a new file, another writer that looks whether it is a leftover.
+    """
     if sys.platform == "win32":
         return False
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:  # another process has it, or the file system knows no locks
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError:  # another writer has it, or the file system knows no locks
         return False
     return True
 
