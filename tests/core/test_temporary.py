@@ -114,19 +114,24 @@ def test_many_writers_at_a_time_each_have_a_file_of_their_own(tmp_path: Path) ->
 def test_a_file_that_another_writer_takes_for_a_leftover_before_it_is_locked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    target, lock, taken = tmp_path / "target", temporary._lock, []
+    target, part, lock = tmp_path / "target", tmp_path / ".target.0.part", temporary._lock
+    others: list[threading.Timer] = []
+
+    def remove(handle: int) -> None:
+        part.unlink()
+        os.close(handle)
 
     def taken_first(handle: int, *, wait: bool = False) -> bool:
-        if not taken:
-            other = os.open(tmp_path / ".target.0.part", os.O_RDONLY)
+        if not others:
+            other = os.open(part, os.O_RDONLY)
             assert lock(other)
-            taken.append(threading.Timer(0.05, lambda: ((tmp_path / ".target.0.part").unlink(), os.close(other))))
-            taken[0].start()
+            others.append(threading.Timer(0.05, remove, [other]))
+            others[0].start()
         return lock(handle, wait=wait)
 
     monkeypatch.setattr(temporary, "_lock", taken_first)
     with whole_file(target) as file:
-        taken[0].join()
+        others[0].join()
         file.write(b"whole")
     assert target.read_bytes() == b"whole"
     assert names(tmp_path) == ["target"]
