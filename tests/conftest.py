@@ -5,16 +5,18 @@ import os
 import random
 import re
 import signal
+import socket
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from subprocess import DEVNULL, PIPE, Popen
+from subprocess import DEVNULL, PIPE, CompletedProcess, Popen
 from typing import Any
 
 import numpy as np
 import pytest
+from forked import Forked
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -42,6 +44,43 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no genuine data at {folder}; set FLASH_TEST_DATA to the folder that holds it")
     return folder
+
+
+@pytest.fixture
+def start_forked(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Forked]:
+    """Starts a command line of `flash`, or a script, in a process that need not import torch and Lightning anew."""
+
+    def start(*words: str | Path, folder: Path, environment: Mapping[str, str] | None = None) -> Forked:
+        streams = tmp_path_factory.mktemp("streams")
+        return Forked(*words, folder=folder, streams=streams, environment=environment)
+
+    return start
+
+
+@pytest.fixture
+def forked(start_forked: Callable[..., Forked]) -> Callable[..., "CompletedProcess[str]"]:
+    """Runs such a process to its end."""
+    return lambda *words, **options: start_forked(*words, **options).wait()
+
+
+@pytest.fixture
+def forked_ranks(start_forked: Callable[..., Forked]) -> Callable[..., "list[CompletedProcess[str]]"]:
+    """Runs two of them, which are the ranks of a group: the environment says so, as under torchrun."""
+
+    def run(*words: str | Path, folder: Path) -> "list[CompletedProcess[str]]":
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
+        started = [
+            start_forked(
+                *words,
+                folder=folder,
+                environment={**group, "NODE_RANK": "0", "LOCAL_RANK": rank, "RANK": rank},
+            )
+            for rank in ("0", "1")
+        ]
+        return [process.wait() for process in started]
+
+    return run
 
 
 class Served:

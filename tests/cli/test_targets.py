@@ -3,9 +3,9 @@
 import csv
 import json
 import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import pytest
 
@@ -14,6 +14,7 @@ from flash.text.classification.predictor import Predictor
 LABELS = ("animal", "fruit", "tool")
 WORDS = {"animal": "zebra", "fruit": "banana", "tool": "hammer"}
 Cells = Callable[[list[str]], Sequence[str]]
+Run: TypeAlias = Callable[..., tuple[int, str, str]]
 
 
 def lists(names: list[str]) -> Sequence[str]:
@@ -39,13 +40,18 @@ def write(folder: Path, columns: Sequence[str], cells: Cells) -> None:
             writer.writerow([f"row {row} has {words}", *cells(names)])
 
 
-def run(*words: str | Path, folder: Path) -> tuple[int, str, str]:
-    command = [sys.executable, "-m", "flash", *map(str, words)]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    return done.returncode, done.stdout, done.stderr
+@pytest.fixture
+def run(forked: Callable[..., "subprocess.CompletedProcess[str]"], tmp_path: Path) -> Run:
+    """The exit code of a command line, and what it has written on both streams."""
+
+    def run(*words: str | Path) -> tuple[int, str, str]:
+        done = forked(*words, folder=tmp_path)
+        return done.returncode, done.stdout, done.stderr
+
+    return run
 
 
-def train(folder: Path, *options: str) -> tuple[int, str, str]:
+def train(run: Run, *options: str) -> tuple[int, str, str]:
     words = [
         "text_classification",
         "--output",
@@ -56,7 +62,7 @@ def train(folder: Path, *options: str) -> tuple[int, str, str]:
         "--train_file",
         "t.csv",
     ]
-    return run(*words, *options, folder=folder)
+    return run(*words, *options)
 
 
 FORMS = {
@@ -79,10 +85,10 @@ FORMS = {
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_training_and_evaluating(form: str, model: Path, tmp_path: Path) -> None:
+def test_training_and_evaluating(form: str, model: Path, run: Run, tmp_path: Path) -> None:
     cells, columns, options, said = FORMS[form]
     write(tmp_path, columns, cells)
-    code, printed, errors = train(tmp_path, "--target_fields", *columns, *options)
+    code, printed, errors = train(run, "--target_fields", *columns, *options)
     assert code == 0, errors
     assert (f"flash: warning: {said}" in errors) == bool(said)
     assert errors.count("flash: warning:") == bool(said)
@@ -90,7 +96,7 @@ def test_training_and_evaluating(form: str, model: Path, tmp_path: Path) -> None
     assert Predictor.load(tmp_path / "m.pt").labels == LABELS
 
     words: list[str | Path] = ["evaluate", model, "t.csv", "--json", "--target_fields", *columns, *options]
-    code, printed, errors = run(*words, folder=tmp_path)
+    code, printed, errors = run(*words)
     assert code == 0, errors
     assert errors == (f"flash: warning: {said}" if said else "")
     rows = json.loads(printed)["labels"]
@@ -98,20 +104,20 @@ def test_training_and_evaluating(form: str, model: Path, tmp_path: Path) -> None
     assert min(row["average_precision"] for row in rows) > 0.9
 
 
-def test_marks_are_refused_with_the_option_that_reads_them(model: Path, tmp_path: Path) -> None:
+def test_marks_are_refused_with_the_option_that_reads_them(model: Path, run: Run, tmp_path: Path) -> None:
     write(tmp_path, LABELS, marks)
     expected = (
         "flash: error: t.csv: the target columns 'animal'; 'fruit'; 'tool' hold nothing but a mark (t.csv, row 2, column "
         "'animal': 'x') and blanks: type --unknown_targets negative if a blank says that the label does not apply, or "
         "write 1 and 0 (rows are counted from 1, the header not)\n"
     )
-    code, _, errors = train(tmp_path, "--target_fields", *LABELS)
+    code, _, errors = train(run, "--target_fields", *LABELS)
     assert (code, errors[-len(expected) :]) == (2, expected)
-    code, _, errors = run("evaluate", model, "t.csv", folder=tmp_path)
+    code, _, errors = run("evaluate", model, "t.csv")
     assert (code, errors) == (2, expected)
 
 
-def test_single_names_beside_empty_cells_and_texts_in_two_columns(tmp_path: Path) -> None:
+def test_single_names_beside_empty_cells_and_texts_in_two_columns(run: Run, tmp_path: Path) -> None:
     with (tmp_path / "t.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["title", "body", "labels"])
@@ -119,7 +125,7 @@ def test_single_names_beside_empty_cells_and_texts_in_two_columns(tmp_path: Path
             name = (*LABELS, "")[row % 4]
             writer.writerow([f"row {row}", f"it has a {WORDS.get(name, 'nothing')}", name])
     words = ["text_classification", "from_csv", "--input_field", "title", "body", "--train_file", "t.csv"]
-    code, printed, errors = run(*words, "--target_fields", "labels", folder=tmp_path)
+    code, printed, errors = run(*words, "--target_fields", "labels")
     assert code == 0, errors
     assert (
         "flash: warning: t.csv: 20 rows have no label in column 'labels' (t.csv, rows 4, 8 and 12, and 17 more), and no "

@@ -5,11 +5,13 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from forked import Forked
 
 from flash.__main__ import main
 from flash.cli import options, saving
@@ -337,20 +339,19 @@ def test_a_signal_ends_a_fit_with_its_code_one_sentence_and_no_half_written_file
     code: int,
     word: str,
     tmp_path: Path,
-    flash: Callable[..., "subprocess.Popen[bytes]"],
+    start_forked: Callable[..., Forked],
 ) -> None:
     words = ["--trainer.accelerator", "cpu", "--trainer.max_epochs", "1", "--model.tolerance", "1e-9"]
     words += ["--trainer.enable_progress_bar", "true", "--model.max_passes", "1000000"]
-    with flash("text_classification", *words, "from_sample", "--rows", "2000") as process:
-        assert process.stdout is not None
-        seen = b""
-        while b"train_loss" not in seen and process.poll() is None:
-            seen += os.read(process.stdout.fileno(), 1000)
-        process.send_signal(number)
-        _, errors = process.communicate(timeout=60)
-    assert process.returncode == code, errors
-    lines = [line for line in errors.decode().splitlines() if line and "Received SIGTERM" not in line]
-    assert lines == [LOADING, f"{word}; no half-written file is left behind"]
+    running = start_forked("text_classification", *words, "from_sample", "--rows", "2000", folder=tmp_path)
+    while "train_loss" not in running.written("stdout") and running.process.is_alive():
+        time.sleep(0.05)
+    assert running.process.pid is not None
+    os.kill(running.process.pid, number)
+    done = running.wait()
+    assert done.returncode == code, done.stderr
+    lines = [line for line in done.stderr.splitlines() if line and "Received SIGTERM" not in line]
+    assert lines == [f"{word}; no half-written file is left behind"]
     assert list(tmp_path.iterdir()) == []
 
 
@@ -376,13 +377,20 @@ sys.exit(main(["text_classification", "from_nowhere"]))
     assert "unknown source 'from_nowhere'" in mistake
 
 
-def test_under_torchrun_one_process_trains_the_linear_backbone_and_says_so(comments: Path) -> None:
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "flash"]
+@pytest.mark.parametrize("launched", [pytest.param("torchrun", marks=pytest.mark.matrix), "as torchrun does"])
+def test_under_torchrun_one_process_trains_the_linear_backbone_and_says_so(
+    comments: Path, forked_ranks: Callable[..., "list[subprocess.CompletedProcess[str]]"], launched: str
+) -> None:
     words = ["text_classification", *CSV]
-    done = subprocess.run([*command, *words], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("Validation: 20 rows") == done.stdout.count("Saved text_classification") == 1
-    assert done.stderr.count("flash: ") == done.stderr.count(LOADING) == 1
+    if launched == "torchrun":
+        command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "flash"]
+        ranks = [subprocess.run([*command, *words], capture_output=True, text=True)]
+    else:
+        ranks = forked_ranks(*words, folder=Path.cwd())
+    assert [done.returncode for done in ranks] == [0] * len(ranks), ranks
+    out, errors = ("".join(getattr(done, name) for done in ranks) for name in ("stdout", "stderr"))
+    assert out.count("Validation: 20 rows") == out.count("Saved text_classification") == 1
+    assert errors.count("flash: ") == errors.count(LOADING) == (launched == "torchrun")  # others have loaded it
     assert list(Predictor.load("text_classification_model.pt").labels) == ["toxic", "obscene"]
 
 

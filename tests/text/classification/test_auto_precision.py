@@ -1,8 +1,5 @@
 """`Trainer(precision="auto")` on a processor: what it trains in, what the files record, and what a resumed run takes."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -157,15 +154,8 @@ with open(f"{trainer.global_rank}.txt", "w") as file:
 """
 
 
-def test_the_first_process_decides_for_all(folder: Path, tmp_path: Path) -> None:
+def test_the_first_process_decides_for_all(folder: Path, forked_ranks: Any, tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(SCRIPT)
-    done = subprocess.run(
-        [sys.executable, "script.py", str(folder)],
-        cwd=tmp_path,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    for done in forked_ranks("script.py", folder, folder=tmp_path):
+        assert done.returncode == 0, done.stderr
     assert [(tmp_path / f"{rank}.txt").read_text() for rank in (0, 1)] == ["bf16-mixed"] * 2

@@ -1,11 +1,9 @@
 """Two processes on the CPU, over gloo: the same classifier and the same numbers as one with batches twice as large."""
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -57,19 +55,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory, make_bert: Callable[..., Pa
     )
 
 
-def test_the_same_as_one(folder: Path, tmp_path: Path) -> None:
+def test_the_same_as_one(folder: Path, forked: Any, forked_ranks: Any, tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(SCRIPT)
-    for devices in (1, 2):
-        done = subprocess.run(
-            [sys.executable, "script.py", str(folder), str(devices)],
-            cwd=tmp_path,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+    alone = forked("script.py", folder, "1", folder=tmp_path)
+    ranks = forked_ranks("script.py", folder, "2", folder=tmp_path)
+    for done, reports in zip((alone, *ranks), (2, 2, 0), strict=True):  # a fit, and by one process alone
         assert done.returncode == 0, done.stderr
-        assert done.stdout.count("Validation: 19 rows, 3 labels") == 2  # a fit, and by one process alone
+        assert done.stdout.count("Validation: 19 rows, 3 labels") == reports
     one, two, other = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("1-0", "2-0", "2-1"))
     assert two == other  # both processes hold the same
     for strategy in ("no_freeze", "freeze"):

@@ -1,19 +1,22 @@
 """Compiled loops on disk: damaged files are compiled again, and never a traceback or a crash."""
 
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from flash.text.classification.backbones import loop_cache
 
 PROGRAM = """
+import os
 import sys
+import numba
 from flash.core.errors import FlashError
 from flash.text.classification.backbones.linear import kernels
+
+numba.config.CACHE_DIR = os.environ["NUMBA_CACHE_DIR"]
 
 @kernels.compiled
 def twice(number):
@@ -29,16 +32,16 @@ except FlashError as error:
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Callable[[int], str]:
+def run(forked: Any, tmp_path: Path) -> Callable[[int], str]:
     """What the program prints, in a process of its own, with a cache that is the test's."""
     (tmp_path / "program.py").write_text(PROGRAM)
-    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    environment = {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}
 
     def start(number: int) -> str:
-        command = [sys.executable, str(tmp_path / "program.py"), str(number)]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        done = forked(tmp_path / "program.py", number, folder=tmp_path, environment=environment)
         assert done.returncode == 0, done.stderr
-        return done.stdout.strip()
+        said: str = done.stdout.strip()
+        return said
 
     return start
 

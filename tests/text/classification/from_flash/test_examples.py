@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,7 +20,7 @@ HEAD = "import torch\nimport flash\nfrom flash.text import TextClassificationDat
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Callable[..., str]:
+def run(tmp_path: Path, forked: Callable[..., "subprocess.CompletedProcess[str]"]) -> Callable[..., str]:
     """Runs a script in a folder with reviews and comments; returns what it printed."""
     for name in ("train", "valid", "predict"):
         (tmp_path / "data" / "imdb").mkdir(parents=True, exist_ok=True)
@@ -31,9 +30,7 @@ def run(tmp_path: Path) -> Callable[..., str]:
 
     def run_script(script: str, code: int = 0) -> str:
         (tmp_path / "script.py").write_text(script)
-        done = subprocess.run(
-            [sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, check=False
-        )
+        done = forked("script.py", folder=tmp_path)
         assert done.returncode == code, done.stdout + done.stderr
         return done.stdout if code == 0 else done.stderr
 

@@ -1,6 +1,5 @@
 """Low-rank adapters: beside which layers, what they train, and that nothing is left of them but weights."""
 
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -214,7 +213,7 @@ def test_adapters_and_head_alone_train_until_the_end(
 
 @pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
 def test_a_fit_with_adapters_resumes_and_its_files_need_no_peft(
-    make_model: Any, make_data: Any, make_trainer: Any, tmp_path: Path
+    make_model: Any, make_data: Any, make_trainer: Any, forked: Any, tmp_path: Path
 ) -> None:
     def fit(model: TextClassifier, *callbacks: pl.Callback, **keywords: Any) -> None:
         checkpoints = any(isinstance(each, ModelCheckpoint) for each in callbacks)
@@ -236,8 +235,8 @@ def test_a_fit_with_adapters_resumes_and_its_files_need_no_peft(
         np.testing.assert_allclose(loaded.backbone.margins(ROWS), spy.logits[epoch], atol=1e-5)
         predicted = Predictor.load(path, precision="32").logits(TEXTS)
         np.testing.assert_allclose(predicted, loaded(TEXTS).numpy(), atol=1e-5)
-    command = [sys.executable, "-c", WITHOUT_PEFT, *map(str, (tmp_path / "row.npy", middle, last))]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    (tmp_path / "script.py").write_text(WITHOUT_PEFT)
+    done = forked("script.py", tmp_path / "row.npy", middle, last, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     expected = [TextClassifier.load_from_checkpoint(path)(TEXTS[:1]).numpy() for path in (middle, last)]
     rows = [np.frombuffer(bytes.fromhex(row), np.float32) for row in done.stdout.split()]

@@ -6,7 +6,6 @@ Run as a program, this file trains and kills itself in the middle: `python FILE 
 import os
 import re
 import signal
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -134,10 +133,10 @@ def unbroken(encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Weights
 # ---- exact resume ---------------------------------------------------------------------------------------------------
 
 
-def test_killed_and_resumed_is_as_never_killed(encoder: Path, unbroken: Weights, tmp_path: Path) -> None:
-    killed = subprocess.run(
-        [sys.executable, __file__, str(encoder), str(tmp_path)], capture_output=True, text=True, check=False
-    )
+def test_killed_and_resumed_is_as_never_killed(
+    encoder: Path, unbroken: Weights, forked: Any, tmp_path: Path
+) -> None:
+    killed = forked(__file__, encoder, tmp_path, folder=Path.cwd())
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     left = sorted(path.name for path in tmp_path.glob("*.ckpt"))
     assert left == ["epoch=0-step=3.ckpt", "epoch=0-step=6.ckpt", "epoch=1-step=9.ckpt"]

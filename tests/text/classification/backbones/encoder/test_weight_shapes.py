@@ -1,8 +1,6 @@
 """Configurations that ask for more than a file's weights are refused before anything of their size is built."""
 
 import resource
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -88,12 +86,13 @@ def test_a_configuration_of_other_sizes_is_refused(
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000  # kilobytes
 
 
-def test_a_process_with_little_memory_can_refuse_it(content: dict[str, Any], tmp_path: Path) -> None:
+def test_a_process_with_little_memory_can_refuse_it(
+    content: dict[str, Any], forked: Any, tmp_path: Path
+) -> None:
     path = tmp_path / "model.pt"
     checkpoint.save(with_config(content, max_position_embeddings=10**9), path)
-    done = subprocess.run(
-        [sys.executable, "-c", LOAD, str(path), str(4 * 2**30)], capture_output=True, text=True, check=True
-    )
+    (tmp_path / "script.py").write_text(LOAD)
+    done = forked("script.py", path, 4 * 2**30, folder=tmp_path)
     assert "its weights do not fit its encoder" in done.stdout
 
 

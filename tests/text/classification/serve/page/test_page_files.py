@@ -1,8 +1,6 @@
 """The page's files without a browser: nothing from elsewhere, nothing inline, every name they use exists."""
 
 import re
-import subprocess
-import sys
 from html.parser import HTMLParser
 from importlib import resources
 from pathlib import Path
@@ -159,12 +157,12 @@ def test_the_server_gives_every_file_with_its_type_and_the_policy(url: str, ask:
         assert "unsafe" not in answer.headers["Content-Security-Policy"]
 
 
-def test_the_examples_have_the_labels_that_their_names_say(tmp_path: Path) -> None:
+def test_the_examples_have_the_labels_that_their_names_say(forked: Any, tmp_path: Path) -> None:
     """The examples of the page, by the model that the README's first command trains."""
     script = FILES["single.js"]
     examples = dict(re.findall(r'^  \["([\w-]+)", "(.*)"\],$', script, re.MULTILINE))
     words = ["text_classification", "--output", "m.pt", "from_sample"]
-    subprocess.run([sys.executable, "-m", "flash", *words], cwd=tmp_path, check=True, capture_output=True)
+    assert forked(*words, folder=tmp_path).returncode == 0
     found = dict(
         zip(examples, Predictor.load(tmp_path / "m.pt").predict(list(examples.values())), strict=True)
     )
