@@ -25,11 +25,6 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest test, which checks the types, comes first, so that no worker waits for it at the end."""
-    items.sort(key=lambda item: item.path.name != "test_house.py")
-
-
 @pytest.fixture(autouse=True)
 def seed() -> None:
     """Each test starts from the same random state, whatever ran before it."""

@@ -6,6 +6,7 @@ comment `<!-- not run: why -->` is only parsed. The pages of `docs/serving` have
 
 import ast
 import json
+import os
 import re
 import shlex
 import shutil
@@ -188,7 +189,9 @@ def test_every_verb_and_source_is_documented() -> None:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The site, built with warnings as errors."""
+    """The site, built with warnings as errors; or the one at `FLASH_TEST_SITE`, which was built so."""
+    if "FLASH_TEST_SITE" in os.environ:
+        return Path(os.environ["FLASH_TEST_SITE"])
     folder = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html"]
     places = map(str, ["-d", folder / "doctrees", DOCS, folder / "html"])

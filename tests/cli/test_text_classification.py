@@ -390,7 +390,9 @@ def test_under_torchrun_one_process_trains_the_linear_backbone_and_says_so(
     assert [done.returncode for done in ranks] == [0] * len(ranks), ranks
     out, errors = ("".join(getattr(done, name) for done in ranks) for name in ("stdout", "stderr"))
     assert out.count("Validation: 20 rows") == out.count("Saved text_classification") == 1
-    assert errors.count("flash: ") == errors.count(LOADING) == (launched == "torchrun")  # others have loaded it
+    assert (
+        errors.count("flash: ") == errors.count(LOADING) == (launched == "torchrun")
+    )  # others have loaded it
     assert list(Predictor.load("text_classification_model.pt").labels) == ["toxic", "obscene"]
 
 
