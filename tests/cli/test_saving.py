@@ -67,6 +67,17 @@ def test_the_files_of_an_encoder_and_of_from_toxic() -> None:
     saving.check(given("text", input_field="text", val_split=0.1, train_file="s3://bucket/text"))
 
 
+def test_a_rerun_of_saved_options_replaces_them() -> None:
+    Path("mine.yaml").write_text(f"{saving.MARK}\nmodel: {{}}\n")
+    rerun = given("mine.pt")
+    rerun.config = ["mine.yaml"]
+    assert saving.check(rerun) == Path("mine.yaml")
+    Path("mine.yaml").write_text("model: {}\n")
+    assert refused(rerun).startswith(
+        "the options are saved at mine.yaml, which is a file that this command reads"
+    )
+
+
 def test_options_are_not_saved_in_the_place_of_another_file() -> None:
     Path("train.yaml").write_text("mine")
     said = refused(given("train.pt", train_file="train.yaml"))

@@ -52,7 +52,9 @@ def check(given: Namespace) -> Path:
         )
     checkpoint.check_writable(output)
     advice = f"name another --output than {output}"
-    if (lost := files.overwritten(config, [*read, *filter(None, [given.ckpt_path])])) is not None:
+    # the options of an earlier training may be read and replaced, as in a rerun
+    kept = [*(path for path in read if not _is_of_options(Path(path))), *filter(None, [given.ckpt_path])]
+    if (lost := files.overwritten(config, kept)) is not None:
         raise FlashError(
             f"the options are saved at {config}, which is {_called(lost, config)}, and would be lost; {advice}"
         )

@@ -32,6 +32,14 @@ COMPRESSED: dict[str, Callable[[bytes], bytes]] = {
 ENDINGS = [".zip", *COMPRESSED]
 
 
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    archive = write(tmp_path, ".zip", list(FILES.items()))
+    (tmp_path / ".set.zip.0.part").mkdir()
+    (tmp_path / ".set.zip.0.part" / "train.csv").write_text("half")
+    unpack(archive, tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["more", "set.zip", "train.csv"]
+
+
 def tar_bytes(*members: tuple[tarfile.TarInfo, bytes]) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:

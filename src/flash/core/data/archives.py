@@ -3,12 +3,12 @@
 import re
 import stat
 import tarfile
-import tempfile
 import zipfile
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from flash.core.errors import DownloadError
+from flash.core.temporary import temporary_folder
 
 ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 MAX_MEMBERS = 200_000
@@ -47,13 +47,13 @@ def unpack(archive: Path, folder: Path, *, again: bool = True) -> int:
             ):
                 return 0
             _check_places(archive, folder, sizes)
-            with tempfile.TemporaryDirectory(prefix=f".{archive.name}.", dir=folder) as staging:
+            with temporary_folder(folder / archive.name) as staging:
                 packed.extractall(staging)  # noqa: S202  checked above, and a tar has the filter "data"
                 while isinstance(packed, tarfile.TarFile) and packed.fileobj and packed.fileobj.read(2**20):
                     pass  # to the end, where gzip and xz have their checksum
                 for name in sizes:
                     (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                    (Path(staging) / name).replace(folder / name)
+                    (staging / name).replace(folder / name)
             return len(sizes)
     except DownloadError:
         raise
