@@ -15,7 +15,7 @@ Rows: of the training file in random order (seed 0), the first N are trained on 
   each has its own implementation of AdamW, head, batches and padding.
 - freeze: five epochs with a frozen encoder, in passes: how often its own way of scoring the same rows, tokenising
   included, would fit into that time.
-- predict: texts a second from strings to probabilities, the same by CPU seconds of all threads, and the median of
+- predict: texts per second from strings to probabilities, the same by CPU seconds of all threads, and the median of
   200 single texts, the lowest of three such medians.
 - start: from the start of the process to the first row of output, for a file of 32 texts; the median of some starts.
 - floor: the share of the machine's rate of matrix multiplication that ours reaches in training and prediction, and what

@@ -17,7 +17,7 @@ better of the two on the measured rows, which is generous to them.
 Counted: "train" is one fit on all training rows, from a Parquet file to the saved model, and no second fit; imports
 come before. Ours is fitted on a few rows first, so that its kernels are compiled or loaded when the clock starts. CPU
 seconds are of all threads. Peak memory is that of the process after the fit, imports included. Then, with the model
-loaded from its file: texts a second from a list of the measured texts to scores, and the median of 200 single texts
+loaded from its file: texts per second from a list of the measured texts to scores, and the median of 200 single texts
 after 20 others. Macro average precision and ROC AUC are over labels with a positive and a negative among the measured
 rows, macro-F1 over those with a positive; a label that no training row has counts nowhere. Only fastText is not
 deterministic.

@@ -60,7 +60,7 @@ COLUMNS = {  # number: heading, format, whether its ratio to ours is shown
     "errors": ("errors", ",.0f", False),
 }
 TEXTS = 4_096  # a block of flash predict
-SHARE, TIMES = 0.85, 1.5  # aims: of the texts a second of the predictor alone; of its time for one text
+SHARE, TIMES = 0.85, 1.5  # aims: of the texts per second of the predictor alone; of its time for one text
 TOLERANCE = 0.001
 VERSIONS = (
     "uvicorn",

@@ -67,7 +67,7 @@ def write_texts(source: str, count: int, file: str) -> int:
 
 
 def alone(model: str, texts: str, seconds: float, offset: int) -> dict[str, Any]:
-    """What the predictor reaches without a server: texts a second in blocks as `flash predict` has them; single texts.
+    """What the predictor reaches without a server: texts per second in blocks as `flash predict` has them; single texts.
 
     Returns:
         `rate`; `single`, the median milliseconds of one text at a time from the one at `offset` on; and `answers`, the

@@ -344,7 +344,7 @@ def test_thresholds_as_typed() -> None:
     assert parse_thresholds(["a=b=0.5", "c=0"]) == {"a=b": 0.5, "c": 0.0}
     for words in (["x"], ["0.5", "a=1"], ["a=x"]):
         with pytest.raises(
-            FlashError, match="is not understood; type one number for all labels, one a label"
+            FlashError, match="is not understood; type one number for all labels, one per label"
         ):
             parse_thresholds(words)
 

@@ -15,7 +15,7 @@ from flash.core.processes import in_turn, of_all, own_share
 )
 def test_shares_make_up_the_batch(owner: list[int], world: int, data: st.DataObject) -> None:
     rows = np.array(data.draw(st.permutations(range(len(owner)))))
-    losses = np.random.default_rng(0).random(7)  # one a text
+    losses = np.random.default_rng(0).random(7)  # one per text
     total, taken = 0.0, []
     for rank in range(world):
         mine, weight = own_share(rows, np.array(owner), rank, world)

@@ -126,7 +126,7 @@ def parse_thresholds(words: Sequence[str] | None) -> float | list[float] | dict[
         values = [float(word) for word in words]
     except ValueError:
         raise FlashError(
-            f"--thresholds {' '.join(words)} is not understood; type one number for all labels, one a label "
+            f"--thresholds {' '.join(words)} is not understood; type one number for all labels, one per label "
             "in their order, label=number for some of them, or auto"
         ) from None
     return values if len(values) > 1 else values[0]

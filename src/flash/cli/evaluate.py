@@ -98,7 +98,7 @@ def build_parser() -> Parser:
         "--thresholds",
         nargs="+",
         metavar="T",
-        help="not the model's own (auto) but 0.5 for all labels, one a label, or toxic=0.3 insult=0.5",
+        help="not the model's own (auto) but 0.5 for all labels, one per label, or toxic=0.3 insult=0.5",
     )
     parser.add_argument("--input_format", choices=READERS, help="if not told by the ending")
     parser.add_argument("--json", action="store_true", help="one JSON document instead of the table")
@@ -181,7 +181,7 @@ class Fields:
 
     Attributes:
         texts: the columns of texts.
-        targets: a list of 0/1 columns, one a label, or the one column that holds names.
+        targets: a list of 0/1 columns, one per label, or the one column that holds names.
         labels: the labels that have targets, in the model's order.
         left_out: the model's other labels.
     """

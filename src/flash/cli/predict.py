@@ -83,7 +83,7 @@ def build_parser() -> Parser:
         "--thresholds",
         nargs="+",
         metavar="T",
-        help="not the model's own (auto) but 0.5 for all labels, one a label, or toxic=0.3 insult=0.5",
+        help="not the model's own (auto) but 0.5 for all labels, one per label, or toxic=0.3 insult=0.5",
     )
     parser.add_argument(
         "--input_format", choices=READERS, help="if not told by the ending; standard input: csv"

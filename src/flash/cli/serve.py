@@ -91,7 +91,7 @@ def build_parser() -> Parser:
         "--thresholds",
         nargs="+",
         metavar="T",
-        help="not the model's own (auto) but 0.5 for all labels, one a label, or toxic=0.3 insult=0.5",
+        help="not the model's own (auto) but 0.5 for all labels, one per label, or toxic=0.3 insult=0.5",
     )
     add_precision_option(parser)
     add_trust_option(parser)
@@ -116,7 +116,7 @@ def build_parser() -> Parser:
         "--log_level",
         choices=LOG_LEVELS,
         default=usual.log_level,
-        help=f"what is written on standard error, a JSON object a line; requests are info (default: {usual.log_level})",
+        help=f"what is written on standard error, a JSON object per line; requests are info (default: {usual.log_level})",
     )
     parser.add_argument("--log_texts", action="store_true", help="write texts there, too")
     return parser

@@ -48,7 +48,7 @@ _parallel_in = 0  # the process whose tokenizer threads have been used: a fork o
 
 @dataclass(frozen=True, eq=False)
 class TokenRows:
-    """Token ids of N texts in R rows: one a text, or one a window of it; special tokens are in each row.
+    """Token ids of N texts in R rows: one per text, or one per window of it; special tokens are in each row.
 
     Attributes:
         ids: (T,) the rows one after another; read-only and memory-mapped where they are many.

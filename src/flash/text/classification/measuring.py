@@ -41,7 +41,7 @@ class MeasuringModule(pl.LightningModule):
         labels: L names.
         multi_label: sigmoid and thresholds, or softmax.
         thresholds_option: what the user gave; `"auto"` has them chosen.
-        threshold_objective: one a label.
+        threshold_objective: one per label.
         loss_fn: the user's, for the reported losses.
         metrics: the user's.
     """

@@ -63,7 +63,7 @@ def test_wrong_settings(
 WRONG_STATES: list[tuple[dict[Any, Any], str]] = [
     (
         {"thresholds": torch.ones(3)},
-        "thresholds are a tensor of float32 and shape (3,), expected 2 numbers, one a",
+        "thresholds are a tensor of float32 and shape (3,), expected 2 numbers, one per",
     ),
     ({"thresholds": torch.tensor([0.5, nan])}, "its thresholds are nan to nan, expected numbers from 0 to 1"),
     ({"thresholds": torch.tensor([0.5, 1.5])}, "its thresholds are 0.5 to 1.5, expected numbers from 0 to 1"),
@@ -124,4 +124,4 @@ def test_missing_weights(make_content: Any, refusals: Any, tmp_path: Path, name:
     del saved["state_dict"][name]
     checkpoint.save(saved, path)
     verb = "are" if name == "thresholds" else "is"
-    assert f"is damaged: its {name} {verb} missing, expected 2 numbers, one a label" in refusals(path)
+    assert f"is damaged: its {name} {verb} missing, expected 2 numbers, one per label" in refusals(path)

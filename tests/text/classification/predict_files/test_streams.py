@@ -304,7 +304,7 @@ def test_nothing_is_piped_in(kind: str, monkeypatch: pytest.MonkeyPatch) -> None
     [
         ("a.csv", b"", "a.csv is empty; check its path, or put column names and rows into it"),
         ("a.csv", b"\n\n", "a.csv is empty"),
-        ("a.jsonl", b"\n", "a.jsonl is empty; check its path, or put one JSON object a line into it"),
+        ("a.jsonl", b"\n", "a.jsonl is empty; check its path, or put one JSON object per line into it"),
         ("a.csv", b"txet,b\n1,2\n", "unknown column 'text'; did you mean 'txet'? Known: txet, b"),
         ("a.csv", b"text,text\n1,2\n", "the same column name is there more than once: 'text' (2 times)"),
         ("a.csv", b"text,n\n1,2\nx\n3,4\n", "a.csv, row 2: 1 cell where the header has 2 columns; put"),
@@ -856,4 +856,4 @@ def test_json_lines_that_no_parser_takes(value: str, problem: str, tmp_path: Pat
     (tmp_path / "a.jsonl").write_text(f'{{"text": "a", "more": {value}}}\n')
     with pytest.raises(DataError) as found:
         predict_file(make_predictor(), tmp_path / "a.jsonl", tmp_path / "b.jsonl", input_field="text")
-    assert str(found.value) == f"{tmp_path}/a.jsonl, row 1: not JSON ({problem}); write one object a line"
+    assert str(found.value) == f"{tmp_path}/a.jsonl, row 1: not JSON ({problem}); write one object per line"

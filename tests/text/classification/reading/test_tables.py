@@ -86,7 +86,7 @@ def test_json_with_a_text_longer_than_a_block(tmp_path: Path) -> None:
             '{"text": "a"}\nnonsense\n{"text"\n',
             None,
             ": 2 rows are not JSON (row 2: Expecting value at column 1; row 3: Expecting ':' delimiter at "
-            "column 8); write one object a line, or one array of objects (rows are counted from 1)",
+            "column 8); write one object per line, or one array of objects (rows are counted from 1)",
         ),
         ("[1, {}]", None, ": 1 row is not an object (row 1); write {...} (rows are counted from 1)"),
         (
@@ -280,8 +280,8 @@ def test_matrices_are_lists_of_one_size() -> None:
             "data is a list_iterator, not a list of texts; pass a list such as ['a text', ...]",
         ),
         ([], None, "data has no rows; pass at least one"),
-        (["a"], ["x", "y"], "data holds 1 texts, and there are 2 targets; pass one a text"),
-        (["a"], "x", "the targets of data are a str; pass a list, one target a text"),
+        (["a"], ["x", "y"], "data holds 1 texts, and there are 2 targets; pass one per text"),
+        (["a"], "x", "the targets of data are a str; pass a list with one target per text"),
         (["a"], np.zeros((1, 0)), "data: column 'targets' is an array of shape (1, 0); pass (N, L), L >= 1"),
         (
             ["a", 1, None, "b"],

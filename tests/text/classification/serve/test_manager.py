@@ -205,7 +205,7 @@ def test_a_script_that_starts_again_in_its_workers_is_told_how_to_begin(
 def test_workers_are_started_by_the_main_thread(model_file: Path) -> None:
     with ThreadPoolExecutor(1) as pool:
         serving = pool.submit(serve, model_file, ServeOptions(port=0, workers=2))
-        with pytest.raises(FlashError, match="workers are started by a program's main thread alone"):
+        with pytest.raises(FlashError, match="workers can only be started from the program's main thread"):
             serving.result()
 
 

@@ -374,7 +374,7 @@ def test_rows_of_one_label_never_flip_the_format(rows: list[list[str]], seed: in
             [[0.5, 0.5], [1.0]],
             "y",
             {"labels": ["a", "b"]},
-            "train.csv: 1 row has a target in column 'y' that is not 2 long, one value a label (train.csv, "
+            "train.csv: 1 row has a target in column 'y' that is not 2 long, one value per label (train.csv, "
             "row 2); the first is 1 long",
         ),
         (
@@ -402,7 +402,7 @@ def test_rows_of_one_label_never_flip_the_format(rows: list[list[str]], seed: in
             "y",
             {"labels": ["a", "b", "c"]},
             "train.csv: each target in column 'y' is a list of 2 numbers 0 or 1, but there are 3 labels "
-            "(train.csv, row 1: [1, 0]); write 3 values a row, one a label, or, if these are class indices, "
+            "(train.csv, row 1: [1, 0]); write 3 values per row, one per label, or, if these are class indices, "
             "names instead of them (rows are counted from 1)",
         ),
         (
@@ -410,21 +410,21 @@ def test_rows_of_one_label_never_flip_the_format(rows: list[list[str]], seed: in
             "y",
             {"num_classes": 1},
             "is a list of 2 numbers 0 or 1, but there is 1 label (train.csv, row 1: [0, 1]); write 1 value a "
-            "row, one a label",
+            "row, one per label",
         ),
         (
             [[0, 1], [1, 0, 1], [0]],
             "y",
             {"num_classes": 3},
             "train.csv: column 'y' holds lists of 0 and 1 of several lengths, but there are 3 "
-            "labels (train.csv, row 2: [1, 0, 1]); write 3 values a row",
+            "labels (train.csv, row 2: [1, 0, 1]); write 3 values per row",
         ),
         (
             [[1, 0], [1, 1, 0]],
             "y",
             {},
             "train.csv: column 'y' holds lists of 0 and 1 of several lengths (train.csv, row 2: "
-            "[1, 1, 0]); write as many values in each row, one a label, or, if",
+            "[1, 1, 0]); write as many values in each row, one per label, or, if",
         ),
         ([[1, None], [None, 0, 1]], "y", {"num_classes": 3}, "2 rows have an empty or null name in the list"),
         (

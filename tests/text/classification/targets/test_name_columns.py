@@ -20,7 +20,7 @@ def source(columns: dict[str, Any], name: str = "train.csv") -> Source:
 def test_numbered_columns_of_names_are_one_list_a_row() -> None:
     train = source({"label1": ["", "b", "a"], "label2": ["", "a ", "a"], "label3": ["c", None, ""]})
     test = source({"label1": ["c"], "label2": ["b"], "label3": pa.nulls(1)}, "test.csv")
-    words = r"^train.csv: the names in the columns 'label1'; 'label2'; 'label3' are read as one list a row, as in "
+    words = r"^train.csv: the names in the columns 'label1'; 'label2'; 'label3' are read as one list per row, as in "
     with pytest.warns(UserWarning, match=words + "train.csv, row 2: 'b'$"):
         sources, fields = join_name_columns({"train": train, "test": test}, ["label1", "label2", "label3"])
     assert fields == ["label1 + label2 + label3"]
@@ -62,7 +62,7 @@ def test_numbers_words_and_marks_are_no_names(columns: dict[str, Any]) -> None:
     assert join_name_columns(given, ["y1", "y2"]) == (given, ["y1", "y2"])
 
 
-@pytest.mark.filterwarnings("ignore:.*are read as one list a row")
+@pytest.mark.filterwarnings("ignore:.*are read as one list per row")
 def test_another_type_in_another_split() -> None:
     given = {
         "train": source({"y1": ["aa", ""], "y2": ["", "bb"]}),

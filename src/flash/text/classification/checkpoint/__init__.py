@@ -1,9 +1,9 @@
-"""The model file: one self-contained safetensors file, whatever its name ends on, that runs no code when it is read.
+"""The model file: one self-contained safetensors file, whatever its ending; reading it never runs code.
 
-`save` takes Lightning's dict of a checkpoint: tensors and plain values. What this project adds stands under the key
-`"flash"`: format version, labels, backbone and its options. Weights, calibration and thresholds are in
-`"state_dict"`. `read` gives NumPy arrays that show the mapped file, without importing torch; `load` gives tensors, for
-training. Both refuse the same files in the same words, and read the files of version 0.1.0 too (`legacy`).
+`save` takes Lightning's checkpoint dict, which contains tensors and plain values. This project's entries are under the
+key `"flash"`: format version, labels, backbone and its options. Weights, calibration and thresholds are in
+`"state_dict"`. `read` returns NumPy arrays on the memory-mapped file, without importing torch; `load` returns tensors,
+for training. Both refuse the same files with the same messages, and read the files of version 0.1.0 too (`legacy`).
 """
 
 import shutil
@@ -22,8 +22,7 @@ from flash.text.classification.checkpoint.digest import checked_files, trust
 from flash.text.classification.checkpoint.file import FORMAT_VERSION
 from flash.text.classification.checkpoint.validation import wrong_content
 
-OLDEST_FORMAT = 3
-"""The first format that was published."""
+OLDEST_FORMAT = 3  # the first published format
 
 __all__ = [
     "FORMAT_VERSION",
@@ -42,16 +41,16 @@ __all__ = [
 
 
 def save(saved: dict[str, Any], path: str | Path) -> None:
-    """Write content whole or not at all; missing folders are made.
+    """Write a model file atomically; missing folders are created.
 
     Args:
-        saved: dicts, lists and tuples of tensors, texts, bytes, numbers and None. Tensors are kept by their numbers,
-            without gradients, hooks and attributes.
-        path: a local file, or an address such as `s3://bucket/model.pt`, which fsspec writes.
+        saved: dicts, lists and tuples of tensors, strings, bytes, numbers and None. Only the values of tensors are
+            saved, without gradients, hooks and attributes.
+        path: a local file, or a URL such as `s3://bucket/model.pt`, which fsspec writes.
 
     Raises:
-        CheckpointError: the content holds something else (the message names where), or the file cannot be written. An
-            earlier file is then as it was.
+        CheckpointError: the content contains something else (the message names where), or the file cannot be written.
+            An earlier file then stays unchanged.
     """
     if _is_address(path):
         with tempfile.TemporaryDirectory() as folder:
@@ -69,19 +68,19 @@ def save(saved: dict[str, Any], path: str | Path) -> None:
 
 
 def check_keepable(value: Any, where: str) -> None:
-    """Refuse what a model file could not hold.
+    """Check that a value can be saved in a model file; `where` is its name in messages.
 
     Raises:
-        CheckpointError: `value`, which messages call `where`, is or holds such; the message names it.
+        CheckpointError: names the part that cannot be saved.
     """
     content.flatten(value, where)
 
 
 def check_writable(path: str | Path) -> None:
-    """Find out before a training whether `save` could write `path`; leaves nothing behind.
+    """Check before training that `save` can write `path`; leaves nothing behind.
 
     Raises:
-        CheckpointError: as `save` for a path that cannot be written.
+        CheckpointError: the file cannot be written.
     """
     try:
         files.check_writable(path)
@@ -90,23 +89,23 @@ def check_writable(path: str | Path) -> None:
 
 
 def load(path: str | Path) -> dict[str, Any]:
-    """A checkpoint's content with torch tensors, on the CPU.
+    """Read a checkpoint with torch tensors, on the CPU.
 
     Args:
-        path: a local file, or an address: `https://` and others that fsspec reads. It is copied to a temporary folder
+        path: a local file, or a URL (`https://` and others that fsspec reads), which is copied to a temporary folder
             first.
 
     Raises:
-        CheckpointError: the file is missing, truncated, damaged, not one of ours, or of a newer format.
+        CheckpointError: the file is missing, truncated, damaged, of another library, or of a newer format.
     """
     with _local(path) as found:
         return _content(found, path, torch=True)
 
 
 def read(path: str | Path) -> dict[str, Any]:
-    """A checkpoint's content with read-only NumPy arrays, without torch; bfloat16 becomes float32.
+    """Read a checkpoint with read-only NumPy arrays, without torch; bfloat16 becomes float32.
 
-    A tensor of any other type that NumPy lacks is a `file.ForeignTensor`.
+    A tensor of any other type that NumPy does not have becomes a `file.ForeignTensor`.
 
     Raises:
         CheckpointError: as `load`.
@@ -115,10 +114,10 @@ def read(path: str | Path) -> dict[str, Any]:
 
 
 def as_read(saved: dict[str, Any]) -> dict[str, Any]:
-    """What `read` would give of a file that `save` wrote: a copy with NumPy arrays, made without a file.
+    """Return what `save` followed by `read` would return, a copy with NumPy arrays, without writing a file.
 
     Raises:
-        CheckpointError: as `save` for content that a file cannot hold.
+        CheckpointError: the content cannot be saved.
     """
     plain, tensors = content.flatten(saved)
     arrays = {name: np.asarray(tensor).copy() for name, tensor in tensors.items()}
@@ -129,9 +128,9 @@ def as_read(saved: dict[str, Any]) -> dict[str, Any]:
 
 
 def check(path: str | Path) -> None:
-    """Check a model file, or a folder that `flash export` wrote, as a reader of this process would.
+    """Check a model file, or a folder that `flash export` wrote.
 
-    `checked_files` then tells other processes what they need not check again.
+    `checked_files` then returns it, so that other processes need not check it again.
 
     Raises:
         CheckpointError: as `read`.
@@ -145,7 +144,7 @@ def check(path: str | Path) -> None:
 
 
 def convert(path: str | Path, target: str | Path | None = None) -> None:
-    """Write a file of version 0.1.0, or of a plain Lightning trainer, in today's format; a run can go on from it.
+    """Convert a file of version 0.1.0, or of a plain Lightning trainer, to the current format; training can resume from it.
 
     Args:
         path: the file.
@@ -159,7 +158,7 @@ def convert(path: str | Path, target: str | Path | None = None) -> None:
 
 
 def _content(path: Path, name: str | Path, *, torch: bool, told: bool = False) -> dict[str, Any]:
-    """What `path` holds, once it has been checked."""
+    """Read and check a file; `told` says that the user already knows that it has the old format."""
     with file.opened(path, name) as opened:
         if file.is_torch_file(opened):
             loaded = legacy.load(opened, name)
@@ -176,7 +175,7 @@ def _content(path: Path, name: str | Path, *, torch: bool, told: bool = False) -
 
 
 def _checked(found: Any, name: str | Path) -> dict[str, Any]:
-    """Refuse what is no checkpoint of ours, of a format that is not read, or what no library of ours writes."""
+    """Return the content; raise CheckpointError if it is not a valid checkpoint of a supported format."""
     if (
         not isinstance(found, dict)
         or not isinstance(found.get("flash"), dict)
@@ -211,7 +210,7 @@ def _is_address(path: str | Path) -> bool:
 
 @contextmanager
 def _local(path: str | Path) -> Iterator[Path]:
-    """A local file with the bytes of `path`."""
+    """Yield a local copy of a URL, or the path itself."""
     if not _is_address(path):
         yield Path(path)
         return
@@ -227,10 +226,10 @@ def _local(path: str | Path) -> Iterator[Path]:
 
 
 def _copy(source: str, target: str) -> None:
-    """Copy a file between a local folder and an address that fsspec knows.
+    """Copy a file between a local path and a URL that fsspec supports.
 
     Raises:
-        CheckpointError: one of them cannot be reached.
+        CheckpointError: the file cannot be copied.
     """
     import fsspec
 

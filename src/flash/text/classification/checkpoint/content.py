@@ -1,12 +1,12 @@
-"""A checkpoint's content as one JSON text and named tensors, and back. Imports torch only where it meets a tensor.
+"""Serialise a checkpoint's content as one JSON text and named tensors. Imports torch only if it contains a tensor.
 
-Containers, texts, numbers and None become JSON. What JSON lacks is a dict with one key that begins with `$`:
+Containers, strings, numbers and None become JSON. Other values become a dict with one key that begins with `$`:
 
     {"$tensor": name}       a tensor; the same name in several places is the same tensor (tied weights)
     {"$json": name}         a long text, or a long list of plain values: its JSON as a uint8 tensor
     {"$bytes": name}        bytes as a uint8 tensor
     {"$tuple": [...]}       a tuple
-    {"$items": [[k, v]]}    a dict with keys that are not texts, or that begin with `$`
+    {"$items": [[k, v]]}    a dict with keys that are not strings, or that begin with `$`
     {"$float": "nan"}       a number that is not finite
     {"$characters": [...]}  a text with lone surrogates, by code points
 
@@ -23,35 +23,33 @@ import numpy as np
 
 from flash.core.errors import CheckpointError, FlashError
 
-MOST_NESTED = 100
-"""How many containers may be inside one another."""
-MOST_INTEGER_BITS = 2000
-"""Python reads no JSON number of more than 4,300 digits."""
+MOST_NESTED = 100  # maximum nesting depth of containers
+MOST_INTEGER_BITS = 2000  # Python refuses JSON numbers of more than 4,300 digits
 LONG_TEXT, LONG_LIST = 1_000, 10_000
-"""From how many characters or entries on a text or a list of plain values is a tensor: the JSON stays small."""
+"""Strings and lists that are longer are stored as tensors, so that the JSON stays small."""
 STORED_DTYPES = {
     **{"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "BOOL": "bool"},
     **{"I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8", "C64": "complex64"},
     **{"U64": "uint64", "U32": "uint32", "U16": "uint16", "U8": "uint8"},
     **{"F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2"},
 }
-"""The types of tensors that a file holds, as safetensors and as torch call them."""
+"""Supported tensor types: their names in safetensors and in torch."""
 RESERVED = "__metadata__"
 
 
 class DamagedError(FlashError):
-    """Content that `flatten` did not write; the message says what is wrong."""
+    """The content was not written by `flatten`; the message says what is wrong."""
 
 
 def flatten(content: Any, where: str = "checkpoint") -> tuple[str, dict[str, Any]]:
-    """Content as JSON, and its tensors by name; tensors are not copied.
+    """Serialise content to JSON and its tensors by name; tensors are not copied.
 
     Args:
-        content: dicts, lists and tuples of texts, bytes, numbers, None and dense torch tensors.
-        where: what messages call it.
+        content: dicts, lists and tuples of strings, bytes, numbers, None and dense torch tensors.
+        where: name of the content in messages.
 
     Raises:
-        CheckpointError: it is, or holds, something else; the message names where.
+        CheckpointError: the content contains something else; the message names where.
     """
     writer = _Writer()
     plain = writer.plain(content, where, "", 0)
@@ -59,15 +57,15 @@ def flatten(content: Any, where: str = "checkpoint") -> tuple[str, dict[str, Any
 
 
 def as_json(plain: Any) -> str:
-    """JSON in ASCII with sorted keys and no spaces."""
+    """Return canonical JSON: ASCII, sorted keys, no spaces."""
     return json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def parse(text: str | bytes) -> Any:
-    """The value of a JSON text.
+    """Parse a JSON text.
 
     Raises:
-        DamagedError: it is no JSON.
+        DamagedError: the text is not JSON.
     """
 
     def refuse(constant: str) -> None:
@@ -80,15 +78,15 @@ def parse(text: str | bytes) -> Any:
 
 
 def unflatten(plain: Any, tensor: Callable[[str], Any], data: Callable[[str], bytes]) -> Any:
-    """The content of parsed JSON.
+    """Restore the content from parsed JSON.
 
     Args:
-        plain: what `parse` gave.
-        tensor: gives the tensor of a name.
-        data: gives the bytes of the uint8 tensor of a name.
+        plain: result of `parse`.
+        tensor: returns the tensor with a name.
+        data: returns the bytes of the uint8 tensor with a name.
 
     Raises:
-        DamagedError: `flatten` wrote no such JSON, or a tensor is missing.
+        DamagedError: the JSON was not written by `flatten`, or a tensor is missing.
     """
     try:
         return _Reader(tensor, data).value(plain)
@@ -97,14 +95,14 @@ def unflatten(plain: Any, tensor: Callable[[str], Any], data: Callable[[str], by
 
 
 class _Writer:
-    """Collects tensors while content becomes JSON."""
+    """Converts content to JSON values, and collects its tensors."""
 
     def __init__(self) -> None:
         self.tensors: dict[str, Any] = {}
         self._known: dict[Any, str] = {}
 
     def plain(self, value: Any, where: str, name: str, depth: int) -> Any:
-        """The JSON value of `value`, whose tensors are named after `name`."""
+        """Return the JSON value of `value`; `name` is the prefix of its tensors' names."""
         kind = type(value)
         if value is None or kind is bool or (kind is int and value.bit_length() <= MOST_INTEGER_BITS):
             return value
@@ -178,7 +176,7 @@ class _Writer:
 
 
 class _Reader:
-    """Makes content of JSON."""
+    """Converts JSON values back to content."""
 
     def __init__(self, tensor: Callable[[str], Any], data: Callable[[str], bytes]) -> None:
         self._tags: dict[str, Callable[[Any], Any]] = {
@@ -203,7 +201,7 @@ class _Reader:
 
 
 def _joined(name: str, key: Any) -> str:
-    """The name of what is under `key`; weights have their own names alone."""
+    """Return the name of the item under `key`; names of weights have no prefix."""
     return f"{name}/{key}" if name and name != "state_dict" else str(key)
 
 
@@ -216,7 +214,7 @@ def _is_simple(value: Any) -> bool:
 
 
 def _is_kept_tensor(value: Any) -> bool:
-    """Whether this is a dense tensor of a type that a file holds."""
+    """Whether this is a dense tensor of a supported type."""
     if not hasattr(value, "untyped_storage"):
         return False
     import torch

@@ -1,8 +1,8 @@
-"""Checksums of model files and exports: SHA-256 of every byte, computed once for each state of a file.
+"""Checksums of model files and exports: SHA-256 of all bytes, computed once per state of a file.
 
-`check_once` remembers which files of this process were whole, by what the system says of them: another file, or a
-changed one, is checked again. `checked_files` and `trust` take that to another process, so that of a server's
-workers none reads a large file only for its checksum.
+`check_once` remembers verified files by their inode, size and times, so that a changed file is verified again.
+`checked_files` and `trust` pass this on to other processes, so that a server's workers do not read a large file again
+only for its checksum.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ ZEROS = b"0" * DIGITS
 
 
 class FileState(NamedTuple):
-    """What tells a file, and each state of it, from others."""
+    """Identifies a file and its version."""
 
     device: int
     inode: int
@@ -26,7 +26,7 @@ class FileState(NamedTuple):
 
 
 def state_of(file: int | Path) -> FileState:
-    """The state of an open file or a path."""
+    """Return the state of an open file or of a path."""
     found = file.stat() if isinstance(file, Path) else os.fstat(file)
     return FileState(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
@@ -35,24 +35,24 @@ _whole: set[tuple[FileState, str]] = set()
 
 
 def check_once(state: FileState, expected: str, digest: Callable[[], str]) -> bool:
-    """Whether a file's digest is the expected one; it is computed only where it was not found to be before."""
+    """Whether a file's digest is the expected one; computed only if it was not verified before."""
     if (state, expected) not in _whole and digest() == expected:
         _whole.add((state, expected))
     return (state, expected) in _whole
 
 
 def checked_files() -> frozenset[tuple[FileState, str]]:
-    """The files, with their digests, that this process or another that it trusts has checked."""
+    """Return the files, with their digests, that this process or a trusted one has verified."""
     return frozenset(_whole)
 
 
 def trust(files: Iterable[tuple[FileState, str]]) -> None:
-    """Check these files no more, until they change: another process has."""
+    """Accept files that another process has verified, until they change."""
     _whole.update(files)
 
 
 def hexdigest(*parts: bytes | memoryview) -> str:
-    """SHA-256 of parts that follow one another."""
+    """Return the SHA-256 of the concatenated parts."""
     found = hashlib.sha256()
     for part in parts:
         found.update(part)
@@ -60,7 +60,7 @@ def hexdigest(*parts: bytes | memoryview) -> str:
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file."""
+    """Return the SHA-256 of a file."""
     found, block = hashlib.sha256(), memoryview(bytearray(2**20))
     with path.open("rb") as file:
         while count := file.readinto(block):

@@ -1,7 +1,7 @@
-"""A folder that `flash export` wrote: what its `flash.json` holds, and the checksums of all its files.
+"""The folder of `flash export`: the settings in its `flash.json`, and the checksums of all its files.
 
-From format 2 on, `flash.json` has the SHA-256 of each other file under "checksums", and under "checksum" that of its
-own values, as `content.as_json` writes them without that key. Imports neither torch nor transformers.
+From format 2 on, `flash.json` has the SHA-256 of every other file under "checksums", and its own under "checksum",
+computed from `content.as_json` of all other keys. Imports neither torch nor transformers.
 """
 
 import json
@@ -19,16 +19,15 @@ from flash.text.classification.checkpoint.content import as_json
 from flash.text.classification.checkpoint.validation import short, wrong_setting, wrong_state
 
 FORMAT_VERSION = 2
-"""Raised when an older reader could no longer make sense of the folder, or a file could go unchecked."""
+"""Increased if older versions could no longer read the folder, or would leave a file unverified."""
 SETTINGS = "flash.json"
-"""What Flash knows of the model."""
 KINDS = ("onnx", "transformers")
 
 Floats = npt.NDArray[np.float32]
 
 
 def seal(folder: Path) -> None:
-    """Write the checksums of all files into the folder's settings; each later change of a file is refused."""
+    """Write the checksums of all files into the folder's settings; a file that changes later is refused."""
     settings = json.loads((folder / SETTINGS).read_text("utf-8"))
     files = sorted(path for path in folder.iterdir() if path.is_file() and path.name != SETTINGS)
     settings["checksums"] = {path.name: digest.file_digest(path) for path in files}
@@ -42,10 +41,10 @@ def _own_checksum(settings: dict[str, Any]) -> str:
 
 
 def _check_files(folder: Path, settings: dict[str, Any]) -> None:
-    """Refuse an export of which a file is not as it was written.
+    """Verify the checksums of all files.
 
     Raises:
-        CheckpointError: it names the file.
+        CheckpointError: names the file that is missing or has changed.
     """
     checksums = settings.get("checksums")
     if settings.get("checksum") != _own_checksum(settings) or not isinstance(checksums, dict):
@@ -60,10 +59,10 @@ def _check_files(folder: Path, settings: dict[str, Any]) -> None:
 
 
 def read_settings(folder: str | Path) -> tuple[dict[str, Any], dict[str, Floats]]:
-    """What an export's folder says of its model, and its numbers a label: thresholds and calibration.
+    """Read the settings of an export, and its (L,) arrays: thresholds and calibration.
 
     Raises:
-        CheckpointError: the folder is no export, damaged, or of a newer format.
+        CheckpointError: the folder is not an export, is damaged, or has a newer format.
     """
     folder = Path(folder)
     path = folder / SETTINGS
@@ -101,7 +100,7 @@ def read_settings(folder: str | Path) -> tuple[dict[str, Any], dict[str, Floats]
 
 
 def _wrong_option(settings: dict[str, Any]) -> str | None:
-    """What is wrong with what only an export's settings hold; None for nothing."""
+    """Describe what is wrong with the settings that only exports have; None if they are valid."""
     options, tokenizer = settings["backbone_options"], settings.get("tokenizer")
     tokenizer = tokenizer if isinstance(tokenizer, dict) else {}
     special, overlap = tokenizer.get("special_tokens"), options.get("window_overlap")
@@ -139,5 +138,5 @@ def _wrong_option(settings: dict[str, Any]) -> str | None:
 
 
 def damaged(folder: Path, problem: str) -> CheckpointError:
-    """The error for an export that cannot be used."""
+    """The error for a damaged export."""
     return CheckpointError(f"the export {folder} is damaged: {problem}; export the model again")

@@ -1,10 +1,10 @@
-"""A safetensors file with a description and a checksum: written whole or not at all, mapped into memory, checked.
+"""A safetensors file with a description and a checksum: written atomically, verified, and memory-mapped.
 
-Its one metadata key, `flash`, holds one JSON text with sorted keys:
+Its only metadata key, `flash`, contains a JSON text with sorted keys:
 
     {"checksum": "...", "content": ..., "format": 4, "version": "0.2.0"}
 
-`content` is what `content.flatten` gives. `checksum` is the SHA-256 of the whole file with 64 zeros in its place.
+`content` is the JSON of `content.flatten`. `checksum` is the SHA-256 of the whole file with 64 zeros in its place.
 Imports torch only to write.
 """
 
@@ -26,23 +26,23 @@ from flash.core.version import __version__
 from flash.text.classification.checkpoint import content, digest
 
 FORMAT_VERSION = 4
-"""Raised when an older reader could no longer make sense of the file."""
+"""Increased if older versions could no longer read the file."""
 MOST_DESCRIBED = 10_000_000
-"""Bytes of the description; of safetensors' whole header, 100 MB are read."""
+"""Maximum size of the description in bytes; safetensors limits the whole header to 100 MB."""
 KEY = "flash"
 START = b'{"__metadata__":{"flash":"{\\"checksum\\":\\"'
-"""What follows the 8 bytes that tell the header's length: the checksum comes next."""
-LENGTH = 8
+"""The bytes between the header's length and the checksum."""
+LENGTH = 8  # bytes of the header's length
 EXPECTED = "expected the file that save_checkpoint wrote"
 AGAIN = "copy or save it again"
 TRIES = 5
 ZIP = b"PK\x03\x04"
 FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
-PICKLE = 0x80  # and the number of its version begin every pickle since Python 2.3
+PICKLE = 0x80  # first byte of a pickle since Python 2.3, followed by the protocol version
 
 
 class ForeignTensor(NamedTuple):
-    """A tensor of a type that NumPy lacks, such as float8_e5m2; its numbers are not read."""
+    """A tensor of a type that NumPy does not have, such as float8_e5m2; its values are not read."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -52,15 +52,15 @@ class StoredTensor(NamedTuple):
     """A tensor of a file.
 
     Attributes:
-        dtype: torch's name of its type.
-        bits: read-only; of a type that NumPy lacks, unsigned integers of the same size.
+        dtype: its type's name in torch.
+        bits: read-only; for a type that NumPy does not have, unsigned integers of the same size.
     """
 
     dtype: str
     bits: np.ndarray
 
     def for_numpy(self) -> "np.ndarray | ForeignTensor":
-        """The array, which shows the mapped file; of bfloat16, the same numbers in float32."""
+        """Return the array on the mapped file; bfloat16 is converted to float32."""
         if self.dtype == "bfloat16":
             wide = np.empty(self.bits.shape, np.uint32)
             np.left_shift(self.bits, np.uint32(16), out=wide)
@@ -68,7 +68,7 @@ class StoredTensor(NamedTuple):
         return ForeignTensor(self.dtype, self.bits.shape) if self.dtype.startswith("float8") else self.bits
 
     def for_torch(self) -> Any:
-        """A tensor with memory of its own."""
+        """Return a tensor with its own memory."""
         import torch
 
         return torch.from_numpy(self.bits.copy()).view(getattr(torch, self.dtype))
@@ -76,21 +76,21 @@ class StoredTensor(NamedTuple):
 
 @dataclass(frozen=True)
 class ModelFile:
-    """A file that was opened.
+    """An opened model file.
 
     Attributes:
-        described: the parsed JSON of its metadata key.
-        tensors: by name.
+        described: parsed JSON of the metadata.
+        tensors: tensors by name.
     """
 
     described: dict[str, Any]
     tensors: dict[str, StoredTensor]
 
     def content(self, *, torch: bool) -> Any:
-        """What was saved, with tensors of torch or arrays of NumPy.
+        """Return what was saved, with torch tensors or NumPy arrays.
 
         Raises:
-            DamagedError: it is not as `write` writes it.
+            DamagedError: the content was not written by `write`.
         """
         made: dict[str, Any] = {}
 
@@ -109,7 +109,7 @@ class ModelFile:
 
 
 def write(path: Path, plain: str, tensors: dict[str, Any]) -> None:
-    """Write what `content.flatten` gave as a file that takes its name when it is whole.
+    """Write the result of `content.flatten` atomically.
 
     Raises:
         CheckpointError: the description is too long.
@@ -142,7 +142,7 @@ def _save_tensors(tensors: dict[str, Any], path: Path, text: str) -> None:
 
 
 def unwritable(path: Path, error: OSError) -> str:
-    """A sentence on why `path` cannot be written."""
+    """Return the message on why `path` cannot be written."""
     if isinstance(error, IsADirectoryError):
         return f"{path} cannot be written: it is a folder; name a file in it, such as {path / 'model.pt'}"
     advice = "free space or choose another folder" if error.errno in FULL else "choose another folder"
@@ -150,12 +150,12 @@ def unwritable(path: Path, error: OSError) -> str:
 
 
 def _system_words(message: str) -> str:
-    """What the system said, without safetensors' words around it."""
+    """Extract the operating system's message from an error of safetensors."""
     return message.partition(" (os error")[0].rpartition(": ")[2]
 
 
 def _apart(tensors: dict[str, Any]) -> dict[str, Any]:
-    """Tensors as safetensors takes them: contiguous, and none in the memory of another."""
+    """Return tensors in the form that safetensors requires: contiguous, and without shared memory."""
     import torch
 
     seen: set[int] = set()
@@ -172,7 +172,7 @@ def _apart(tensors: dict[str, Any]) -> dict[str, Any]:
 
 
 def _digest_of(file: IO[bytes]) -> str:
-    """SHA-256 of an open file with zeros for its checksum."""
+    """Return the SHA-256 of an open file with zeros in place of its checksum."""
     with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as memory, memoryview(memory) as view:
         first, after = LENGTH + len(START), LENGTH + len(START) + digest.DIGITS
         with view[:first] as before, view[after:] as behind:
@@ -184,10 +184,10 @@ def _digest_of(file: IO[bytes]) -> str:
 
 @contextmanager
 def opened(path: Path, name: str | Path) -> Iterator[IO[bytes]]:
-    """The open file at `path`, which `name` stands for in messages.
+    """Open the file at `path`; `name` is its name in messages.
 
     Raises:
-        CheckpointError: there is none, or it cannot be read.
+        CheckpointError: the file does not exist, or cannot be read.
     """
     try:
         if not path.is_file():
@@ -208,10 +208,10 @@ def is_torch_file(file: IO[bytes]) -> bool:
 
 
 def read(path: Path, name: str | Path) -> ModelFile:
-    """A file, whose tensors are maps of it.
+    """Read a file; its tensors are memory-mapped.
 
     Raises:
-        CheckpointError: it is foreign, truncated, damaged, or of a newer format.
+        CheckpointError: the file is of another library, truncated, damaged, or of a newer format.
     """
     for _ in range(TRIES):
         with opened(path, name) as file:
@@ -226,13 +226,12 @@ def read(path: Path, name: str | Path) -> ModelFile:
                     ]
             except SafetensorError as error:
                 raise _unreadable(file, name) from error
-            if digest.state_of(path) == digest.state_of(
-                file.fileno()
-            ):  # no other file has taken the name meanwhile
+            # the file was not replaced between the two openings
+            if digest.state_of(path) == digest.state_of(file.fileno()):
                 described = _described(file, metadata, name, [key for key, _, _ in shapes])
                 try:
                     return ModelFile(described, _mapped(file, shapes))
-                except (TypeError, ValueError) as error:  # of types and shapes that NumPy lacks
+                except (TypeError, ValueError) as error:  # invalid types and shapes
                     raise CheckpointError(
                         f"the checkpoint {name} is damaged: a tensor is described wrongly; {AGAIN}"
                     ) from error
@@ -240,10 +239,10 @@ def read(path: Path, name: str | Path) -> ModelFile:
 
 
 def _check_kind(file: IO[bytes], name: str | Path) -> None:
-    """Refuse what is no safetensors file.
+    """Check that a file begins like a safetensors file.
 
     Raises:
-        CheckpointError: it says what the file is.
+        CheckpointError: describes what the file is instead.
     """
     file.seek(0)
     start = file.read(LENGTH + 1)
@@ -262,7 +261,7 @@ def _check_kind(file: IO[bytes], name: str | Path) -> None:
 
 
 def _unreadable(file: IO[bytes], name: str | Path) -> CheckpointError:
-    """Why safetensors refuses the file."""
+    """The error for a file that safetensors cannot read."""
     size = file.seek(0, 2)
     file.seek(0)
     header = int.from_bytes(file.read(LENGTH), "little")
@@ -276,7 +275,7 @@ def _unreadable(file: IO[bytes], name: str | Path) -> CheckpointError:
 def _described(
     file: IO[bytes], metadata: dict[str, str], name: str | Path, tensors: list[str]
 ) -> dict[str, Any]:
-    """The parsed description, once the file is known to be whole."""
+    """Verify the checksum, and return the parsed description."""
     if KEY not in metadata:
         shown = "".join(letter if letter.isprintable() else "?" for letter in ", ".join(tensors)[:200])
         raise CheckpointError(
@@ -305,7 +304,7 @@ def _described(
 
 
 def newer(name: str | Path, version: int, library: Any) -> CheckpointError:
-    """The error for a file of a later format."""
+    """The error for a file of a newer format."""
     return CheckpointError(
         f"{name} has checkpoint format {version}, written by version {str(library)[:50]!r}; this library reads up to "
         f"format {FORMAT_VERSION}: install a newer one"
@@ -313,7 +312,7 @@ def newer(name: str | Path, version: int, library: Any) -> CheckpointError:
 
 
 def _mapped(file: IO[bytes], shapes: list[tuple[str, str, tuple[int, ...]]]) -> dict[str, StoredTensor]:
-    """The tensors in the order of their bytes, which follow one another after the header."""
+    """Map the tensors, whose bytes follow the header in this order."""
     memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     offset = LENGTH + int.from_bytes(memory[:LENGTH], "little")
     found = {}

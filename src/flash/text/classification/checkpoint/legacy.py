@@ -1,6 +1,6 @@
-"""Files that `torch.save` wrote: those of version 0.1.0 (format 3), and those of a plain `lightning.pytorch.Trainer`.
+"""Read files of `torch.save`: those of version 0.1.0 (format 3), and of a plain `lightning.pytorch.Trainer`.
 
-They are read by `torch.load(weights_only=True)`, which runs no code of theirs, after the checksums of their zip file.
+After their zip checksums are verified, they are read by `torch.load(weights_only=True)`, which runs no code.
 """
 
 import warnings
@@ -14,14 +14,14 @@ from flash.text.classification.checkpoint import digest
 from flash.text.classification.checkpoint.file import AGAIN, ForeignTensor
 
 BLOCK = 2**20
-WHOLE = "zip"  # in place of a digest
+WHOLE = "zip"  # stands for the digest of a verified file
 
 
 def load(file: IO[bytes], name: str | Path) -> Any:
-    """What an open file holds, with tensors of torch on the CPU.
+    """Read an open file, with torch tensors on the CPU.
 
     Raises:
-        CheckpointError: it is truncated, damaged, no torch file, or holds more than tensors and plain values.
+        CheckpointError: the file is truncated, damaged, not a torch file, or contains more than tensors and plain values.
     """
     digest.check_once(digest.state_of(file.fileno()), WHOLE, lambda: _check_members(file, name))
     import torch
@@ -34,7 +34,7 @@ def load(file: IO[bytes], name: str | Path) -> Any:
             f"the checkpoint {name} holds more than tensors and plain values, which could be code and was not run; "
             "give the file that save_checkpoint wrote"
         ) from error
-    except Exception as error:  # torch's own words speak of how to run the file's code
+    except Exception as error:  # torch's message would explain how to run the file's code
         raise CheckpointError(
             f"the checkpoint {name} is damaged: torch cannot put its tensors together; {AGAIN}"
         ) from error
@@ -42,7 +42,7 @@ def load(file: IO[bytes], name: str | Path) -> Any:
 
 
 def announce(name: str | Path) -> None:
-    """Warn that a file is in the older format, and how to convert it."""
+    """Warn that a file has the old format, and say how to convert it."""
     warnings.warn(
         f"{name} is a torch file, as version 0.1.0 and a plain lightning.pytorch.Trainer write it, which takes longer to "
         "read; to convert it, type: python -c "
@@ -53,7 +53,7 @@ def announce(name: str | Path) -> None:
 
 
 def for_numpy(value: Any) -> Any:
-    """Content with arrays of NumPy in place of tensors."""
+    """Replace torch tensors by NumPy arrays."""
     import torch
 
     if isinstance(value, dict):
@@ -71,13 +71,13 @@ def for_numpy(value: Any) -> Any:
 
 
 def _check_members(file: IO[bytes], name: str | Path) -> str:
-    """Compare each member with its checksum, which torch does not; 0 stands for none.
+    """Verify the checksum of each member, which torch does not; 0 means that there is none.
 
     Raises:
-        CheckpointError: the file is truncated, one of its members is damaged, or it is no torch file.
+        CheckpointError: the file is truncated, a member is damaged, or it is not a torch file.
     """
     file.seek(0)
-    if not zipfile.is_zipfile(file):  # its table of contents stands at the end
+    if not zipfile.is_zipfile(file):  # the central directory is at the end
         raise CheckpointError(f"the checkpoint {name} is truncated at {file.seek(0, 2):,} bytes; {AGAIN}")
     try:
         with zipfile.ZipFile(file) as archive:
@@ -88,7 +88,7 @@ def _check_members(file: IO[bytes], name: str | Path) -> str:
                     "file that save_checkpoint wrote"
                 )
             for member in members:
-                if member.compress_type != zipfile.ZIP_STORED:  # few bytes could unpack to very many
+                if member.compress_type != zipfile.ZIP_STORED:  # could be a zip bomb
                     raise zipfile.BadZipFile(f"{member.filename} is compressed")
                 if member.CRC:
                     with archive.open(member) as part:

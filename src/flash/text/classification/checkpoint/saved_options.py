@@ -1,8 +1,4 @@
-"""The options of a training that a model file holds: names and plain values, and what to say of the others.
-
-Imports torch, and of the project the errors, arguments, what a file may hold, losses and optimisers; Lightning when there
-is something to say.
-"""
+"""The training options that are saved in a model file: names and plain values, but not the user's own code."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -18,17 +14,17 @@ CHOICES = ("optimizer", "lr_scheduler", "loss_fn")
 
 
 def saved_options(optimizer: Any, lr_scheduler: Any, loss: Any, trained: Any) -> dict[str, Any]:
-    """What a model file says of how it was trained, which `TextClassifier` takes again.
+    """Return the training options for a model file, from which `TextClassifier` restores them.
 
     Args:
-        optimizer: the user's.
-        lr_scheduler: the user's.
-        loss: the user's.
-        trained: what a training has made of `loss`; None before one.
+        optimizer: the user's option.
+        lr_scheduler: the user's option.
+        loss: the user's option.
+        trained: the loss that was used in training, with its weights; None before training.
 
     Returns:
-        The choices by name, None for one that is code of the user's own; `"not_kept"`, the names of these; and
-        `"loss"`, the trained loss with its numbers, where it is one by name.
+        The options by name, None for the user's own code; `"not_kept"`, the names of the options that are code; and
+        `"loss"`, the trained loss with its weights, if it is one of the library's.
     """
     given = {"optimizer": _named(optimizer), "lr_scheduler": lr_scheduler, "loss_fn": loss}
     kept = {name: _plain_or_none(name, value) for name, value in given.items()}
@@ -38,7 +34,7 @@ def saved_options(optimizer: Any, lr_scheduler: Any, loss: Any, trained: Any) ->
 
 
 def not_kept_sentence(names: Sequence[str]) -> str:
-    """What to do about choices that a model file could not hold."""
+    """Explain what to do about options that a model file cannot contain."""
     verb, they = ("is", "it") if len(names) == 1 else ("are", "they")
     return (
         f"A model file cannot hold {' and '.join(names)} where {they} {verb} code of your own: to train on, or to measure "
@@ -47,7 +43,7 @@ def not_kept_sentence(names: Sequence[str]) -> str:
 
 
 def choices_of(settings: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """The choices of a model file by name; says which it could not hold and `overrides` does not give anew."""
+    """Return a model file's training options; report those that it could not contain, unless `overrides` has them."""
     from lightning.pytorch.utilities import rank_zero_info
 
     not_kept = settings.get("not_kept")
@@ -58,10 +54,10 @@ def choices_of(settings: Mapping[str, Any], overrides: Mapping[str, Any]) -> dic
 
 
 def kept_loss(settings: Mapping[str, Any]) -> Loss | None:
-    """The loss that a model file was trained with; None where it says of none.
+    """Return the loss that a model file was trained with; None if the file has none.
 
     Raises:
-        CheckpointError: what the file says of it is damaged.
+        CheckpointError: the saved loss is damaged.
     """
     content = settings.get("loss")
     if content is None:
@@ -75,7 +71,7 @@ def kept_loss(settings: Mapping[str, Any]) -> Loss | None:
 
 
 def _named(optimizer: Any) -> Any:
-    """A class of torch, or a `functools.partial` of one, by its name, with the arguments that it was given."""
+    """Replace an optimizer class of torch, or a `functools.partial` of one, by its name and arguments."""
     function: Any = optimizer
     options: dict[str, Any] = {}
     if type(optimizer) in (tuple, list) and len(optimizer) == 2 and isinstance(optimizer[1], dict):

@@ -1,6 +1,6 @@
-"""What a checkpoint has to hold before anything is built from it. Imports neither torch nor lightning.
+"""Validate a checkpoint's content before a model is built from it. Imports neither torch nor lightning.
 
-Each function answers with the end of a sentence on the first thing that is wrong, or None.
+Each function returns a description of the first problem, or None.
 """
 
 from dataclasses import fields
@@ -14,7 +14,7 @@ from flash.text.classification.checkpoint.file import ForeignTensor
 
 
 def wrong_content(content: dict[str, Any]) -> str | None:
-    """What is wrong with a checkpoint's settings and tensors; None for nothing."""
+    """Check a checkpoint's settings and tensors."""
     settings, state = content["flash"], content["state_dict"]
     version = settings.get("format")
     if type(version) is not int or version < 1:
@@ -23,7 +23,7 @@ def wrong_content(content: dict[str, Any]) -> str | None:
 
 
 def wrong_setting(settings: dict[str, Any]) -> str | None:
-    """What is wrong with the labels, or with the types of the other settings; None for nothing."""
+    """Check the labels, and the types of the other settings."""
     labels = settings.get("labels")
     known = type(labels) is list and labels and all(type(label) is str and label for label in labels)
     if not known or len(set(labels or ())) < len(labels or ()):
@@ -39,9 +39,9 @@ def wrong_setting(settings: dict[str, Any]) -> str | None:
 
 
 def wrong_option(settings: dict[str, Any]) -> str | None:
-    """What is wrong with the backbone's options; None for nothing."""
+    """Check the backbone's options."""
     backbone, options = settings["backbone"], settings["backbone_options"]
-    if "encoder" in settings:  # whose options are checked as it is made, with torch
+    if "encoder" in settings:  # its options are checked when it is built, with torch
         length = settings.get("max_length")
         if type(length) is not int or length < 1:
             return f"its max_length is {short(length)}, expected a number from 1"
@@ -61,21 +61,21 @@ def wrong_option(settings: dict[str, Any]) -> str | None:
 
 
 def wrong_state(settings: dict[str, Any], state: dict[Any, Any]) -> str | None:
-    """What is wrong with the tensors, as far as every backbone has them; None for nothing."""
+    """Check the tensors that every backbone has."""
     for key, value in state.items():
         if type(key) is not str or not isinstance(value, np.ndarray | ForeignTensor):
             return f"its weights hold {short(value)} under {short(key)}, expected only tensors"
     thresholds, count = state.get("thresholds"), len(settings["labels"])
     if not isinstance(thresholds, np.ndarray) or thresholds.dtype.kind != "f" or thresholds.shape != (count,):
-        return f"its thresholds are {short(thresholds)}, expected {count} numbers, one a label"
+        return f"its thresholds are {short(thresholds)}, expected {count} numbers, one per label"
     if not ((thresholds >= 0) & (thresholds <= 1)).all():  # neither is NaN
         return f"its thresholds are {thresholds.min()} to {thresholds.max()}, expected numbers from 0 to 1"
     for name in ("calibration_scale", "calibration_shift"):
         values = state.get(name)
         if not isinstance(values, np.ndarray) or values.dtype.kind != "f" or values.shape != (count,):
-            return f"its {name} is {short(values)}, expected {count} numbers, one a label"
+            return f"its {name} is {short(values)}, expected {count} numbers, one per label"
         with np.errstate(over="ignore"):
-            single = values.astype(np.float32)  # as they are used
+            single = values.astype(np.float32)  # the type in which they are used
         if not (np.isfinite(single).all() and (name == "calibration_shift" or (single > 0).all())):
             wanted = "finite numbers" if name == "calibration_shift" else "finite numbers above 0"
             return f"its {name} holds {values.min()} to {values.max()}, expected {wanted}"
@@ -83,7 +83,7 @@ def wrong_state(settings: dict[str, Any], state: dict[Any, Any]) -> str | None:
 
 
 def short(value: Any) -> str:
-    """A value from a file for a sentence: never long, and never more than its first line."""
+    """Format a value from a file for a message, shortened."""
     if value is None:
         return "missing"
     if isinstance(value, np.ndarray | ForeignTensor):

@@ -1,1 +1,1 @@
-"""What scripts that were written for Lightning Flash say, in this library's terms."""
+"""Compatibility with scripts that were written for Lightning Flash."""

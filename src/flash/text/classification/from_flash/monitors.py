@@ -1,7 +1,4 @@
-"""Names of what is measured: those of Lightning Flash beside ours, and what a callback may monitor.
-
-Imports the names of scores and errors; no Lightning.
-"""
+"""Names of logged metrics: Lightning Flash's names beside this library's, and which names a callback may monitor."""
 
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -13,12 +10,12 @@ if TYPE_CHECKING:
     from flash.text.classification.scores.own_metrics import OwnMetrics
 
 OURS = ("flash", "lightning", "torch")
-"""Packages whose callbacks log nothing that a callback could monitor."""
+"""Packages whose callbacks log no metrics that a callback could monitor."""
 ALWAYS = ("train_loss", "epoch", "step")
 
 
 class Measured(Protocol):
-    """What is asked of a classifier that measures."""
+    """The attributes of a classifier that determine the names of its metrics."""
 
     labels: list[str]
     multi_label: bool
@@ -26,19 +23,19 @@ class Measured(Protocol):
 
     @property
     def metrics(self) -> Any:
-        """The user's of each stage, by "val" and "test"."""
+        """The user's own metrics, under the keys "val" and "test"."""
 
 
 def flash_names(scores: Mapping[str, Any], stage: str, model: Measured) -> dict[str, Any]:
-    """What was measured, under the names that Lightning Flash logged it by, where these are others.
+    """Return the metrics under the names of Lightning Flash, if these differ from ours.
 
-    `val_f1score` and `val_f1` are the micro-averaged F1; `val_accuracy` is the share of right cells (multi-label) or rows;
-    the loss is called as its function, and a metric of torchmetrics as its class in lower case.
+    `val_f1score` and `val_f1` are the micro-averaged F1; `val_accuracy` is the share of right cells (multi-label) or
+    rows; the loss has the name of its function, and a torchmetrics metric that of its class in lower case.
 
     Args:
-        scores: by our names.
-        stage: what names begin with: "val" or "test".
-        model: whose loss it is.
+        scores: metrics by our names.
+        stage: prefix of the names: "val" or "test".
+        model: the classifier.
     """
     cells = scores.get(f"{stage}_{'hamming_loss' if model.multi_label else 'subset_accuracy'}")
     accuracy = 1 - cells if model.multi_label and cells is not None else cells
@@ -50,7 +47,7 @@ def flash_names(scores: Mapping[str, Any], stage: str, model: Measured) -> dict[
 
 
 def loss_name(model: Measured) -> str:
-    """The name of the loss function, as Lightning Flash logged it."""
+    """Return the name under which Lightning Flash logged the loss."""
     loss = model.loss_fn
     if loss is None or loss in ("binary_cross_entropy", "cross_entropy"):
         return "binary_cross_entropy_with_logits" if model.multi_label else "cross_entropy"
@@ -65,10 +62,10 @@ def loss_name(model: Measured) -> str:
 
 
 def known_names(model: Measured, *, validation: bool) -> list[str]:
-    """What a callback may monitor in a fit of this model, without the names for each label.
+    """Return the names that a callback may monitor while this model is fitted, without the per-label names.
 
     Args:
-        model: that is fitted.
+        model: the classifier.
         validation: whether there are validation rows.
     """
     if not validation:
@@ -81,12 +78,12 @@ def known_names(model: Measured, *, validation: bool) -> list[str]:
 
 
 def check_monitors(model: Measured, callbacks: Iterable[Any], *, validation: bool) -> None:
-    """Refuse a callback or a schedule that waits for a number which will never come.
+    """Raise an error if a callback or scheduler monitors a metric that is never logged.
 
-    Where a callback of the user's own may log numbers too, nothing is refused.
+    Nothing is checked if the user has a callback of their own, since it may log metrics too.
 
     Raises:
-        FlashError: the name that is monitored is not known, or it needs validation rows.
+        FlashError: the monitored name is unknown, or needs validation rows.
     """
     callbacks = list(callbacks)
     if any(type(one).__module__.partition(".")[0] not in OURS for one in callbacks):

@@ -1,7 +1,6 @@
-"""Keywords of Lightning Flash's models and data that are not this library's: what becomes of each.
+"""Keywords of Lightning Flash's models and datamodules that this library does not have, and how each is handled.
 
-A keyword with the value that it had in Flash by default says nothing and is dropped. Imports the errors, what targets
-can be formatted with, and Lightning when there is something to say.
+A keyword with Flash's default value is dropped.
 """
 
 from typing import Any
@@ -23,20 +22,20 @@ DATA = {
     "max_length": "the model cuts texts; pass max_length= to TextClassifier, and leave it out here",
     "image_size": "there are no images here; leave image_size out",
 }
-"""Keywords of a datamodule that would change what is learnt, and what to do instead."""
+"""Keywords of a datamodule that would change the training, and what to do instead."""
 
 DATA_NOTES = {
     "backbone": "the backbone that is given to TextClassifier reads the texts",
     "pin_memory": "batches are slices of one array of texts",
     "chunk_size": "files are read in blocks as they need",
 }
-"""Keywords of a datamodule that change nothing, and why."""
+"""Keywords of a datamodule that have no effect, and why."""
 
 DATA_DROPPED = (
     *("persistent_workers", "data_folder", "train_data_folder", "val_data_folder", "test_data_folder"),
     "predict_data_folder",
 )
-"""Keywords of a datamodule that change no result."""
+"""Keywords of a datamodule that are dropped silently."""
 
 WITHOUT_VALUE = (
     "the arguments belong to its choice: pass {choice}=(name, {{arguments}}), and leave {name} out"
@@ -61,10 +60,10 @@ MODEL_DEFAULTS: dict[str, Any] = {"pretrained": True, "training_strategy": "defa
 
 
 def take_model_options(given: dict[str, Any]) -> Any:
-    """Take Flash's keywords out of `given`; returns the `output` among them.
+    """Remove Flash's keywords from `given`; return the `output` among them.
 
     Raises:
-        FlashError: one that has no meaning here.
+        FlashError: a keyword has no meaning here.
     """
     for name, advice in MODEL.items():
         value = given.pop(name, None)
@@ -76,10 +75,10 @@ def take_model_options(given: dict[str, Any]) -> Any:
 
 
 def take_data_options(given: dict[str, Any]) -> dict[str, Any]:
-    """Take Flash's keywords out of `given`; returns the options of a datamodule that they stand for.
+    """Remove Flash's keywords from `given`; return the equivalent options of a datamodule.
 
     Raises:
-        FlashError: one that would change what is learnt, and cannot.
+        FlashError: a keyword would change the training and is not supported.
     """
     for name, advice in DATA.items():
         value = given.pop(name, None)

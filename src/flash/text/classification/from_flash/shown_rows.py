@@ -1,7 +1,4 @@
-"""What Lightning Flash's datamodules have beside reading: rows as they were read, and sources that are not here.
-
-Imports the errors alone.
-"""
+"""Lightning Flash's further methods of datamodules: showing rows, and sources that are not supported."""
 
 from typing import Any, NoReturn
 
@@ -9,15 +6,15 @@ import numpy as np
 
 from flash.core.errors import FlashError
 
-WIDTH = 100  # characters of a text that are shown
+WIDTH = 100  # maximum number of characters shown of a text
 
 
 class ShowsRows:
-    """The part of a datamodule that answers to Lightning Flash's names."""
+    """Mixin of a datamodule with Lightning Flash's method names."""
 
     @classmethod
     def from_files(cls, *_args: Any, **_kwargs: Any) -> NoReturn:
-        """Refused, as are Flash's other sources that hold no table.
+        """Not supported, like Flash's other sources that are not tables.
 
         Raises:
             FlashError: always.
@@ -35,27 +32,27 @@ class ShowsRows:
         """Print the first training rows: each text, cut to one line, and its labels.
 
         Args:
-            hooks: Flash's names of steps, which are not here.
-            limit_nb_samples: how many rows; `batch_size` unless given.
-            options: Flash's, such as `reset` and `figsize`.
+            hooks: Flash's names of steps, which are ignored.
+            limit_nb_samples: number of rows; `batch_size` by default.
+            options: Flash's options, such as `reset` and `figsize`, which are ignored.
 
         Raises:
-            FlashError: there are none.
+            FlashError: there are no training rows.
         """
         self._show("train", limit_nb_samples)
 
     def show_val_batch(self, *hooks: object, limit_nb_samples: int | None = None, **options: object) -> None:
-        """The same of the validation rows."""
+        """Print the first validation rows."""
         self._show("val", limit_nb_samples)
 
     def show_test_batch(self, *hooks: object, limit_nb_samples: int | None = None, **options: object) -> None:
-        """The same of the test rows."""
+        """Print the first test rows."""
         self._show("test", limit_nb_samples)
 
     def show_predict_batch(
         self, *hooks: object, limit_nb_samples: int | None = None, **options: object
     ) -> None:
-        """The same of the rows to predict, which have no labels."""
+        """Print the first rows to predict."""
         self._show("predict", limit_nb_samples)
 
     def _show(self, split: str, limit: int | None) -> None:
@@ -72,7 +69,7 @@ class ShowsRows:
 
 
 def _named(targets: object, row: int, names: list[str]) -> str:
-    """The labels of one row, with their numbers where these are soft; "no label" where there are none."""
+    """Format the labels of one row, with their values if these are soft; "no label" if there are none."""
     values = np.asarray(targets[[row]].toarray())[0]  # type: ignore[index]
     found = [
         names[column] if values[column] == 1 else f"{names[column]}={values[column]:.3g}"

@@ -1,7 +1,4 @@
-"""What Lightning Flash's tasks have beside training and predicting: an output of their own, and lists of what there is.
-
-Imports torch by way of the optimisers; no Lightning.
-"""
+"""Lightning Flash's further attributes of tasks: a default output, and lists of available names."""
 
 from dataclasses import fields
 from inspect import Parameter, signature
@@ -16,18 +13,18 @@ from flash.text.classification.scores.outputs import OUTPUTS, Output, check_outp
 
 
 class NoRegistry:
-    """What stands for one of Flash's registries: the sentence with which a recipe is refused.
+    """Replacement for one of Flash's registries; registering something raises an error with advice.
 
     Args:
-        name: of the registry.
-        instead: what to pass in place of a name that it would give.
+        name: the registry's name.
+        instead: advice on what to pass instead of a registered name.
     """
 
     def __init__(self, name: str, instead: str) -> None:
         self.name, self.instead = name, instead
 
     def __call__(self, *_args: Any, **_kwargs: Any) -> NoReturn:
-        """Refuse.
+        """Raise an error.
 
         Raises:
             FlashError: always.
@@ -36,16 +33,16 @@ class NoRegistry:
 
 
 class Backbones(NoRegistry):
-    """What stands for Flash's registry of backbones: the names that there are."""
+    """Replacement for Flash's registry of backbones, with the available names."""
 
     def available_keys(self) -> list[str]:
-        """The names that `backbone=` takes beside ids and folders of encoders."""
+        """Return the names that `backbone=` accepts, beside ids and folders of encoders."""
         return available_backbones()
 
     available_backbones = available_keys
 
     def get(self, key: str, **_: Any) -> NoReturn:
-        """Refuse: a name is passed in place of what it stands for.
+        """Raise an error: the name itself is to be passed as `backbone=`.
 
         Raises:
             FlashError: always.
@@ -54,7 +51,7 @@ class Backbones(NoRegistry):
 
 
 class FlashTask:
-    """The part of `TextClassifier` that answers to Lightning Flash's names."""
+    """Mixin of `TextClassifier` with Lightning Flash's attribute names."""
 
     optimizers_registry = NoRegistry("optimizers_registry", "pass the function itself: optimizer=my_recipe")
     lr_schedulers_registry = NoRegistry(
@@ -72,7 +69,7 @@ class FlashTask:
 
     @property
     def output(self) -> Output | None:
-        """What `Trainer.predict` and `serve` give unless asked for another: a name, a callable, or an output object."""
+        """Default output of `Trainer.predict` and `serve`: a name, a callable, or an output object."""
         return self._own_output
 
     @output.setter
@@ -91,7 +88,7 @@ class FlashTask:
         self.output = output
 
     def predict(self, *_args: Any, **_kwargs: Any) -> NoReturn:
-        """Refused, as in Lightning Flash from 0.6 on.
+        """Not supported, as in Lightning Flash from 0.6 on.
 
         Raises:
             FlashError: always.
@@ -103,21 +100,21 @@ class FlashTask:
 
     @classmethod
     def available_backbones(cls, head: str | None = None) -> list[str]:
-        """The names that `backbone=` takes beside ids and folders of encoders.
+        """Return the names that `backbone=` accepts, beside ids and folders of encoders.
 
         Args:
-            head: Flash's; every backbone has the same.
+            head: Flash's argument, which is ignored.
         """
         return available_backbones()
 
     @classmethod
     def available_heads(cls) -> list[str]:
-        """None: each backbone has the head that it needs."""
+        """Return an empty list: each backbone has its own head."""
         return []
 
     @classmethod
     def get_backbone_details(cls, key: str) -> list[tuple[str, Parameter]]:
-        """The options of a backbone, as `inspect.signature` gives them.
+        """Return the options of a backbone, as `inspect.signature` does.
 
         Args:
             key: a name, or an id or folder of an encoder.
@@ -128,22 +125,22 @@ class FlashTask:
 
     @classmethod
     def available_optimizers(cls) -> list[str]:
-        """The names that `optimizer=` takes, in lower case, sorted."""
+        """Return the names that `optimizer=` accepts, in lower case, sorted."""
         return sorted(name.lower() for name in OPTIMIZERS)
 
     @classmethod
     def available_lr_schedulers(cls) -> list[str]:
-        """The names that `lr_scheduler=` takes, in lower case, sorted."""
+        """Return the names that `lr_scheduler=` accepts, in lower case, sorted."""
         return sorted(name.lower() for name in (*SCHEDULES, *SCHEDULERS))
 
     available_schedulers = available_lr_schedulers
 
     @classmethod
     def available_finetuning_strategies(cls) -> list[str]:
-        """The names that `Trainer.finetune(strategy=...)` takes, sorted."""
+        """Return the names that `Trainer.finetune(strategy=...)` accepts, sorted."""
         return sorted(STRATEGIES)
 
     @classmethod
     def available_outputs(cls) -> list[str]:
-        """The names that `Trainer.predict(output=...)` takes, sorted."""
+        """Return the names that `Trainer.predict(output=...)` accepts, sorted."""
         return sorted(OUTPUTS)

@@ -1,1 +1,1 @@
-"""Files and folders of any size: texts in, the same rows with labels and probabilities out."""
+"""Predict files and folders of any size: the output has the input's rows with labels and probabilities."""

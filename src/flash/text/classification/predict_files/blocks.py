@@ -1,8 +1,7 @@
-"""Files of any size, read a block of rows at a time: CSV, TSV, JSON lines and Parquet.
+"""Read files of any size block by block: CSV, TSV, JSON lines, Parquet, Excel and fastText.
 
-What a text format holds stays text ("007" stays "007"). Reading is synchronous, a block at a time: Arrow's own
-streaming reader has a thread that waits on a pipe, and Python crashes if it ends meanwhile. Imports nothing of
-the project but errors, readers, `Block` and the wording of mistakes; neither torch nor lightning.
+Values of text formats stay text ("007" stays "007"). Reading is synchronous: Arrow's streaming reader has a thread that
+waits on a pipe, and Python crashes if it exits meanwhile. Imports neither torch nor lightning.
 """
 
 import codecs
@@ -51,9 +50,9 @@ from flash.text.classification.reading.odd_rows import (
 )
 from flash.text.classification.reading.source import check_columns
 
-ROWS = 4096  # a block's largest number of rows
+ROWS = 4096  # maximum number of rows per block
 CHUNK = 2**22  # bytes read at once
-LONGEST_ROW = 2**27  # bytes; an opening quote without its closing one would otherwise take the whole file
+LONGEST_ROW = 2**27  # bytes; otherwise a quote that is never closed would read the whole file into memory
 
 _PLAIN = rb'"[^"]*"\s*:\s*(?:"[^"]*"|[-+.\w]+)\s*,\s*'
 _ROWS_OF_KEY = re.compile(
@@ -63,18 +62,18 @@ _ROWS_OF_KEY = re.compile(
 
 @dataclass(frozen=True)
 class Dialect:
-    """How a text format is written.
+    """Options for reading a file.
 
     Attributes:
-        encoding: of a text format; a byte-order mark is fine.
-        delimiter: of CSV; None for a tab in a `.txt` whose header holds one, otherwise a comma.
-        quoting: of CSV, whether a cell may stand in double quotes.
-        column_names: of CSV without a header, the names of its columns in order.
-        sheet: of an Excel file; None for the first.
-        known: of CSV and Excel, names of columns or labels that tell a header from a row.
+        encoding: encoding of text formats; a byte-order mark is accepted.
+        delimiter: for CSV; None means a tab for a `.txt` file with a tab in its header, otherwise a comma.
+        quoting: for CSV, whether a cell may be in double quotes.
+        column_names: for CSV and Excel without a header, the names of the columns in order.
+        sheet: for Excel, the sheet; None for the first.
+        known: for CSV and Excel, names of columns or labels that distinguish a header from a row.
 
     Raises:
-        DataError: a delimiter that is not one character of ASCII.
+        DataError: the delimiter is not one ASCII character.
     """
 
     encoding: str = "utf-8"
@@ -93,16 +92,16 @@ class Dialect:
 def read_blocks(
     path: str | Path, kind: str, dialect: Dialect = Dialect(), *, rows: int = ROWS
 ) -> Iterator[Block]:
-    """The rows of a file in order, at least one block (which is empty where a header has no rows).
+    """Yield the rows of a file in order; at least one block, which is empty for a header without rows.
 
     Args:
         path: a file, a pipe, or `-` for standard input.
         kind: the format, a key of `READERS`.
-        dialect: how a text format is written.
-        rows: how many rows a block has at most.
+        dialect: options for reading.
+        rows: maximum number of rows per block.
 
     Raises:
-        DataError: what makes the file unreadable, with the row where there is one.
+        DataError: the file cannot be read; names the row if there is one.
     """
     if str(path) == "-":
         if kind == "parquet":
@@ -117,31 +116,31 @@ def read_blocks(
     try:
         with open_file(found) as file:
             yield from READERS[kind](file, str(found), dialect, rows)
-    except (EOFError, lzma.LZMAError) as error:  # of .xz; Arrow's are OSErrors
+    except (EOFError, lzma.LZMAError) as error:  # raised for .xz; Arrow raises OSError for the others
         raise DataError(f"{found} cannot be unpacked: {error}; copy it again") from error
 
 
 def _where(file: IO[bytes]) -> str:
-    """What to look at where nothing came out of a file."""
+    """What an error message about empty input tells the user to check."""
     return "what is piped into it" if file is sys.stdin.buffer else "its path"
 
 
 def _read_csv(file: IO[bytes], name: str, dialect: Dialect, rows: int) -> Iterator[Block]:
-    """Every cell is text, an empty one the empty text."""
+    """Read every cell as text; an empty cell is an empty text."""
     chunks = _read_text(file, name, dialect.encoding)
     start, skipped = b"", 0
-    for chunk in chunks:  # up to the first line, which decides the layout
+    for chunk in chunks:  # until the first line is complete, which decides the layout
         start = (start + chunk).removeprefix(UTF8_MARK).lstrip(b"\r\n")
         skipped, _ = sep_line(start[:16].decode(errors="replace"))
         if re.search(b"[\r\n]", start[skipped:]):
             break
     if not start.strip():
         raise DataError(f"{name} is empty; check {_where(file)}, or put column names and rows into it")
-    # A pipe gives its start as it comes: only the first line may decide, so that it always decides alike.
+    # A pipe's first chunk varies in size; use its first line only, so that the layout is deterministic.
     seen = start if file is not sys.stdin.buffer else start[:skipped] + start[skipped:].splitlines()[0]
     layout = find_layout(
         name,
-        seen.decode(errors="ignore"),  # cut anywhere
+        seen.decode(errors="ignore"),  # may end inside a character
         delimiter=dialect.delimiter,
         quoting=dialect.quoting,
         column_names=dialect.column_names,
@@ -183,7 +182,7 @@ def _read_csv(file: IO[bytes], name: str, dialect: Dialect, rows: int) -> Iterat
 
 
 def _warn_of_swallowed_rows(table: pa.Table, layout: Layout, name: str, first: int) -> bool:
-    """Warn of the first cell in a block that holds what looks like rows; whether there is one."""
+    """Warn about the first cell of a block that seems to contain whole rows; return whether there is one."""
     found = swallowed_rows(table, table.column_names, layout.delimiter)
     if found:
         row, column, lines, alike = found[0]
@@ -194,13 +193,13 @@ def _warn_of_swallowed_rows(table: pa.Table, layout: Layout, name: str, first: i
 
 
 def _parse_csv(data: bytes, name: str, layout: Layout, names: list[str], first: int) -> pa.Table:
-    """A table of whole rows; without `names` the first of them is the header."""
+    """Parse whole rows into a table; without `names`, the first row is the header."""
     header = not names
     if header:
         names = first_record(name, data.decode(), layout.delimiter, layout.quoting)
         check_columns(names, [column for column in names if column], name)
     if header and not re.search(b"[\r\n]", data):
-        data += b"\n"  # Arrow takes a header without a line end for nothing
+        data += b"\n"  # Arrow ignores a header without a line end
     ragged: list[Any] = []
     table = pa.csv.read_csv(
         pa.BufferReader(data),
@@ -211,7 +210,7 @@ def _parse_csv(data: bytes, name: str, layout: Layout, names: list[str], first: 
             delimiter=layout.delimiter,
             quote_char='"' if layout.quoting else False,
             newlines_in_values=layout.quoting,
-            # As in readers: in a file of one column an empty line is an empty text.
+            # in a file with one column, an empty line is an empty text
             ignore_empty_lines=len(names) > 1,
             invalid_row_handler=lambda row: ragged.append(row) or "skip",  # type: ignore[func-returns-value]
         ),
@@ -233,7 +232,7 @@ def _parse_csv(data: bytes, name: str, layout: Layout, names: list[str], first: 
 
 
 def _read_json_lines(file: IO[bytes], name: str, dialect: Dialect, rows: int) -> Iterator[Block]:
-    """One object a line; blank lines are skipped."""
+    """Read one object per line; blank lines are skipped."""
     first = 1
     for data in _whole_rows(
         _read_text(file, name, dialect.encoding), name, lambda data, final: data.rfind(b"\n") + 1
@@ -243,33 +242,34 @@ def _read_json_lines(file: IO[bytes], name: str, dialect: Dialect, rows: int) ->
             if data.lstrip().startswith(b"["):
                 raise DataError(
                     f"{name} is a JSON array, which cannot be read a row at a time; turn it into JSON lines, "
-                    "one object a line: jq -c '.[]'"
+                    "one object per line: jq -c '.[]'"
                 )
         lines = [line for line in data.split(b"\n") if line.strip()]
         key = _key_of_rows(data, lines) if first == 1 else None
         if key is not None:
             raise DataError(
                 f"{name} is one JSON object with its rows under {key!r}, which cannot be read a row at a time; turn it "
-                f"into JSON lines, one object a line: jq -c '.[{json.dumps(key)}][]'"
+                f"into JSON lines, one object per line: jq -c '.[{json.dumps(key)}][]'"
             )
         for start in range(0, len(lines), rows):
             some = lines[start : start + rows]
             yield Block(first, _parse_json(some, name, first), tuple(some))
             first += len(some)
     if first == 1:
-        raise DataError(f"{name} is empty; check {_where(file)}, or put one JSON object a line into it")
+        raise DataError(f"{name} is empty; check {_where(file)}, or put one JSON object per line into it")
 
 
 def _key_of_rows(data: bytes, lines: list[bytes]) -> str | None:
-    """The key of the list of rows where a file is `{"data": [{...}, ...]}`; None where it is JSON lines."""
+    """Return the key of the rows if the file is one object like `{"data": [{...}, ...]}`; None for JSON lines."""
     found = _ROWS_OF_KEY.match(data)
     if found is None:
         return None
     try:
         value = json_value(lines[0])
-    except json.JSONDecodeError:  # over several lines, or cut
+    except json.JSONDecodeError:  # the object spans several lines, or the chunk ends inside it
         return found[1].decode(errors="replace")
-    lone = len(lines) == 1 and not any(isinstance(one, str) for one in value.values())  # a row has a text
+    # an ordinary row has at least one text
+    lone = len(lines) == 1 and not any(isinstance(one, str) for one in value.values())
     return found[1].decode(errors="replace") if lone else None
 
 
@@ -280,7 +280,7 @@ def _parse_json(lines: list[bytes], name: str, first: int) -> list[dict[str, Any
             value = json_value(line)
         except json.JSONDecodeError as error:
             raise DataError(
-                f"{name}, row {row}: not JSON ({error.msg} at column {error.colno}); write one object a line"
+                f"{name}, row {row}: not JSON ({error.msg} at column {error.colno}); write one object per line"
             ) from error
         if not isinstance(value, dict):
             raise DataError(
@@ -291,7 +291,7 @@ def _parse_json(lines: list[bytes], name: str, first: int) -> list[dict[str, Any
 
 
 def _read_parquet(file: IO[bytes], name: str, dialect: Dialect, rows: int) -> Iterator[Block]:
-    """Row groups are read page by page, not whole."""
+    """Read row groups page by page, not as a whole."""
     from pyarrow.parquet import ParquetFile  # slow to import
 
     try:
@@ -318,7 +318,7 @@ def _read_parquet(file: IO[bytes], name: str, dialect: Dialect, rows: int) -> It
 
 
 def _check_utf8(batch: pa.RecordBatch, name: str, first: int) -> None:
-    """Refuse bytes that are no text in a column of texts, which Parquet does not look at."""
+    """Raise DataError for invalid UTF-8 in a string column, which Parquet does not check."""
     for column, values in zip(batch.schema.names, batch.columns, strict=True):
         try:
             values.validate(full=True)
@@ -331,7 +331,7 @@ def _check_utf8(batch: pa.RecordBatch, name: str, first: int) -> None:
 
 
 def _read_excel(file: IO[bytes], name: str, dialect: Dialect, rows: int) -> Iterator[Block]:
-    """A sheet is read whole: no format of Excel's can be read a row at a time."""
+    """Read the whole sheet: Excel's formats cannot be read row by row."""
     table = read_sheet(
         name, file.read(), dialect.sheet, column_names=dialect.column_names, known=dialect.known
     )
@@ -339,7 +339,7 @@ def _read_excel(file: IO[bytes], name: str, dialect: Dialect, rows: int) -> Iter
 
 
 def _read_fasttext(file: IO[bytes], name: str, dialect: Dialect, rows: int) -> Iterator[Block]:
-    """The texts without their labels."""
+    """Read the texts; ignore their labels."""
     first = 1
     for data in _whole_rows(
         _read_text(file, name, dialect.encoding), name, lambda data, final: data.rfind(b"\n") + 1
@@ -368,9 +368,9 @@ def _slices(table: pa.Table, first: int, rows: int, delimiter: str, *, even_empt
 
 
 def _read_text(file: IO[bytes], name: str, encoding: str) -> Iterator[bytes]:
-    """A text file's bytes as UTF-8, checked."""
+    """Yield a text file's bytes, converted to UTF-8 and checked."""
     try:
-        io.TextIOWrapper(io.BytesIO(), encoding)  # refuses codecs that are not of texts, such as base64
+        io.TextIOWrapper(io.BytesIO(), encoding)  # raises LookupError also for codecs such as base64
         as_it_is = codecs.lookup(encoding).name in ("utf-8", "utf-8-sig")
     except LookupError as error:
         raise DataError(f"encoding {encoding!r} is not known; type one such as --encoding cp1252") from error
@@ -386,7 +386,7 @@ def _read_text(file: IO[bytes], name: str, encoding: str) -> Iterator[bytes]:
 
 
 def _read_some(file: IO[bytes]) -> bytes:
-    """The next bytes, `CHUNK` at most; of a pipe what is there, so that a slow writer's rows come through."""
+    """Read up to `CHUNK` bytes; from a pipe only what is available, so that a slow writer's rows are not held back."""
     if not hasattr(file, "read1"):
         return file.read(CHUNK)
     chunk: bytes = file.read1(CHUNK)
@@ -401,28 +401,23 @@ def _read_some(file: IO[bytes]) -> bytes:
 def _is_ready(file: IO[bytes]) -> bool:
     try:
         return bool(select.select([file], [], [], 0)[0])
-    except (
-        OSError,
-        ValueError,
-    ):  # no file of the system's, as in tests, or a system that selects sockets only
+    except (OSError, ValueError):  # not a system file, or a system where select works on sockets only
         return False
 
 
 def _whole_rows(chunks: Iterable[bytes], name: str, end_of: Callable[[bytes, bool], int]) -> Iterator[bytes]:
-    """Chunks cut anew where rows end.
+    """Regroup chunks so that each ends at the end of a row.
 
     Args:
-        chunks: bytes, cut anywhere.
-        name: what messages call the file.
-        end_of: takes bytes that begin with a row, and whether they are the file's last ones; gives where the
-            last whole row ends, 0 where none does.
+        chunks: bytes, split at arbitrary places.
+        name: the file's name in messages.
+        end_of: takes bytes that begin at a row, and whether they are the file's last ones; returns the end of the last
+            complete row, 0 if there is none.
     """
     held, tried = bytearray(), 0
     for chunk in chunks:
         held += chunk
-        if (
-            len(held) < 2 * tried
-        ):  # a row longer than a chunk is looked through once per doubling, not per chunk
+        if len(held) < 2 * tried:  # scan a row longer than a chunk once per doubling, not once per chunk
             continue
         end = end_of(bytes(held), False)
         if end:
@@ -438,10 +433,10 @@ def _whole_rows(chunks: Iterable[bytes], name: str, end_of: Callable[[bytes, boo
 
 
 class _CsvEnds:
-    """Finds where the last whole row of some CSV ends by Arrow's rule: a cell is quoted if a quote begins it.
+    """Finds the end of the last complete CSV row by Arrow's rule: a cell is quoted if it begins with a quote.
 
     Attributes:
-        unclosed: the start of the cell that the file ends in the middle of, where it does.
+        unclosed: start of a quoted cell that is not closed at the end of the file; None if there is none.
     """
 
     def __init__(self, delimiter: str, *, quoting: bool = True) -> None:
@@ -451,14 +446,14 @@ class _CsvEnds:
         self.quoted = re.compile(rb"[%s\n\r]\"[^\"]*(?:\"\"[^\"]*)*(?:\"(?!\")|(\Z))" % edge)
 
     def __call__(self, data: bytes, final: bool) -> int:
-        text = b"\n" + data  # each cell now has something in front of it
+        text = b"\n" + data  # so that a line end or delimiter precedes every cell
         cells = list(self.quoted.finditer(text)) if self.quoting and b'"' in data else []
         if final and cells and cells[-1].group(1) is not None:
             self.unclosed = data[cells[-1].start() :][:200].decode(errors="replace")
         end = len(text)
         for cell in chain(reversed(cells), [None]):
             stop = cell.end() if cell else 0
-            # A \r at the very end may be the first half of \r\n.
+            # a \r at the very end may be the first half of \r\n
             at = max(text.rfind(b"\n", stop, end), text.rfind(b"\r", stop, min(end, len(text) - 1)))
             if at >= 0:
                 return at

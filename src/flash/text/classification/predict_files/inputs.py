@@ -1,7 +1,4 @@
-"""Which files a prediction reads, in which formats, and which output the rows of each go to.
-
-Imports nothing of the project but errors and files; neither torch nor lightning.
-"""
+"""Which files a prediction reads, their formats, and the output file for each."""
 
 import warnings
 from collections import Counter
@@ -25,11 +22,11 @@ ENDINGS = {
     ".parquet": "parquet",
     **dict.fromkeys(EXCEL, "excel"),
 }
-"""File ending to format; `.txt` is tab-separated where its header holds a tab."""
+"""File ending to format; `.txt` is tab-separated if its header contains a tab."""
 
 FORMATS = ("csv", "tsv", "jsonl", "parquet")
 INPUT_FORMATS = (*FORMATS, "excel", "fasttext")
-SHOWN = 5  # files that a sentence names
+SHOWN = 5  # maximum number of files that a message names
 
 
 @dataclass(frozen=True)
@@ -46,7 +43,7 @@ class Input:
 
     @property
     def name(self) -> str:
-        """What messages call it."""
+        """The file's name in messages."""
         return "standard input" if str(self.path) == "-" else str(self.path)
 
 
@@ -57,7 +54,7 @@ class Output:
     Attributes:
         path: the file; `-` for standard output.
         kind: its format, one of `FORMATS`.
-        inputs: whose rows it gets, in order.
+        inputs: the files whose rows it gets, in order.
     """
 
     path: str | Path
@@ -66,7 +63,7 @@ class Output:
 
 
 def find_format(path: str | Path, asked: str | None, option: str, default: str = "csv") -> str:
-    """The format asked for, or the one that the file's ending stands for; `default` on a standard stream."""
+    """Return the requested format, else the format of the file's ending; `default` for a standard stream."""
     if asked is not None:
         formats = INPUT_FORMATS if option == "input_format" else FORMATS
         if asked not in formats:
@@ -90,18 +87,18 @@ def find_format(path: str | Path, asked: str | None, option: str, default: str =
 
 
 def find_inputs(source: str | Path | Sequence[str | Path], asked: str | None) -> list[Input]:
-    """The files that a name, a pattern, a folder, or a list of these stands for.
+    """Find the files for a path, a glob pattern, a folder, or a list of these.
 
-    Files of a pattern or a folder are in the order of their names; of a folder these are the files themselves in it
-    whose ending tells a format, all but hidden ones if a format is asked for.
+    Files of a pattern or folder are sorted by name. A folder stands for the files directly in it that have a known
+    ending or, if a format is given, for all its files except hidden ones.
 
     Args:
         source: what the user named; `-` alone for standard input.
-        asked: the format of all of them; None for what each ending says.
+        asked: the format of all files; None for the format of each file's ending.
 
     Raises:
-        DataError: nothing there, a file that is named twice, or standard input beside files.
-        FlashError: an ending that tells no format.
+        DataError: no file was found, a file is named twice, or standard input is combined with files.
+        FlashError: the format cannot be determined from the ending.
     """
     entries = [source] if isinstance(source, str | Path) else list(source)
     if "-" in map(str, entries):
@@ -115,7 +112,7 @@ def find_inputs(source: str | Path | Sequence[str | Path], asked: str | None) ->
             found += _files_in(folder, asked)
             continue
         if not set(str(entry)) & set("*?["):
-            find_format(entry, asked, "input_format")  # said before anything of the file
+            find_format(entry, asked, "input_format")  # report a wrong ending before any problem of the file
         found += find_files([entry], asked or "csv")
     twice = [path for path, count in Counter(found).items() if count > 1]
     if twice:
@@ -149,19 +146,19 @@ def _files_in(folder: Path, asked: str | None) -> list[Path]:
 def plan_outputs(
     inputs: Sequence[Input], target: str | Path, asked: str | None, model: str | Path | None = None
 ) -> list[Output]:
-    """One output of all inputs, or one for each where `target` is a folder, or ends with `/`.
+    """Return one output for all inputs, or one output per input if `target` is a folder or ends with `/`.
 
-    In a folder an output has the name of its input, unpacked, with another ending where its format is another.
+    In a folder, an output has its input's name without a compression ending, and the ending of its own format.
 
     Args:
         inputs: the files to read.
         target: a file, a folder, or `-` for standard output.
-        asked: the format of the outputs; None for what each ending says.
-        model: the model's file or folder, where it is known.
+        asked: the format of the outputs; None for the format of each file's ending.
+        model: the model's file or folder, if known; it must not be overwritten.
 
     Raises:
-        FlashError: an ending that tells no format, two inputs whose outputs would have one name, or an output that is
-            an input or the model.
+        FlashError: the format cannot be determined from the ending, two outputs would have the same name, or an output
+            would overwrite an input or the model.
     """
     if str(target) == "-" or not (str(target).endswith("/") or Path(target).expanduser().is_dir()):
         default = inputs[0].kind if inputs[0].kind in ("jsonl", "tsv") else "csv"
@@ -185,7 +182,7 @@ def _output_in(folder: str, source: Input, asked: str | None) -> Output:
 
 
 def _check_outputs(outputs: Sequence[Output], inputs: Collection[Input], model: str | Path | None) -> None:
-    """Inputs and model are the user's own work; a prediction never takes their place, nor that of another."""
+    """Raise FlashError if an output would overwrite an input, the model or another output."""
     twice = [path for path, count in Counter(str(output.path) for output in outputs).items() if count > 1]
     if twice:
         places = [str(output.inputs[0].path) for output in outputs if str(output.path) == twice[0]]

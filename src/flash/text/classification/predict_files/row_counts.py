@@ -1,7 +1,4 @@
-"""How many rows a file has, found in a fraction of the time that predicting them takes; for a progress bar.
-
-Imports nothing of the project but errors, readers and how a text format is written; neither torch nor lightning.
-"""
+"""Count the rows of a file for the progress bar, in a fraction of the time that prediction takes."""
 
 from pathlib import Path
 from typing import IO
@@ -13,19 +10,18 @@ from flash.core.errors import DataError
 from flash.text.classification.predict_files.blocks import CHUNK, Dialect
 from flash.text.classification.reading.files import PACKED, find_files
 
-MOST_BYTES = 2**30
-"""Of a text file that is read for this: more would take seconds."""
+MOST_BYTES = 2**30  # largest text file that is read only to count its rows; more would take seconds
 
 
 def count_rows(path: str | Path, kind: str, dialect: Dialect | None = None) -> int | None:
-    """The number of rows, or None where it cannot be told soon: of a pipe, a packed, unreadable or very large file.
+    """Return the number of rows; None for a pipe and for a compressed, unreadable or very large file.
 
-    In CSV and TSV, a line end between quotes ends no row. Blank lines count.
+    In CSV and TSV, a line end inside quotes does not end a row. Blank lines count.
 
     Args:
         path: a file, a pipe, or `-` for standard input.
         kind: the format, a key of `blocks.READERS`.
-        dialect: how a text format is written; None for the usual.
+        dialect: options for reading; None for the defaults.
     """
     dialect = dialect or Dialect()
     if str(path) == "-" or dialect.encoding.lower().replace("_", "-").startswith(("utf-16", "utf-32")):
@@ -40,7 +36,7 @@ def count_rows(path: str | Path, kind: str, dialect: Dialect | None = None) -> i
             return None
         with file.open("rb") as opened:
             lines = _lines(opened, quoting=kind != "jsonl" and dialect.quoting)
-    except (DataError, OSError, pa.ArrowInvalid):  # what reads it to its end says what is wrong
+    except (DataError, OSError, pa.ArrowInvalid):  # the prediction itself reports the problem
         return None
     rows = lines - (kind != "jsonl")
     return rows if rows > 0 else None
@@ -54,7 +50,7 @@ def _parquet_rows(file: Path) -> int:
 
 
 def _lines(file: IO[bytes], *, quoting: bool) -> int:
-    """How many lines there are; with `quoting`, those that end between two quotes do not count."""
+    """Count the lines; with `quoting`, without line ends inside quotes."""
     count, inside, last = 0, False, b"\n"
     while chunk := file.read(CHUNK):
         last = chunk[-1:]

@@ -1,7 +1,6 @@
-"""The texts of files of any size, predicted in constant memory: the same rows out, with labels and probabilities.
+"""Predict files of any size in constant memory: the output has the input's rows with labels and probabilities.
 
-CSV, TSV, JSON lines and Parquet, in files, pipes, standard input and output. The input's columns pass through
-in order. Imports neither torch nor lightning.
+Files, pipes, standard input and output; the input's columns are kept in order. Imports neither torch nor lightning.
 """
 
 import dataclasses
@@ -44,22 +43,21 @@ from flash.text.classification.reading.source import Source, check_columns
 from flash.text.classification.scores.outputs import applies
 from flash.text.classification.scores.thresholds import Thresholds, resolve_thresholds
 
-TEXT_FIELDS = ("text", "comment_text")
-TARGET_FIELDS = ("labels", "label")
-"""Columns that are texts, or targets, by their names."""
+TEXT_FIELDS = ("text", "comment_text")  # column names that mean texts
+TARGET_FIELDS = ("labels", "label")  # column names that mean targets
 
-CELLS = 2**21  # a block's largest number of probabilities: 8 MiB of float32 however many labels there are
+CELLS = 2**21  # maximum number of probabilities per block: 8 MiB of float32, however many labels there are
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What a prediction did.
+    """Counts of a finished prediction.
 
     Attributes:
-        rows: how many.
-        labelled: how many of them have a label.
-        counts: (L,) int64, the rows of each label, in the model's order.
-        files: how many files were read.
+        rows: number of rows.
+        labelled: number of rows with at least one label.
+        counts: (L,) int64, number of rows per label, in the model's order of labels.
+        files: number of files that were read.
     """
 
     rows: int
@@ -91,39 +89,41 @@ def predict_file(
 ) -> Summary:
     """Predict every text of files of any size.
 
-    The output has the input's columns, then `labels`, then a column `<label>_probability` for each (float32).
-    In CSV and TSV `labels` joins the names by commas, a name that holds a comma or a quote in double quotes;
-    JSON lines and Parquet have a list of names. A single-label model's `labels` is the one name. Numbers are
-    printed with the fewest digits that give the float32 back. A file appears whole or not at all; standard
-    output gets each block when it is ready. Several files in one output have the same columns, in any order.
+    The output has the input's columns, then `labels`, then one float32 column `<label>_probability` per label.
+    In CSV and TSV, `labels` joins the names by commas, and a name that contains a comma or a quote is in double quotes;
+    JSON lines and Parquet have a list of names. For a single-label model, `labels` is the one name. Numbers are
+    printed with the fewest digits that identify the float32. A file is written whole or not at all; standard
+    output gets each block when it is ready. Several files in one output must have the same columns, in any order.
 
     Args:
         predictor: the model.
-        source: a file, a pattern such as `data/*.csv`, a folder, or a list of these; `-` for standard input.
-        target: a file, or `-` for standard output; a folder, or what ends with `/`, gets one output for each file.
-        input_field: the column of texts, or a list of as many as the model reads; None for what `find_texts` finds
-            beside columns named as labels.
+        source: a file, a glob pattern such as `data/*.csv`, a folder, or a list of these; `-` for standard input.
+        target: a file, or `-` for standard output; a folder, or a path that ends with `/`, gets one output per file.
+        input_field: the text column, or a list of as many columns as the model reads; None for the columns that
+            `find_texts` finds.
         thresholds: as in `Predictor.predict`.
-        input_format: `csv`, `tsv`, `jsonl`, `parquet`, `excel` or `fasttext`; None for what the file's ending says, and CSV on
-            standard input.
-        output_format: likewise; on standard output None is the input's format, or CSV if that is Parquet.
-        encoding: of a CSV, TSV or JSON-lines input.
-        delimiter: of a CSV or TSV input; None for what its format says.
-        quoting: of a CSV or TSV input: whether a cell may stand in double quotes.
-        output_delimiter: of a CSV or TSV output; None for the input's where both are CSV, else a comma, or a tab.
-        output_encoding: of a CSV or TSV output, such as `utf-8-sig`, or `cp1252`.
-        source_field: the name of a new column that holds each row's file; None for no such column.
-        column_names: of a CSV, TSV or Excel input without a header: the names of its columns in order.
-        sheet: of an Excel input; None for the first.
-        rows: how many rows to work on at a time, at most.
-        prefix: what the names of the new columns begin with.
-        progress: called with the number of rows of each block that has been written.
+        input_format: `csv`, `tsv`, `jsonl`, `parquet`, `excel` or `fasttext`; None for the format of the file's ending,
+            and for CSV on standard input.
+        output_format: `csv`, `tsv`, `jsonl` or `parquet`; None for the format of the file's ending; on standard output
+            None is the input's format, or CSV if the output cannot have that format.
+        encoding: encoding of a CSV, TSV or JSON-lines input.
+        delimiter: delimiter of a CSV or TSV input; None for the default of its format.
+        quoting: for a CSV or TSV input, whether a cell may be in double quotes.
+        output_delimiter: delimiter of a CSV or TSV output; None for the input's if both have the same format, else the
+            format's default.
+        output_encoding: encoding of a CSV or TSV output, such as `utf-8-sig` or `cp1252`.
+        source_field: name of a new column with each row's file; None for no such column.
+        column_names: names of the columns, in order, of a CSV, TSV or Excel input without a header.
+        sheet: sheet of an Excel input; None for the first.
+        rows: maximum number of rows per block.
+        prefix: prefix of the new columns' names.
+        progress: called with the number of rows after each block is written.
 
     Raises:
-        DataError: the input cannot be read as asked, a text is missing, a new column's name is taken, the columns of
-            several files differ, or a character is not in the output's encoding.
-        FlashError: an unknown format, thresholds that do not fit, or a target that is the source
-            or the model.
+        DataError: the input cannot be read as asked, a text is missing, a new column's name is already taken, the
+            columns of several files differ, or a character is not in the output's encoding.
+        FlashError: an unknown format, thresholds that do not match the labels, or a target that is the source or the
+            model.
     """
     if rows < 1:
         raise FlashError(f"batch_size is {rows}; expected 1 or more")
@@ -156,7 +156,7 @@ def _write(
     work: "_Work", output: Output, delimiter: str | None, encoding: str, progress: Callable[[int], object]
 ) -> None:
     parts = work.predicted(output.inputs)
-    first = next(parts)  # what makes an input unreadable says so before an output is opened
+    first = next(parts)  # an unreadable input raises before the output is opened
     with open_output(output.path) as file:
         cells = delimiter or _usual_delimiter(output, first[1])
         with closing(open_writer(output.kind, file, cells, encoding)) as writer:
@@ -170,7 +170,7 @@ def _write(
 
 
 def _usual_delimiter(output: Output, block: Block) -> str | None:
-    """The input's where both are CSV; of a tab, only where the output has the input's ending, as `.txt`."""
+    """Return the input's delimiter if both formats are equal; a tab only if the endings, such as `.txt`, are equal too."""
     source = output.inputs[0]
     alike = source.kind == output.kind and (
         block.delimiter != "\t" or str(output.path) == "-" or ending(output.path) == ending(source.path)
@@ -189,19 +189,19 @@ def _check_text_options(output: Output, delimiter: str | None, encoding: str) ->
 
 @dataclass
 class _Work:
-    """How blocks are predicted, and what came of it so far.
+    """Predicts blocks, and counts the results.
 
     Attributes:
         predictor: the model.
-        thresholds: (L,) in force.
-        dialect: of text inputs.
-        input_field: that the user asked for.
-        rows: of a block, at most.
-        prefix: of new columns.
-        source_field: of a new column with the file's name.
-        done: rows.
-        labelled: rows with a label.
-        counts: (L,) rows of each label.
+        thresholds: (L,), the thresholds in use.
+        dialect: options for reading.
+        input_field: the text columns that the user named.
+        rows: maximum number of rows per block.
+        prefix: prefix of the new columns' names.
+        source_field: name of a new column with the file's name.
+        done: number of predicted rows.
+        labelled: number of rows with at least one label.
+        counts: (L,), number of rows per label.
     """
 
     predictor: Predictor
@@ -222,9 +222,9 @@ class _Work:
         return read_blocks(source.path, source.kind, self.dialect, rows=self.rows)
 
     def check_columns(self, output: Output) -> None:
-        """Refuse files of other columns than the first one's before any is predicted.
+        """Raise DataError if a file's columns differ from the first file's, before anything is predicted.
 
-        JSON lines bring their keys row by row, and are checked as they are written.
+        The keys of JSON lines are only known row by row; they are checked when they are written.
         """
         if len(output.inputs) == 1:
             return
@@ -241,7 +241,7 @@ class _Work:
                 )
 
     def predicted(self, inputs: Sequence[Input]) -> Iterator[tuple[str, Block, pa.Table]]:
-        """Name, block and new columns of each block of the inputs."""
+        """Yield the file's name, the block and its new columns for each block of the inputs."""
         for source in inputs:
             fields: list[str] | None = None
             for block in self.blocks(source):
@@ -258,7 +258,7 @@ class _Work:
                 yield source.name, block, added
 
     def _predict(self, texts: pa.LargeStringArray) -> pa.Table:
-        """Names and probabilities as columns."""
+        """Return the new columns: label names and probabilities."""
         predictor = self.predictor
         probabilities = predictor.probabilities(texts)
         names = arrow_values.texts(predictor.labels)
@@ -279,7 +279,7 @@ class _Work:
 
 
 def _difference(first: Block, block: Block, name: str, *, typed: bool) -> str | None:
-    """How the columns of a file differ from those of the first one, called `name`; None where they do not."""
+    """Describe how a file's columns differ from those of the first file, `name`; None if they are equal."""
     if lacking := [column for column in first.names if column not in set(block.names)]:
         return f"has no column {named(lacking[:SHOWN])}, and {name} has"
     if more := [column for column in block.names if column not in set(first.names)]:
@@ -293,7 +293,7 @@ def _difference(first: Block, block: Block, name: str, *, typed: bool) -> str | 
 
 
 def other_delimiter(names: Sequence[str], kind: str, delimiter: str | None = None) -> str | None:
-    """The delimiter that a CSV's only column name holds, which is then more likely a whole header."""
+    """Return the delimiter in a CSV's only column name, if any: the name is then more likely a whole header."""
     used = delimiter or {"csv": ",", "tsv": "\t"}.get(kind)
     return next(
         (mark for mark in ";\t|," if len(names) == 1 and mark in names[0] and used not in (None, mark)), None
@@ -303,10 +303,10 @@ def other_delimiter(names: Sequence[str], kind: str, delimiter: str | None = Non
 def find_texts(
     columns: Sequence[str], targets: Collection[str], remembered: Sequence[str] | None = None
 ) -> list[str] | None:
-    """The columns of texts where none was named: those that the model remembers, where they are there.
+    """Find the text columns when the user names none: the columns that the model was trained on, if they exist.
 
-    Without one remembered column it is one of `TEXT_FIELDS`, else the only one that is no target; several remembered
-    ones have nothing in their place: None.
+    If one such column is missing, use one of `TEXT_FIELDS`, else the only column that is not a target. If the model reads
+    several columns and one is missing, return None.
     """
     if remembered and all(name in columns for name in remembered):
         return list(remembered)
@@ -344,7 +344,7 @@ def _choose_fields(
 
 
 def _texts(block: Block, fields: Sequence[str], name: str) -> pa.LargeStringArray:
-    """The texts of a block, or a sentence that counts the rows without one."""
+    """Return the texts of a block; the error message counts the rows without a text."""
     if isinstance(block.rows, pa.Table):
         numbers = np.arange(block.first, block.first + len(block.rows))
         table = add_paths(block.rows, fields, name)
@@ -377,7 +377,7 @@ def _texts(block: Block, fields: Sequence[str], name: str) -> pa.LargeStringArra
 
 
 def _no_text(block: Block, field: str, values: list[Any], first: int, name: str) -> str:
-    """What is wrong with rows, the first of which is row `first` (counted from 0) of a block of JSON objects."""
+    """Describe rows of JSON objects without a text; `first` is the index of the first in its block."""
     more = (
         f" ({len(values):,} such rows from there to row {block.first + len(block.rows) - 1:,})"
         if len(values) > 1

@@ -1,7 +1,6 @@
-"""Blocks of rows and their predictions, to CSV, TSV, JSON lines or Parquet in constant memory.
+"""Write blocks of rows with their predictions to CSV, TSV, JSON lines or Parquet, in constant memory.
 
-A text format's values stay text, and the input's columns come first, in order. Imports nothing of the project
-but its errors, its files and `arrow_values`.
+The input's columns come first, in order; values of text formats stay text.
 """
 
 import codecs
@@ -25,19 +24,19 @@ from flash.core.files import whole_file
 from flash.text.classification.reading import arrow_values
 from flash.text.classification.reading.remote import RemoteFile, is_url
 
-ROW_GROUP = 2**16  # rows of a Parquet row group, as far as
-ROW_GROUP_BYTES = 2**26  # they do not take more memory than this
+ROW_GROUP = 2**16  # rows per Parquet row group
+ROW_GROUP_BYTES = 2**26  # a row group of this size is written even if it has fewer rows
 
 
 @dataclass(frozen=True)
 class Block:
-    """Some consecutive rows of a file.
+    """Consecutive rows of a file.
 
     Attributes:
-        first: the number of the first row; a file's first row, headers not counted, is 1.
-        rows: a table, or JSON objects.
-        lines: where the rows are JSON lines, these lines as they stood.
-        delimiter: where the rows are CSV, what separates their cells.
+        first: number of the first row; a file's rows count from 1, without the header.
+        rows: a table, or a list of JSON objects.
+        lines: for JSON lines, the original lines.
+        delimiter: for CSV, the delimiter.
     """
 
     first: int
@@ -47,14 +46,14 @@ class Block:
 
     @cached_property
     def names(self) -> list[str]:
-        """The columns, or the keys of any of the objects, in order of appearance."""
+        """The names of the columns, or the keys of all objects in order of appearance."""
         if isinstance(self.rows, pa.Table):
             return list(self.rows.column_names)
         return list(dict.fromkeys(key for row in self.rows for key in row))
 
     @cached_property
     def table(self) -> pa.Table:
-        """The rows as a table; what JSON has other than text and null becomes its JSON text."""
+        """The rows as a table; JSON values other than strings and null become JSON text."""
         if isinstance(self.rows, pa.Table):
             return self.rows
         columns = [[_as_text(row.get(name)) for row in self.rows] for name in self.names]
@@ -68,21 +67,21 @@ class Block:
 
 
 class Writer(Protocol):
-    """Takes blocks and the (N, K) columns to add to them, in order."""
+    """Writes blocks and their new columns, (N, K), in order."""
 
     def write(self, block: Block, added: pa.Table) -> None:
         """Append a block."""
 
     def close(self) -> None:
-        """Write what is held back; the file itself stays open."""
+        """Write buffered rows; the file stays open."""
 
 
 @contextmanager
 def open_output(path: str | Path) -> Iterator[IO[bytes]]:
-    """A file to write that takes its name only when it is whole (see `whole_file`); `-` is standard output.
+    """Open a file for atomic writing (see `whole_file`); `-` is standard output.
 
-    An earlier file of that name stays as it was until then, and for good if an error or Ctrl-C comes before.
-    Pipes and devices are written to directly; a URL by way of fsspec.
+    The file replaces an earlier one only once it is complete; after an error or Ctrl-C the earlier file remains.
+    Pipes and devices are written directly, URLs through fsspec.
     """
     if str(path) == "-":
         yield sys.stdout.buffer
@@ -101,10 +100,10 @@ def open_output(path: str | Path) -> Iterator[IO[bytes]]:
 
 
 def make_folder(path: str | Path) -> None:
-    """Make the folder that outputs go to, where it is not there yet.
+    """Create the folder of the outputs if it does not exist.
 
     Raises:
-        FlashError: it cannot be made.
+        FlashError: the folder cannot be created.
     """
     if "://" in str(path):  # an object store has no folders
         return
@@ -115,17 +114,17 @@ def make_folder(path: str | Path) -> None:
 
 
 def check_cells(delimiter: str | None, encoding: str) -> None:
-    """Refuse what no CSV can be written with.
+    """Check the delimiter and the encoding of a CSV output.
 
     Raises:
-        FlashError: a delimiter that is not one character of ASCII, or an unknown encoding.
+        FlashError: the delimiter is not one ASCII character, or the encoding is unknown.
     """
     if delimiter is not None and (len(delimiter) != 1 or not delimiter.isascii() or delimiter in '"\r\n'):
         raise FlashError(
             f"output_delimiter={delimiter!r} is not one character of ASCII; pass one such as ';' or '\\t'"
         )
     try:
-        io.TextIOWrapper(io.BytesIO(), encoding)  # refuses codecs that are not of texts, such as base64
+        io.TextIOWrapper(io.BytesIO(), encoding)  # raises LookupError also for codecs such as base64
     except LookupError as error:
         raise FlashError(
             f"output_encoding={encoding!r} is none that Python knows; pass one such as 'utf-8-sig' or 'cp1252'"
@@ -133,12 +132,12 @@ def check_cells(delimiter: str | None, encoding: str) -> None:
 
 
 class _CsvWriter:
-    """Texts in double quotes, numbers bare, a null as nothing; lists and objects as JSON text."""
+    """Writes texts in double quotes, numbers without, nulls as empty cells, and lists and objects as JSON text."""
 
     def __init__(self, file: IO[bytes], delimiter: str = ",", encoding: str = "utf-8") -> None:
         self.file, self.delimiter, self.encoding = file, delimiter, encoding
         self.names: list[str] | None = None
-        # one for all blocks: a byte-order mark stands before the first alone
+        # one encoder for all blocks, so that only the first block gets a byte-order mark
         self.encoder = None if is_utf8(encoding) else codecs.getincrementalencoder(encoding)()
 
     def write(self, block: Block, added: pa.Table) -> None:
@@ -171,13 +170,13 @@ class _CsvWriter:
 
 
 class _JsonLinesWriter:
-    """JSON lines get the new keys before their closing brace, otherwise as they stood."""
+    """Adds the new keys before the closing brace of each JSON line, and keeps the rest of the line unchanged."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file = file
 
     def write(self, block: Block, added: pa.Table) -> None:
-        # float32 by way of its shortest text: 0.98, not 0.9800000190734863
+        # convert float32 through its shortest decimal form: 0.98, not 0.9800000190734863
         columns = [
             column.cast(pa.string()).cast(pa.float64()) if pa.types.is_float32(column.type) else column
             for column in added.columns
@@ -202,7 +201,7 @@ class _JsonLinesWriter:
 
 
 class _ParquetWriter:
-    """Blocks are gathered to row groups of a useful size."""
+    """Collects blocks into row groups of a useful size."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file = file
@@ -248,27 +247,27 @@ WRITERS: dict[str, Callable[[IO[bytes]], Writer]] = {
 BYTES = (
     *(pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary, pa.types.is_binary_view),
 )
-"""What tells the types of bytes."""
+"""Tests for Arrow's binary types."""
 TICKS = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
-"""Of a second, by the unit of a duration."""
+"""Units of a duration per second."""
 DELIMITERS = {"csv": ",", "tsv": "\t"}
-"""Of the formats of separated cells, unless another is asked for."""
+"""Default delimiters."""
 
 
 def open_writer(kind: str, file: IO[bytes], delimiter: str | None = None, encoding: str = "utf-8") -> Writer:
-    """What writes a format, a key of `WRITERS`; delimiter and encoding are those of CSV and TSV."""
+    """Return the writer for a format, a key of `WRITERS`; delimiter and encoding apply to CSV and TSV only."""
     if kind in DELIMITERS:
         return _CsvWriter(file, delimiter or DELIMITERS[kind], encoding)
     return WRITERS[kind](file)
 
 
 def is_utf8(encoding: str) -> bool:
-    """Whether an encoding is UTF-8 without a mark."""
+    """Return whether an encoding is UTF-8 without a byte-order mark."""
     return codecs.lookup(encoding).name == "utf-8"
 
 
 def _place_of(character: str, table: pa.Table, first: int) -> str:
-    """Where a character first stands in rows, the first of which has the number `first`."""
+    """Return the first place of a character in rows whose numbers start at `first`."""
     if found := [name for name in table.column_names if character in name]:
         return f"the column name {found[0]!r}"
     for name, column in zip(table.column_names, table.columns, strict=True):
@@ -280,7 +279,7 @@ def _place_of(character: str, table: pa.Table, first: int) -> str:
 
 
 def _fit(block: Block, names: list[str] | None) -> pa.Table:
-    """A block's table with the columns `names`; only JSON lines can bring others."""
+    """Return a block's table with exactly the columns `names`; only JSON lines can have other columns."""
     table = block.table
     if names is None or table.column_names == names:
         return table
@@ -295,7 +294,7 @@ def _fit(block: Block, names: list[str] | None) -> pa.Table:
 
 
 def _join(column: pa.ChunkedArray) -> pa.Array:
-    """Lists of names as one text each, in the form that the target formats read back: `"a, b",c`."""
+    """Join each list of names into one text, in the form that the target formats read: `"a, b",c`."""
     lists = column.combine_chunks()
     names = lists.flatten()
     mark, comma = arrow_values.text('"'), arrow_values.text(",")
@@ -308,14 +307,14 @@ def _join(column: pa.ChunkedArray) -> pa.Array:
 
 
 def _flat(column: pa.ChunkedArray) -> pa.ChunkedArray | pa.Array:
-    """A column that CSV can hold: lists and objects as JSON text, bytes as hexadecimal digits, durations in seconds."""
+    """Convert a column for CSV: lists and objects to JSON text, bytes to hexadecimal digits, durations to seconds."""
     column = _plain(column)
     nested = pa.types.is_nested(column.type) or pa.types.is_interval(column.type)
     return pa.array(map(_as_text, column.to_pylist()), pa.large_string()) if nested else column
 
 
 def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray | pa.Array:
-    """A column without what only Arrow knows: encoded and extended types, views, bytes and durations."""
+    """Convert types that only Arrow has to plain ones: dictionary and extension types, views, bytes and durations."""
     kind = column.type
     if isinstance(kind, pa.BaseExtensionType):
         readable = pa.types.is_string(kind.storage_type) or pa.types.is_nested(kind.storage_type)
@@ -335,13 +334,13 @@ def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray | pa.Array:
 
 
 def _values(column: pa.ChunkedArray) -> list[Any]:
-    """A column's values for JSON, which knows neither NaN nor infinity: null."""
+    """Return a column's values for JSON; NaN and infinity become None."""
     column = _plain(column)
     if pa.types.is_floating(column.type):
         column = pc.if_else(pc.is_finite(column), column, pa.scalar(None, column.type))
     try:
         values: list[Any] = column.to_pylist()
-    except (OverflowError, ValueError):  # a time that Python does not know
+    except (OverflowError, ValueError):  # a time outside the range of Python's datetime
         values = column.cast(pa.string()).to_pylist()
     return values
 
@@ -355,7 +354,7 @@ def _as_text(value: Any) -> str | None:
 
 
 def _as_json(value: Any) -> str:
-    """JSON, with null for what is no number."""
+    """Return JSON text, with null for NaN and infinity."""
     try:
         return json.dumps(value, ensure_ascii=False, allow_nan=False, default=_as_plain)
     except ValueError:
@@ -371,7 +370,7 @@ def _finite(value: Any) -> Any:
 
 
 def _as_plain(value: Any) -> Any:
-    """A value that JSON has no word for."""
+    """Convert a value that JSON cannot represent."""
     if isinstance(value, bytes):
         return value.hex()
     if hasattr(value, "total_seconds"):

@@ -1,1 +1,1 @@
-"""A source becomes a table of texts and targets, and predictions become a file."""
+"""Readers: from files, data frames and lists to a table of texts and targets."""

@@ -1,7 +1,7 @@
-"""Arrow's arrays of NumPy's and Python's values by way of buffers.
+"""Make Arrow arrays from NumPy and Python values through buffers.
 
-`pa.array` and `pa.scalar` look whether a value is one of pandas', and import it for that where it is installed, which
-takes longer than everything else that a small prediction needs. Imports nothing of the project.
+`pa.array` and `pa.scalar` import pandas, if installed, to check for its types; that import takes longer than a small
+prediction. Imports nothing of the project.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ def floats(values: npt.NDArray[np.float32]) -> pa.FloatArray:
 
 
 def texts(values: Sequence[str]) -> pa.StringArray:
-    """A column of strings, of less than 2 GB together."""
+    """A column of strings, less than 2 GB in total."""
     encoded = [value.encode() for value in values]
     ends = np.cumsum([0, *map(len, encoded)])
     return pa.StringArray.from_buffers(
@@ -33,7 +33,7 @@ def text(value: str) -> pa.StringScalar:
 
 
 def lists(values: pa.StringArray, rows: npt.ArrayLike, columns: npt.ArrayLike, count: int) -> pa.ListArray:
-    """A list for each of `count` rows: `values[columns[i]]` is in that of row `rows[i]`; `rows` ascend."""
+    """One list for each of `count` rows; `values[columns[i]]` goes into the list of row `rows[i]`; `rows` must ascend."""
     ends = np.cumsum(np.bincount(np.asarray(rows, np.int64), minlength=count))
     return pa.ListArray.from_arrays(_integers(np.concatenate([[0], ends])), values.take(_integers(columns)))
 

@@ -1,7 +1,4 @@
-"""The reader of CSV: comma- or tab-separated files, checked before they become a table.
-
-Imports nothing of the project but errors, the wording of mistakes, files and `Source`; neither torch nor lightning.
-"""
+"""The reader of CSV: comma- or tab-separated files, checked before they become a table."""
 
 import codecs
 import warnings
@@ -55,24 +52,24 @@ def read_csv(
     sheet: str | None = None,
     known: Collection[str] = (),
 ) -> Source:
-    """Comma- or tab-separated files, every cell as text and an empty cell as the empty text.
+    """Read comma- or tab-separated files; every cell is text, and an empty cell is an empty text.
 
     Args:
-        files: a file, a list of files, or a glob such as `"data/*.csv"`; .gz, .bz2, .zst and .xz are unpacked.
-        columns: the columns needed; None for all. Others are not materialised.
-        encoding: the text encoding; a byte-order mark is fine.
-        delimiter: None for that of an Excel `sep=` line, else for a tab in `.tsv` and `.tab`, and in `.txt` whose
-            header holds one; otherwise a comma.
-        quoting: whether a cell may stand in double quotes. False for files in which a quote is an ordinary
-            character; no cell can then hold the delimiter or a newline.
-        column_names: the names of the columns, in order, of files that have no header.
-        sheet: of Excel files, which are told by their endings; None for the first.
-        known: names, such as those of labels, that tell a header from a row where `columns` is None.
+        files: a file, a list of files, or a glob such as `"data/*.csv"`; .gz, .bz2, .zst and .xz are decompressed.
+        columns: the columns to read; None for all.
+        encoding: the text encoding; a byte-order mark is accepted.
+        delimiter: None means: the delimiter of an Excel `sep=` line if there is one; else a tab for `.tsv`, `.tab` and
+            for a `.txt` with a tab in its header; else a comma.
+        quoting: whether a cell may be in double quotes. With False, a quote is an ordinary character, and no cell can
+            contain the delimiter or a newline.
+        column_names: names of the columns, in order, of files without a header.
+        sheet: sheet of Excel files, which are recognised by their endings; None for the first.
+        known: names, such as those of labels, that distinguish a header from a row if `columns` is None.
 
     Raises:
-        DataError: no such file or column, a duplicate column, an empty file, a file that is no text, a header
-            without rows, rows of another width than the header, a quote that is never closed, bytes that are
-            not in the encoding.
+        DataError: no such file or column, a duplicate column, an empty file, a file that is not text, a header
+            without rows, rows with more or fewer cells than the header, a quote that is never closed, or bytes that
+            are not in the encoding.
     """
     if delimiter is not None and (len(delimiter) != 1 or not delimiter.isascii() or delimiter in '"\r\n'):
         raise DataError(
@@ -116,7 +113,7 @@ def _csv_table(
     if "".join(text[:50].split()).startswith(('{"', "[{")):
         raise DataError(f"{path} looks like JSON, not CSV; use from_json")
     layout = find(str(path), text)
-    # Bytes that are not UTF-8 were decoded as surrogates; elsewhere than in the header Arrow finds them.
+    # bytes that are not UTF-8 were decoded as surrogates; check the header here, Arrow checks the rest
     if any("\udc80" <= character <= "\udcff" for character in "".join(layout.names)):
         raise DataError(not_utf8(path, read_bytes(path)))
     names = layout.names
@@ -126,7 +123,7 @@ def _csv_table(
     buffer = buffer.slice(layout.skipped)
     quoted = layout.quoting and _check_quotes(path, buffer, layout)
     table, ragged = _parse_csv(path, buffer, layout, wanted, threads=True)
-    if ragged:  # only a serial parse numbers the rows
+    if ragged:  # row numbers need a serial parse
         _, ragged = _parse_csv(path, buffer, layout, wanted, threads=False)
         rows = [f"row {row.number - layout.headed} has {row.actual_columns}" for row in ragged[:SHOWN]]
         what = "header" if layout.headed else "first row"
@@ -151,8 +148,8 @@ def _parse_csv(
     parse = pa.csv.ParseOptions(
         delimiter=layout.delimiter,
         quote_char='"' if layout.quoting else False,
-        newlines_in_values=layout.quoting,  # block boundaries are then found serially; parsing stays parallel
-        ignore_empty_lines=len(layout.names) > 1,  # in a file of one column an empty line is an empty text
+        newlines_in_values=layout.quoting,  # makes finding block boundaries serial; parsing stays parallel
+        ignore_empty_lines=len(layout.names) > 1,  # in a file with one column, an empty line is an empty text
         invalid_row_handler=lambda row: ragged.append(row) or "skip",  # type: ignore[func-returns-value]
     )
     convert = pa.csv.ConvertOptions(
@@ -182,14 +179,14 @@ def _parse_csv(
 
 
 def _check_quotes(path: File, buffer: pa.Buffer, layout: Layout) -> bool:
-    """Whether there are quotes, all of which pair up.
+    """Return whether the file has quotes; raise DataError if they are not balanced.
 
-    Arrow reads a quote that is never closed to the end of the file, and swallows the rows between. In a well-formed
-    file quotes come in pairs, the first after a delimiter or newline, the second before one. That much is checked
-    on arrays; only a file that fails it is walked quote by quote.
+    After a quote that is never closed, Arrow reads the rest of the file into one cell. In a well-formed file, quotes
+    come in pairs: the first after a delimiter or newline, the second before one. This is checked on arrays; only a
+    file that fails the check is scanned quote by quote.
     """
     data = np.frombuffer(buffer, np.uint8)
-    step = 1 << 24  # the comparison's temporary stays small
+    step = 1 << 24  # keeps the temporary array of the comparison small
     quotes = np.concatenate(
         [np.flatnonzero(data[i : i + step] == QUOTE) + i for i in range(0, len(data), step)]
     )
@@ -199,7 +196,7 @@ def _check_quotes(path: File, buffer: pa.Buffer, layout: Layout) -> bool:
     edge[[ord(layout.delimiter), *NEWLINES]] = True
     starts = edge[data[quotes - 1]] | (quotes == 0)
     stops = edge[data[np.minimum(quotes + 1, len(data) - 1)]] | (quotes == len(data) - 1)
-    quoted = np.diff(quotes, prepend=-2) == 1  # the quote before it is its neighbour
+    quoted = np.diff(quotes, prepend=-2) == 1  # another quote is directly before it
     before, after = quoted, np.append(quoted[1:], False)
     if len(quotes) % 2 == 0 and (starts | before)[0::2].all() and (stops | after)[1::2].all():
         return True
@@ -208,7 +205,7 @@ def _check_quotes(path: File, buffer: pa.Buffer, layout: Layout) -> bool:
 
 
 def _utf8(path: File, encoding: str) -> pa.Buffer:
-    """The bytes of a file as UTF-8: mapped, not copied, unless packed or in another encoding."""
+    """Return a file's bytes as UTF-8: memory-mapped, unless compressed or in another encoding."""
     buffer = read_bytes(path)
     try:
         if codecs.lookup(encoding).name in ("utf-8", "utf-8-sig"):

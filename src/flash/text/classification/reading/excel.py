@@ -1,8 +1,6 @@
-"""Sheets of Excel and LibreOffice, read by python-calamine (the extra `excel`) into tables of text, as CSV is.
+"""Read sheets of Excel and LibreOffice, with python-calamine (the extra `excel`), into tables of text, like CSV.
 
-A whole number is written without a point (1, not 1.0), a date as 2024-01-31, true and false as TRUE and FALSE.
-
-Imports nothing of the project but errors, the door of the optional extras and the shape of a header.
+Whole numbers become text without a decimal point (1, not 1.0), dates become 2024-01-31, booleans TRUE and FALSE.
 """
 
 import io
@@ -18,7 +16,7 @@ from flash.text.classification.reading.layout import TITLE_LINES, check_header, 
 from flash.text.classification.reading.source import check_columns
 
 EXCEL = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods")
-"""Endings of the files that are read here."""
+"""File endings of spreadsheets."""
 
 
 def read_sheet(
@@ -30,23 +28,23 @@ def read_sheet(
     column_names: Iterable[str] | None = None,
     known: Collection[str] = (),
 ) -> pa.Table:
-    """One sheet as a table whose cells are all text, an empty cell the empty text.
+    """Read one sheet as a table of text; an empty cell is an empty text.
 
     Args:
-        name: what messages call the file.
+        name: the file's name in messages.
         content: the file's bytes.
-        sheet: its name; None for the first.
-        columns: those needed; None for all.
-        column_names: of a sheet that has no header.
-        known: names that tell a header from a row where `columns` is None.
+        sheet: the sheet's name; None for the first.
+        columns: the columns to read; None for all.
+        column_names: names of the columns, in order, of a sheet without a header.
+        known: names that distinguish a header from a row if `columns` is None.
 
     Raises:
-        DataError: a file that is none of these formats or has a password, no such sheet or column, no rows.
+        DataError: the file has another format or a password, or there is no such sheet, no such column, or no row.
         MissingExtraError: python-calamine is not installed.
     """
     rows = _rows(name, content, sheet)
     wanted = None if columns is None else list(columns)
-    while rows and not any(rows[-1]):  # below the last row that holds anything is nothing of the user's
+    while rows and not any(rows[-1]):  # drop empty rows at the end
         rows.pop()
     if not rows:
         raise DataError(f"{name} has no rows in the sheet; pass sheet= and the name of the right one")

@@ -1,7 +1,4 @@
-"""fastText's files: one text per line, and before it its labels as `__label__NAME`.
-
-Imports nothing of the project but errors, files and `Source`; neither torch nor lightning.
-"""
+"""The reader of fastText's format: one text per line, with its labels as `__label__NAME`."""
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -15,16 +12,16 @@ PREFIX = "__label__"
 
 
 def read_fasttext(files: Files, *, label_prefix: str = PREFIX) -> Source:
-    """Files for fastText as the columns `text` and `labels`, a list of names; blank lines are skipped.
+    """Read fastText files into the columns `text` and `labels`, a list of names; blank lines are skipped.
 
-    A word is a label wherever it stands in the line, as for fastText. A line without one is a text without labels.
+    As in fastText, a label may be anywhere in the line. A line without labels is a text with an empty label set.
 
     Args:
         files: as in `read_csv`.
-        label_prefix: what a label begins with.
+        label_prefix: prefix of a label.
 
     Raises:
-        DataError: no such file, bytes that are not UTF-8, no label in any line.
+        DataError: no such file, bytes that are not UTF-8, or no label in any line.
     """
     return read_each(files, "txt", lambda path: _fasttext_table(path, label_prefix))
 
@@ -43,7 +40,7 @@ def _fasttext_table(path: File, prefix: str) -> pa.Table:
 
 
 def fasttext_rows(lines: list[str], prefix: str = PREFIX) -> pa.Table:
-    """A row for each line."""
+    """Parse lines into the columns `text` and `labels`."""
     words = [line.split() for line in lines]
     texts = [" ".join(word for word in line if not word.startswith(prefix)) for line in words]
     labels = [[word.removeprefix(prefix) for word in line if word.startswith(prefix)] for line in words]

@@ -1,8 +1,8 @@
-"""Texts in several columns: how their fields become one string per row, and which fields a model wants.
+"""Texts in several columns: join their fields to one string per row, and match a file's columns to a model's fields.
 
-A text of several fields, such as a title and a body, is one string with `SEPARATOR` (U+001F, the unit separator)
-between the fields. The linear backbone reads the separator as white space; an encoder gets its tokenizer's own
-separator there. Imports errors and `source`; neither torch nor lightning.
+A text with several fields, such as a title and a body, is one string with `SEPARATOR` (U+001F, the unit separator)
+between the fields. The linear backbone reads the separator as white space; for an encoder it is replaced by the
+tokenizer's separator token.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,13 +24,13 @@ InputField: TypeAlias = str | list[str]
 
 
 def field_names(input_field: str | Sequence[str]) -> list[str]:
-    """The columns of texts as a list.
+    """Return the text columns as a list.
 
     >>> field_names("text"), field_names(["title", "body"])
     (['text'], ['title', 'body'])
 
     Raises:
-        DataError: none, one that is no name, or one that is there twice.
+        DataError: the list is empty, or contains something other than a string, or a name twice.
     """
     names = [input_field] if isinstance(input_field, str) else list(input_field)
     strangers = [name for name in names if not isinstance(name, str)]
@@ -47,7 +47,7 @@ def field_names(input_field: str | Sequence[str]) -> list[str]:
 
 
 def named(fields: Sequence[str]) -> str:
-    """Columns in a sentence.
+    """Format column names for a message.
 
     >>> named(["title", "body"])
     "'title', 'body'"
@@ -56,13 +56,13 @@ def named(fields: Sequence[str]) -> str:
 
 
 def joined_texts(source: Source, fields: Sequence[str]) -> pa.LargeStringArray:
-    """The N texts of a source, those of several columns joined by `SEPARATOR`.
+    """Return the N texts of a source; several columns are joined by `SEPARATOR`.
 
-    With several columns a null is an empty field, unless the row has nothing but nulls, and a separator that
-    stands inside a cell becomes a space.
+    With several columns, a null is an empty field, unless all fields of the row are null; a separator inside a cell
+    becomes a space.
 
     Raises:
-        DataError: a column that holds something other than text, or rows without any text.
+        DataError: a column contains something other than text, or a row has no text.
     """
     if len(fields) == 1:
         return text_column(source, fields[0])
@@ -93,17 +93,17 @@ def _check_some_text(source: Source, fields: Sequence[str], columns: Sequence[pa
 
 
 def given_texts(texts: Any, name: str, fields: Sequence[str] | None) -> pa.LargeStringArray:
-    """N texts that a caller gave to a model which reads `fields`, N may be 0, as one array.
+    """Convert N texts from a caller (N may be 0) to one array, for a model that reads `fields`.
 
     Args:
         texts: a list of strings or an Arrow array. An entry may also be a dict with the fields (other keys are
-            ignored, None is an empty text), or with several fields a list of their texts in order, or the fields
-            joined by `SEPARATOR`.
-        name: what messages call the texts.
-        fields: that the model reads; None where it remembers none.
+            ignored, None is an empty text); with several fields also a list of their texts in order, or a string of
+            fields joined by `SEPARATOR`.
+        name: name of the texts in messages.
+        fields: the fields that the model reads; None if the model has stored none.
 
     Raises:
-        DataError: not a list of texts; a plain string where the model reads several fields; a field that is missing.
+        DataError: not a list of texts, a plain string although the model reads several fields, or a missing field.
     """
     if fields is None:
         return text_array(texts, name)
@@ -114,7 +114,7 @@ def given_texts(texts: Any, name: str, fields: Sequence[str] | None) -> pa.Large
         )
     array = text_array(texts, name)
     if several and len(array):
-        counts = pc.count_substring(array, SEPARATOR)  # by way of the buffer, as numpy's way imports pandas
+        counts = pc.count_substring(array, SEPARATOR)  # read its buffer, because to_numpy imports pandas
         wrong = np.flatnonzero(np.frombuffer(counts.buffers()[1], np.int64)[: len(array)] != len(fields) - 1)
         if len(wrong):
             raise DataError(_plain_text(f"{name}[{wrong[0]}]", fields))
@@ -122,15 +122,15 @@ def given_texts(texts: Any, name: str, fields: Sequence[str] | None) -> pa.Large
 
 
 def joined_text(text: Any, place: str, fields: Sequence[str]) -> Any:
-    """One text that was given as an object with `fields`, as a list of them, or joined already.
+    """Return one text as a string; it may be a dict with `fields`, a list of their values, or already joined.
 
     Raises:
-        DataError: a field is missing or no text; a plain string where there are several fields.
+        DataError: a field is missing or is not a text, or a plain string although there are several fields.
     """
     if isinstance(text, str) or not isinstance(text, Mapping | list | tuple):
         if isinstance(text, str) and text.count(SEPARATOR) != len(fields) - 1 > 0:
             raise DataError(_plain_text(place, fields))
-        return text  # what is no text at all, the caller's check says
+        return text  # the caller refuses anything that is not a text
     if isinstance(text, Mapping):
         if missing := [field for field in fields if field not in text]:
             raise DataError(
@@ -164,13 +164,13 @@ def _plain_text(place: str, fields: Sequence[str]) -> str:
 
 
 def match_fields(asked: Sequence[str], remembered: Sequence[str] | None, place: str) -> list[str]:
-    """The columns that a user named, in the order of the fields that a model remembers.
+    """Return the columns that the user named, in the order of the model's fields.
 
-    Columns may have other names than in training, one for each field in the model's order; those of the same names
-    may stand in any order.
+    Columns with the same names as in training may be in any order. Columns with other names must be in the order of
+    the model's fields, one per field.
 
     Raises:
-        DataError: more or fewer columns than the model has fields, or one of its fields at another's place.
+        DataError: more or fewer columns than the model has fields, or one of its fields in the place of another.
     """
     names = field_names(list(asked))
     wanted = list(remembered or ["text"])
@@ -199,13 +199,13 @@ def match_fields(asked: Sequence[str], remembered: Sequence[str] | None, place: 
 def missing_fields(
     place: str, columns: Sequence[str], remembered: Sequence[str], hint: str = ""
 ) -> DataError:
-    """Why a file does not do for a model that reads several fields, and was given no others.
+    """The error for a file that lacks some of the model's fields, when the user named no columns.
 
     Args:
         place: the file.
-        columns: that it has.
-        remembered: the fields of the model, some of which it lacks.
-        hint: the end of the sentence.
+        columns: the file's columns.
+        remembered: the model's fields, some of which are missing.
+        hint: end of the message.
     """
     missing = [name for name in remembered if name not in columns]
     return DataError(

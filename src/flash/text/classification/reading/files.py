@@ -1,8 +1,4 @@
-"""The files that a path, a glob or a URL names, their bytes, unpacked, and their tables as one `Source`.
-
-Imports nothing of the project but errors, the wording of mistakes, remote files and `Source`; neither torch nor
-lightning.
-"""
+"""Find the files of a path, glob or URL, open and decompress them, and combine their tables into one `Source`."""
 
 import glob
 import lzma
@@ -27,12 +23,12 @@ PACKED = {
     ".zst": "zstd",
     ".xz": "xz",
 }  # file endings that are unpacked while reading
-BLOCK = 1 << 22  # bytes parsed at once; 4 MiB measured as quick as larger ones, with less memory
+BLOCK = 1 << 22  # bytes parsed at once; 4 MiB was as fast as larger blocks, with less memory
 LARGEST_BLOCK = 2**31 - 1  # Arrow's own limit
 
 
 def read_each(files: Files, kind: str, read: Callable[[File], pa.Table]) -> Source:
-    """The tables of all the files that `files` names, one below the other."""
+    """Read all files and concatenate their tables."""
     tables, parts = [], []
     for path in find_files(files, kind):
         try:
@@ -51,7 +47,7 @@ def read_each(files: Files, kind: str, read: Callable[[File], pa.Table]) -> Sour
 
 
 def find_files(files: Files, kind: str) -> list[File]:
-    """The files that a path, a glob or a list of them names, in order; the files of one glob are sorted."""
+    """Return the files of a path, a glob or a list of these, in order; the files of a glob are sorted."""
     found: list[File] = []
     for entry in [files] if isinstance(files, str | Path) else list(files):
         if is_url(entry):
@@ -75,7 +71,7 @@ def find_files(files: Files, kind: str) -> list[File]:
 
 
 def read_bytes(path: File) -> pa.Buffer:
-    """The bytes of a file, unpacked, and mapped where it is an ordinary one."""
+    """Return a file's bytes: decompressed, or memory-mapped for an ordinary local file."""
     if path.suffix.lower() in PACKED or isinstance(path, RemoteFile):
         with open_file(path) as stream:
             return pa.py_buffer(stream.read())
@@ -87,10 +83,10 @@ def read_bytes(path: File) -> pa.Buffer:
 
 @contextmanager
 def open_file(path: File) -> Iterator[IO[bytes]]:
-    """The bytes of a file as a stream, unpacked where its ending is in `PACKED`."""
+    """Open a file for reading, and decompress it if its ending is in `PACKED`."""
     packed = path.suffix.lower()
     with path.open("rb") as file:
-        if packed == ".xz":  # the one that Arrow does not know
+        if packed == ".xz":  # not supported by Arrow
             with lzma.open(file) as unpacked:
                 yield unpacked
         elif packed in PACKED:
@@ -102,7 +98,7 @@ def open_file(path: File) -> Iterator[IO[bytes]]:
 
 
 def ending(path: str | Path | RemoteFile) -> str:
-    """The ending that tells a file's format, in lower case: `.csv` of `a.CSV`, `a.csv.gz` and `https://x/a.csv?b`."""
+    """The ending that determines a file's format, in lower case: `.csv` for `a.CSV`, `a.csv.gz`, `https://x/a.csv?b`."""
     name: File = (
         path if isinstance(path, RemoteFile) else RemoteFile(str(path)) if is_url(path) else Path(path)
     )

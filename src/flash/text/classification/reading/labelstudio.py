@@ -1,9 +1,8 @@
-"""Label Studio's exports, JSON and JSON-MIN, as a table of the columns `text` and `labels` (lists of names).
+"""The reader of Label Studio's exports, JSON and JSON-MIN: a table with the columns `text` and `labels` (lists of names).
 
-A JSON export holds tasks, each with its annotations; a JSON-MIN export holds one object per annotation, in which the
-results stand beside the task's data. Both become `Task`s, so that one project gives the same rows from either.
-The shapes are those that Label Studio's own converter reads and writes (label-studio-sdk, `converter.py` and
-`prettify_result`). Imports the readers, and neither torch nor lightning.
+A JSON export contains tasks, each with its annotations; a JSON-MIN export contains one object per annotation, with the
+results beside the task's data. Both are converted to `Task`, so that a project gives the same rows in both formats.
+The formats follow Label Studio's converter (label-studio-sdk, `converter.py` and `prettify_result`).
 """
 
 import warnings
@@ -25,8 +24,8 @@ from flash.text.classification.reading.tables import parse_json
 Annotators: TypeAlias = Literal["error", "first", "majority", "union"]
 
 ANNOTATORS = ("error", "first", "majority", "union")
-LEVELS = " / "  # between the levels of a taxonomy's path, which is one label
-# What JSON-MIN writes beside the task's data and the results.
+LEVELS = " / "  # joins the levels of a taxonomy path to one label
+# keys that JSON-MIN writes beside the task's data and the results
 NOT_DATA = {
     *("id", "annotator", "annotation_id", "created_at", "updated_at", "lead_time", "inner_id", "project"),
     *("file_upload", "total_annotations", "cancelled_annotations", "total_predictions", "agreement"),
@@ -43,17 +42,17 @@ TAGS = {
     "pairwise": "Pairwise",
     "ranker": "Ranker",
 }
-"""Results that are no label of a whole text: their type or key, and the tag of the labeling interface."""
+"""Results that do not label a whole text: type or key of the result, and the tag in the labeling interface."""
 
 
 @dataclass(frozen=True)
 class Annotation:
-    """What one annotator said of a task.
+    """One annotator's labels for a task.
 
     Attributes:
-        choices: (name of the choices in the labeling interface, label), in order.
-        created: when, as the export writes it; empty where it does not.
-        ground_truth: whether it is marked as the right one.
+        choices: (name of the Choices tag in the labeling interface, label), in order.
+        created: time of creation as in the export; empty if missing.
+        ground_truth: whether it is marked as ground truth.
     """
 
     choices: tuple[tuple[str, str], ...]
@@ -63,14 +62,14 @@ class Annotation:
 
 @dataclass
 class Task:
-    """One text with its annotations that were not cancelled.
+    """One text with its annotations, without the cancelled ones.
 
     Attributes:
         place: the file.
-        number: of its row there, from 1.
-        texts: of its fields, as the export has them, not checked yet.
+        number: number of its row in the file, from 1.
+        texts: values of its text fields, as in the export, not checked yet.
         annotations: in the order of the file.
-        cancelled: whether there was an annotation that was cancelled.
+        cancelled: whether the task has a cancelled annotation.
     """
 
     place: str
@@ -82,7 +81,7 @@ class Task:
 
 @dataclass
 class Found:
-    """What the results of an export are, for messages: names of choices, of taxonomies, and tags by name of others."""
+    """The kinds of results in an export, for messages: names of Choices, names of taxonomies, other tags by name."""
 
     choices: set[str] = field(default_factory=set)
     taxonomies: set[str] = field(default_factory=set)
@@ -97,25 +96,26 @@ def read_labelstudio(
     annotators: Annotators = "error",
     annotated: bool = True,
 ) -> Source:
-    """The tasks of one or more exports, one row per task.
+    """Read the tasks of one or more exports, one row per task.
 
-    A task's labels are the choices of its annotation. An annotation in which nothing was chosen is an empty label set;
-    tasks without an annotation, and those whose annotations were all cancelled, are left out with a warning
-    that counts them apart. Of several annotations, those marked as ground truth are taken where there are any. A
-    path in a taxonomy is one label, its levels joined by ` / `.
+    A task's labels are the choices of its annotation. An annotation without choices is an empty label set. Tasks
+    without an annotation, and tasks whose annotations were all cancelled, are left out; a warning counts both kinds.
+    If a task has several annotations and some are marked as ground truth, only these count. A path in a taxonomy is
+    one label, with its levels joined by ` / `.
 
     Args:
         files: as in `source.read_csv`.
-        input_field: the key of the text in a task's data, or a list of several, which become the columns in place of
-            `text`; None for `text`, or the only text there.
-        target_field: the name of the choices in the labeling interface; None where there is one.
-        annotators: what to do where several annotations of a task differ: refuse (`"error"`), take the one created
-            first (`"first"`), the labels that more than half of them have (`"majority"`), or all labels (`"union"`).
-        annotated: False to read every task's text and no labels.
+        input_field: the key of the text in a task's data, or a list of keys, which become the columns instead of
+            `text`; None for `text`, or for the only text in the data.
+        target_field: name of the Choices tag in the labeling interface; None if there is only one.
+        annotators: what to do if a task's annotations differ: raise an error (`"error"`), take the annotation that was
+            created first (`"first"`), the labels of more than half of the annotations (`"majority"`), or all labels
+            (`"union"`).
+        annotated: False reads every task's text without labels.
 
     Raises:
-        DataError: no such file, not an export, no text under the key, choices of several names, no choices but
-            spans or other results, annotations that differ.
+        DataError: no such file, not an export, no text under the key, several Choices tags, no choices but spans or
+            other results, or annotations that differ.
     """
     if annotators not in ANNOTATORS:
         raise DataError(unknown_name("annotators", str(annotators), ANNOTATORS))
@@ -145,7 +145,7 @@ def read_labelstudio(
 def _tasks(
     files: Files, input_field: InputField | None, target_field: str | None, found: Found
 ) -> dict[tuple[str, str], Task]:
-    """The tasks by number and text: JSON-MIN has an object per annotation, and storage exports a file per one."""
+    """Group the records by task id and texts: JSON-MIN has one object, a storage export one file per annotation."""
     tasks: dict[tuple[str, str], Task] = {}
     for path in find_files(files, "json"):
         objects = _objects(parse_json(path, read_bytes(path)), str(path))
@@ -162,7 +162,7 @@ def _tasks(
 
 
 def _objects(value: Any, place: str) -> list[dict[str, Any]]:
-    """The tasks of a file: an array of them, or one alone, as exports to a storage write them."""
+    """Return the tasks of a file, which contains an array or, in a storage export, a single task."""
     tasks = [value] if isinstance(value, dict) else value if isinstance(value, list) else []
     wrong = [number for number, task in enumerate(tasks, 1) if not isinstance(task, dict)]
     if wrong or not tasks:
@@ -176,7 +176,7 @@ def _objects(value: Any, place: str) -> list[dict[str, Any]]:
 
 
 def _task_of(task: dict[str, Any]) -> dict[str, Any]:
-    """A task as JSON exports have it, also of an annotation that holds its task."""
+    """Return a task in the form of JSON exports; storage exports have an annotation that contains its task."""
     inner = task.get("task")
     if isinstance(inner, dict) and isinstance(inner.get("data"), dict) and "result" in task:
         return {"id": inner.get("id"), "data": inner["data"], "annotations": [task]}
@@ -253,7 +253,7 @@ def _result(result: dict[str, Any], found: Found) -> list[str]:
 def _add_minimal(
     known: Task, record: dict[str, Any], keys: list[str], target_field: str | None, found: Found
 ) -> None:
-    """Add the annotation that an object of a JSON-MIN export is, if it is one."""
+    """Add the annotation of an object of a JSON-MIN export, if the object has one."""
     values = {name: value for name, value in record.items() if name not in NOT_DATA and name not in keys}
     pairs = [
         (name, label)
@@ -268,7 +268,7 @@ def _add_minimal(
 
 
 def _value(name: str, value: Any, found: Found) -> list[str]:
-    """The labels of a value: a choice, `{"choices": [...]}`, or `{"taxonomy": [[level, ...], ...]}`."""
+    """Return the labels of a value: a string, `{"choices": [...]}`, or `{"taxonomy": [[level, ...], ...]}`."""
     if isinstance(value, str):
         found.choices.add(name)
         return [value] if value else []
@@ -288,12 +288,12 @@ def _value(name: str, value: Any, found: Found) -> list[str]:
 
 
 def _listed(value: Any) -> list[Any]:
-    """Choices as a list: a string is one choice, not its letters."""
+    """Return choices as a list; a single string is one choice."""
     return value if isinstance(value, list) else [value] if value not in (None, "") else []
 
 
 def _label(choice: Any) -> str:
-    """A choice's name; of a path, its levels."""
+    """Return the label of a choice; the levels of a taxonomy path are joined."""
     return LEVELS.join(map(str, choice)) if isinstance(choice, list) else str(choice)
 
 
@@ -301,7 +301,7 @@ def _label(choice: Any) -> str:
 
 
 def _labels_of(task: Task, annotators: Annotators) -> list[str]:
-    """The labels of a task, each once, in the order in which they were chosen."""
+    """Return the labels of a task without duplicates, in the order in which they were chosen."""
     sets = _label_sets(task)
     counts = Counter(label for labels in sets for label in labels)
     if annotators == "majority":
@@ -310,7 +310,7 @@ def _labels_of(task: Task, annotators: Annotators) -> list[str]:
 
 
 def _label_sets(task: Task) -> list[list[str]]:
-    """What each annotator chose, the first one first; of those marked as ground truth alone, where there are any."""
+    """Return the labels of each annotation by time of creation; only those marked as ground truth, if there are any."""
     marked = [annotation for annotation in task.annotations if annotation.ground_truth]
     ordered = sorted(marked or task.annotations, key=lambda annotation: annotation.created)
     return [list(dict.fromkeys(label for _, label in annotation.choices)) for annotation in ordered]
@@ -324,7 +324,7 @@ def _differ(task: Task) -> bool:
 
 
 def _check_results(found: Found, target_field: str | None, place: str) -> None:
-    """Refuse results that are no labels of whole texts, and choices that cannot be told apart."""
+    """Raise DataError if the results are not labels of whole texts, or if it is unclear which Choices to read."""
     others = [f"{tag} named {name!r}" for name, tag in sorted(found.others.items())]
     if target_field is not None and target_field not in found.choices:
         if target_field in found.others:
@@ -357,7 +357,7 @@ def _no_choices(place: str, others: Iterator[str] | list[str]) -> DataError:
 
 
 def _report_left_out(place: str, left_out: list[Task], kept: int) -> None:
-    """Warn of tasks without labels to learn from; refuse an export of nothing else."""
+    """Warn about tasks without annotations; raise DataError if no task has one."""
     if not left_out:
         return
     if not kept:
@@ -378,7 +378,7 @@ def _report_left_out(place: str, left_out: list[Task], kept: int) -> None:
 
 
 def _report_conflicts(place: str, conflicts: list[Task], annotators: Annotators) -> None:
-    """Refuse, or count, tasks whose annotations differ."""
+    """Raise DataError for tasks whose annotations differ, or warn how many there are."""
     if not conflicts:
         return
     numbers = [task.number for task in conflicts]

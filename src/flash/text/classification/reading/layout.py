@@ -1,10 +1,8 @@
-"""How a file of cells begins: its delimiter, and whether its first line holds the names of its columns.
+"""Detect the layout of a CSV file: its delimiter, and whether its first line is a header.
 
-A header is not trusted blindly. Where the columns that were asked for are not in it, or nobody asked for one, the
-first lines decide what the file is: a table without a header, one text per line, or another format. Every rule is
-about the structure of the lines; `column_names=` and the names of columns that are in the header overrule them all.
-
-Imports nothing of the project but errors and the wording of mistakes.
+If the requested columns are not in the first line, or none were requested, the first lines decide what the file is: a
+table with or without a header, one text per line, or another format. All rules concern the structure of the lines.
+They do not apply if `column_names=` is given or the first line contains a requested column.
 """
 
 import csv
@@ -18,12 +16,10 @@ from flash.core.errors import DataError, shortened
 from flash.text.classification.reading.files import ending
 from flash.text.classification.reading.source import check_columns
 
-SAMPLE, SAMPLE_SIZE = 50, 2**16  # lines, and characters, that are looked at
-TITLE_LINES = 20  # among which a header is looked for below a title
-PROSE_WORDS, PROSE_LENGTH = 6, 60  # from here on a cell is a text, not the name of a column
-LINE_WORDS = (
-    3  # words of the only cell of a first line, from which on it may be a text; 2 unless the file is a table
-)
+SAMPLE, SAMPLE_SIZE = 50, 2**16  # maximum number of lines and of characters that are examined
+TITLE_LINES = 20  # lines in which a header below a title is searched for
+PROSE_WORDS, PROSE_LENGTH = 6, 60  # a cell with as many words or characters is a text, not a column name
+LINE_WORDS = 3  # a first line with one cell of as many words may be a text; 2 in files without a table ending
 USUAL_NAMES = frozenset(
     [
         "text",
@@ -51,8 +47,8 @@ USUAL_NAMES = frozenset(
         "tags",
     ]
 )
-"""What columns of texts and labels are called; a first line that is one of these is a header."""
-UNUSED = "\x01"  # stands between no two cells of a file of one text per line
+"""Common names of text and label columns; a first line with one of these is a header."""
+UNUSED = "\x01"  # delimiter for files with one text per line: a character that does not occur in them
 
 _SEP_LINE = re.compile(r'"?sep=([^\r\n])"?(?:\r\n|\r|\n)', re.IGNORECASE)
 _FASTTEXT = re.compile(r"(?:^|\s)__label__\S")
@@ -62,13 +58,13 @@ _NUMBER_OR_URL = re.compile(r"[-+]?\d+(?:[.,]\d+)?$|<?https?://")
 
 @dataclass(frozen=True)
 class Layout:
-    """What the reader of a file of cells has to know before its first row.
+    """What a CSV reader has to know before the first row.
 
     Attributes:
-        skipped: characters of ASCII before the header, or before the first row where there is no header.
-        delimiter: between cells.
-        quoting: whether a cell may stand in double quotes.
-        names: of the columns, from the header or given.
+        skipped: number of ASCII characters before the first record, which are to be skipped.
+        delimiter: separator of the cells.
+        quoting: whether a cell may be in double quotes.
+        names: names of the columns, from the header or given.
         headed: whether the first record is the header.
     """
 
@@ -89,19 +85,19 @@ def find_layout(
     wanted: Sequence[str] | None = None,
     known: Collection[str] = (),
 ) -> Layout:
-    """Decide how a file of cells is to be read.
+    """Detect the layout of a CSV file.
 
     Args:
-        name: what messages call the file; its ending tells a delimiter that is not given.
-        text: its start, not empty, without a byte-order mark.
-        delimiter: None for that of an Excel `sep=` line, else as the ending says.
-        quoting: whether a cell may stand in double quotes.
-        column_names: the columns' names, of a file that has no header; None for those in its first record.
-        wanted: the columns that are needed; None for all.
-        known: other names, such as those of labels, that tell a header from a row.
+        name: the file's name for messages; its ending determines the default delimiter.
+        text: start of the file, not empty, without a byte-order mark.
+        delimiter: None for the delimiter of an Excel `sep=` line, else for the default of the file's ending.
+        quoting: whether a cell may be in double quotes.
+        column_names: names of the columns of a file without a header; None reads them from the first record.
+        wanted: the columns to read; None for all.
+        known: other names, such as those of labels, that distinguish a header from a row.
 
     Raises:
-        DataError: another format, no header and no `column_names`, names that do not fit the first record.
+        DataError: another format, no header and no `column_names`, or a wrong number of `column_names`.
 
     Warns:
         UserWarning: the file is read as one text per line.
@@ -131,13 +127,13 @@ def find_layout(
 
 
 def sep_line(text: str) -> tuple[int, str | None]:
-    """How long a first line is that Excel writes for itself, such as `sep=;`, and the delimiter that it names."""
+    """Return the length of Excel's own first line, such as `sep=;`, and its delimiter; (0, None) if there is none."""
     marked = _SEP_LINE.match(text)
     return (marked.end(), marked[1]) if marked and marked[1].isascii() else (0, None)
 
 
 def first_record(name: str, text: str, delimiter: str, quoting: bool = True) -> list[str]:
-    """The cells of the first record of `text`, the start of what messages call `name`."""
+    """Return the cells of the first record of `text`, the start of the file `name`."""
     records = csv.reader(
         io.StringIO(text, newline=""),
         delimiter=delimiter,
@@ -156,7 +152,7 @@ def check_header(
     wanted: Sequence[str] | None = None,
     known: Collection[str] = (),
 ) -> None:
-    """Refuse a first record that is like the others, unless it holds a name that was asked for.
+    """Raise an error if the first record looks like a row, unless it contains a requested or known name.
 
     Raises:
         DataError: there seems to be no header.
@@ -180,21 +176,21 @@ def refuse_title(
     known: Collection[str] = (),
     place: str = "line",
 ) -> None:
-    """Refuse a title above the header: names that are missing in the first record stand together in a later one.
+    """Raise an error if a title precedes the header: a later record has the names that the first one lacks.
 
     Args:
-        name: what messages call the file.
-        records: the number, the text and the cells of each of the first ones, by one delimiter or several.
-        wanted: the columns that are needed; None for all.
-        known: other names that tell a header from a row.
-        place: what the numbers count.
+        name: the file's name in messages.
+        records: number, text and cells of the first records; a record may occur once per possible delimiter.
+        wanted: the columns to read; None for all.
+        known: other names that distinguish a header from a row.
+        place: what the numbers count: "line" or "row".
 
     Raises:
-        DataError: which record looks like the header, and what to do.
+        DataError: names the record that looks like the header.
     """
     first_width = max((sum(map(bool, cells)) for number, _, cells in records if number == 1), default=0)
     for number, text, cells in records:
-        # names that nobody asked for are evidence only where the first record is shorter, as titles are
+        # known names are only evidence if the first record has fewer cells, as a title has
         if number > 1 and (
             set(wanted) <= set(cells)
             if wanted
@@ -208,7 +204,7 @@ def refuse_title(
 
 
 def _first_cells(text: str, delimiter: str, quoting: bool) -> list[tuple[int, str, list[str]]]:
-    """The first lines with their numbers in the file, each cut at the delimiter and at others that it may be."""
+    """Return the first lines with their numbers, each split at the delimiter and at other possible delimiters."""
     lines = re.split(r"\r\n|\r|\n", text[:SAMPLE_SIZE])[:TITLE_LINES]
     return [
         (number, line, [cell.strip() for cell in cells])
@@ -228,7 +224,7 @@ def _check_width(name: str, names: tuple[str, ...], first: list[str], delimiter:
 
 
 def _refuse_other_formats(name: str, lines: list[str]) -> None:
-    """Formats whose lines hold labels and texts, or features, in another way than as cells."""
+    """Raise DataError for the formats of fastText and svmlight."""
     if lines[0].startswith("__label__") or 5 * sum(map(bool, map(_FASTTEXT.search, lines))) >= len(lines):
         example = next(line for line in lines if _FASTTEXT.search(line))
         raise DataError(
@@ -243,7 +239,7 @@ def _refuse_other_formats(name: str, lines: list[str]) -> None:
 
 
 def _is_lines(lines: list[str], first: list[str]) -> bool:
-    """Whether a `.txt` holds one text per line: its first line is no header, and its lines are no equal cells."""
+    """Whether a `.txt` has one text per line: no header, and lines that do not split into equal numbers of cells."""
     if "\t" in lines[0]:
         return False
     if len(first) == 1:
@@ -254,7 +250,7 @@ def _is_lines(lines: list[str], first: list[str]) -> bool:
 
 
 def _is_word(name: str) -> bool:
-    """Whether it is one word, which may be a short text or the name of a column."""
+    """Whether a cell is a single word, which may be a short text or a column name."""
     return re.fullmatch(r"\w+", name.strip()) is not None
 
 
@@ -278,7 +274,7 @@ def _refuse_unclear_line(name: str, first: list[str], wanted: Sequence[str] | No
 
 
 def _may_be_text(name: str, cell: str) -> bool:
-    """Whether the only cell of a first line may be a text: some words, or in a `.txt` any that is no usual name."""
+    """Whether a first line with one cell may be a text: several words or, in a `.txt`, anything but a common name."""
     if _has_usual_name([cell]) or any(mark in cell for mark in ";\t|"):
         return False
     words = LINE_WORDS if ending(name) in (".csv", ".tsv", ".tab") else LINE_WORDS - 1
@@ -294,12 +290,12 @@ def _records(lines: list[str], delimiter: str, quoting: bool) -> list[list[str]]
         if quoting:
             return list(csv.reader(lines, delimiter=delimiter))
         return list(csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE))
-    except csv.Error:  # said where the rows are read
+    except csv.Error:  # reported when the rows are read
         return []
 
 
 def _is_row(first: Sequence[str], records: list[list[str]]) -> bool:
-    """Whether a first record is like the others: it holds a text, a number, a URL, or a value that comes again."""
+    """Whether a first record looks like a row: it contains a text, a number, a URL, or a value that a later row repeats."""
     if any(_is_prose(cell) or _NUMBER_OR_URL.match(cell.strip()) for cell in first):
         return True
     return any(cell and cell == other for row in records[1:] for cell, other in zip(first, row, strict=False))

@@ -1,7 +1,4 @@
-"""What is wrong with a source, in the user's words: called only once reading it has failed.
-
-None of this is on the journey of a good file. Imports nothing of the project but its errors.
-"""
+"""Error messages of the readers: find out, after reading has failed, what is wrong with a source."""
 
 import codecs
 import csv
@@ -22,9 +19,9 @@ from flash.core.errors import DataError, shortened
 
 SHOWN = 3  # places that a message names
 ROWS = "rows are counted from 1"
-HEADER = f"{ROWS}, the header not"  # an editor counts the header's line, and a cell may have several
+HEADER = f"{ROWS}, the header not"  # differs from an editor's line numbers, since a cell may span lines
 SHOWN_KEYS = 5  # keys of an object that a message names
-ASCII_ZEROS = 0.4  # the least share of zeros in UTF-16 of ASCII, where it is half
+ASCII_ZEROS = 0.4  # minimum share of zero bytes to assume UTF-16; for ASCII text the share is 0.5
 UTF8_MARK = b"\xef\xbb\xbf"
 MAGIC = {
     b"PAR1\x15": "is a Parquet file: use from_parquet",
@@ -42,7 +39,7 @@ MAGIC = {
     codecs.BOM_UTF16_LE: "is not UTF-8 but UTF-16: pass encoding='utf-16', or save it as UTF-8",
     codecs.BOM_UTF16_BE: "is not UTF-8 but UTF-16: pass encoding='utf-16', or save it as UTF-8",
 }
-"""How files begin that are no text, and what to do with them."""
+"""First bytes of files that are not UTF-8 text, and the advice for each."""
 _QUOTE_HELP = (
     'write a quote inside a quoted cell twice (""), or pass quoting=False if quotes are '
     "ordinary characters here"
@@ -50,18 +47,18 @@ _QUOTE_HELP = (
 
 
 def count_rows(count: int, word: str = "row is") -> str:
-    """`1 row is`, `12 rows are`; `row has` likewise, or `row` without a verb."""
+    """Return `1 row is`, `12 rows are`, and so on for `row has` and `row`."""
     plural = {"row is": "rows are", "row has": "rows have", "row": "rows"}[word]
     return f"1 {word}" if count == 1 else f"{count:,} {plural}"
 
 
 def first_of(places: list[str], count: int) -> str:
-    """The places, and how many more of `count` there are."""
+    """Join the places, and add how many of `count` are not shown."""
     return "; ".join(places) + (f"; and {count - len(places):,} more" if count > len(places) else "")
 
 
 def rows_of(numbers: Sequence[int], count: int) -> str:
-    """`row 2`, `rows 2 and 4`, or `rows 2, 4 and 5, and 7 more` of `count`."""
+    """Return `row 2`, `rows 2 and 4`, or, with a larger `count`, `rows 2, 4 and 5, and 7 more`."""
     more = f", and {count - len(numbers):,} more" if count > len(numbers) else ""
     if len(numbers) == 1:
         return f"row {numbers[0]}{more}"
@@ -69,7 +66,7 @@ def rows_of(numbers: Sequence[int], count: int) -> str:
 
 
 def file_once(cells: list[tuple[str, str]]) -> list[str]:
-    """(file, place in it) as texts that name the file only where it is another than before."""
+    """Format (file, place) pairs; a file is named only if it differs from the previous one."""
     files = [None, *(file for file, _ in cells)]
     return [
         place if file == before else f"{file}, {place}"
@@ -78,12 +75,12 @@ def file_once(cells: list[tuple[str, str]]) -> list[str]:
 
 
 def some_of(places: list[str]) -> str:
-    """The first few places, and how many more there are."""
+    """Join the first few places, and add how many more there are."""
     return first_of(places[:SHOWN], len(places))
 
 
 def short_type(kind: pa.DataType) -> str:
-    """An Arrow type in a few words, however many keys it has.
+    """Describe an Arrow type in a few words.
 
     >>> short_type(pa.list_(pa.struct([("id", pa.int64()), ("label", pa.string())])))
     'lists of objects with the keys id, label'
@@ -98,26 +95,26 @@ def short_type(kind: pa.DataType) -> str:
 
 
 def is_list_type(kind: pa.DataType) -> bool:
-    """Whether values of this type are lists, of whatever size."""
+    """Whether this is any of Arrow's list types."""
     return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
 
 
 def missing_file(entry: str, path: Path) -> str:
-    """Why there is no such file, and which one may be meant."""
+    """Explain why a file does not exist, and suggest a similar one."""
     if any(character in entry for character in "*?["):
         return f"no file matches {entry!r}; check the folder and the ending"
     if not path.parent.is_dir():
         return f"{entry} does not exist: there is no folder {str(path.parent)!r} in {str(Path.cwd())!r}"
     others = sorted(other.name for other in path.parent.iterdir())
     close = [name for name in others if Path(name).stem == path.stem]
-    close = close or get_close_matches(path.name, others, n=1, cutoff=0.8)  # the ending is alike in most
+    close = close or get_close_matches(path.name, others, n=1, cutoff=0.8)  # high: endings are often equal
     return f"{entry} does not exist" + (
         f"; did you mean '{path.parent / close[0]}'?" if close else "; check its path"
     )
 
 
 def one_column_hint(names: Sequence[str], delimiter: str) -> str:
-    """What to try where the rows of a file of one column are wider than that; nothing where it has more."""
+    """Advice for a file with one column whose rows have more cells; empty for several columns."""
     if len(names) != 1:
         return ""
     others = [mark for mark in ";\t|," if mark in names[0] and mark != delimiter]
@@ -127,7 +124,7 @@ def one_column_hint(names: Sequence[str], delimiter: str) -> str:
 
 
 def foreign(path: object, start: bytes) -> str:
-    """What a file is that begins with one of `MAGIC`, and what to do with it."""
+    """Describe a file that begins with one of `MAGIC`, and what to do with it."""
     if start.startswith(b"PK\x03\x04") and (b"[Content_Types].xml" in start or b"xl/" in start):
         return f"{path} is an Excel file: give its name the ending .xlsx, or save it as CSV"
     return f"{path} {next(words for magic, words in MAGIC.items() if start.startswith(magic))}"
@@ -136,10 +133,10 @@ def foreign(path: object, start: bytes) -> str:
 def decoded(
     chunks: Iterable[bytes], name: str, encoding: str, advice: str = "pass encoding={!r}"
 ) -> Iterator[tuple[bytes, str]]:
-    """Each chunk, cut anywhere, with its text; the characters in between come with the later one.
+    """Yield each chunk with its decoded text; a character that spans two chunks comes with the second.
 
     Raises:
-        DataError: where the first byte stands that is not in the encoding, and which one to try.
+        DataError: names the offset of the first invalid byte, and an encoding to try.
     """
     decoder = codecs.getincrementaldecoder(encoding)()
     position = 0
@@ -159,19 +156,19 @@ def decoded(
 
 
 def utf16_without_mark(path: object, start: bytes) -> str | None:
-    """A sentence if a file that begins so is UTF-16 without a byte-order mark, in which each second byte of ASCII is 0."""
+    """Return a message if a file is UTF-16 without a byte-order mark: every second byte is 0 for ASCII; else None."""
     zeros = np.flatnonzero(np.frombuffer(start, np.uint8) == 0)
     marked = start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     if marked or len(zeros) < 2 or len(set((zeros % 2).tolist())) > 1:
         return None
     encoding = "utf-16-le" if zeros[0] % 2 else "utf-16-be"
     if not _is_in(start, encoding) or (len(zeros) < ASCII_ZEROS * len(start) and _is_in(start, "utf-8")):
-        return None  # null characters in a text
+        return None  # UTF-8 with null characters
     return f"{path} is not UTF-8 but UTF-16 without a mark: pass encoding={encoding!r}, or save it as UTF-8"
 
 
 def _is_in(start: bytes, encoding: str) -> bool:
-    """Whether the start of a text, cut anywhere, is in an encoding."""
+    """Whether the start of a text is valid in an encoding; it may end inside a character."""
     try:
         codecs.getincrementaldecoder(encoding)().decode(start)
     except UnicodeDecodeError:
@@ -180,7 +177,7 @@ def _is_in(start: bytes, encoding: str) -> bool:
 
 
 def not_utf8(path: object, buffer: pa.Buffer) -> str:
-    """Where the first bytes that are not UTF-8 stand, and which encoding to try."""
+    """Return a message with the offset of the first byte that is not UTF-8, and an encoding to try."""
     step = 1 << 24
     starts = range(0, len(buffer), step)
     chunks = (buffer.slice(start, min(step, len(buffer) - start)).to_pybytes() for start in starts)
@@ -201,7 +198,7 @@ def raise_for_quotes(
     *,
     headed: bool,
 ) -> None:
-    """Name the rows of quotes that close in mid-cell or never; quotes inside bare cells are fine."""
+    """Raise DataError for rows where a quote closes in mid-cell or never; quotes inside unquoted cells are allowed."""
     wrong, opened = _walk_quotes(*(flag.tolist() for flag in flags))
     if opened is not None:
         row = _csv_row(data, int(quotes[opened]), delimiter) + (not headed)
@@ -217,13 +214,15 @@ def raise_for_quotes(
 
 
 def _walk_quotes(starts: list[bool], stops: list[bool], after: list[bool]) -> tuple[list[int], int | None]:
-    """Openings of the cells that go on after their closing quote, and of the one that never closes."""
+    """Return the opening quotes of cells that continue after their closing quote, and of the cell that never closes."""
     wrong: list[int] = []
     opened: int | None = None
     index = 0
     while index < len(starts):
         if opened is None:
-            opened = index if starts[index] else None  # a quote in the middle of a bare cell is a character
+            opened = (
+                index if starts[index] else None
+            )  # a quote inside an unquoted cell is an ordinary character
         elif after[index]:
             index += 1  # "" is one quote
         else:
@@ -235,26 +234,26 @@ def _walk_quotes(starts: list[bool], stops: list[bool], after: list[bool]) -> tu
 
 
 def _csv_row(data: npt.NDArray[np.uint8], position: int, delimiter: str) -> int:
-    """The row that the byte at `position` belongs to: the complete records before it, by Python's parser."""
-    text = data[:position].tobytes().decode("utf-8", errors="replace").replace("\0", " ")  # Python 3.10
-    # what separates nothing is shortened, as Python's parser takes no cell of more than 131,072 characters
+    """Return the number of the row at byte `position`, by counting the complete records before it with Python's parser."""
+    text = data[:position].tobytes().decode("utf-8", errors="replace").replace("\0", " ")  # for Python 3.10
+    # shorten runs of ordinary characters, because Python's parser refuses cells over 131,072 characters
     text = re.sub(rf'[^"\r\n{re.escape(delimiter)}]{{2,}}', "x", text)
     try:
         widths = [len(record) for record in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)]
     except csv.Error:
-        return text.count("\n")  # a cell with more separators than that
-    complete = len(widths) if widths[:1] == [1] else len(widths) - widths.count(0)  # blank lines: see readers
+        return text.count("\n")  # a cell is still too long: approximate by lines
+    complete = len(widths) if widths[:1] == [1] else len(widths) - widths.count(0)  # blank lines are not rows
     if text and not text.endswith(("\n", "\r")):
         complete -= 1
-    return complete  # the header is one of them, so this is the number, from 1, of the row that follows them
+    return complete  # counts the header, so this is the number, from 1, of the next row
 
 
 def json_value(text: str | bytes) -> Any:
-    """The value of a JSON text.
+    """Parse a JSON text.
 
     Raises:
-        json.JSONDecodeError: it is none, or Python's parser takes no value so deep, or no number so long.
-        UnicodeDecodeError: it is not UTF-8.
+        json.JSONDecodeError: the text is not JSON, or is nested too deeply or has too long a number for Python's parser.
+        UnicodeDecodeError: the text is not UTF-8.
     """
     try:
         return json.loads(text)
@@ -270,7 +269,7 @@ def json_value(text: str | bytes) -> Any:
 
 
 def read_json_lines(path: object, buffer: pa.Buffer) -> list[Any]:
-    """What Arrow could not read, by Python's json; all lines that are not JSON are counted."""
+    """Read JSON lines with Python's parser, after Arrow's has failed; the error counts all lines that are not JSON."""
     rows: list[Any] = []
     wrong: list[str] = []
     try:
@@ -285,13 +284,13 @@ def read_json_lines(path: object, buffer: pa.Buffer) -> list[Any]:
     if wrong:
         raise DataError(
             f"{path}: {count_rows(len(wrong))} not JSON ({some_of(wrong)}); write one "
-            f"object a line, or one array of objects ({ROWS})"
+            f"object per line, or one array of objects ({ROWS})"
         )
     return rows
 
 
 def mixture(values: list[Any], name: str, error: Exception) -> str:
-    """Which types a column mixes, and where the rarer ones stand."""
+    """Describe which types a column mixes, and which rows have the rarer ones."""
     kinds: dict[str, list[int]] = {}
     for number, value in enumerate(values, 1):
         if value is not None:

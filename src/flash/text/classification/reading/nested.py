@@ -1,9 +1,7 @@
-"""Values inside of objects: `data.text`, `subjects[].label`, and dicts of scores such as spaCy's `cats`.
+"""Values inside nested objects: `data.text`, `subjects[].label`, and dicts of scores such as spaCy's `cats`.
 
-A path is a key, a point and a key within that, and so on; `[]` behind a key stands for each element of its list. A
-column whose whole name has points in it is that column.
-
-Imports nothing of the project but errors, the wording of mistakes and `Source`; neither torch nor lightning.
+A path consists of keys joined by dots; `[]` after a key stands for each element of its list. If a column has exactly the
+path as its name, the path means that column.
 """
 
 from collections.abc import Collection, Sequence
@@ -20,7 +18,7 @@ from flash.text.classification.reading.source import Source, plain_column
 
 
 def first_key(path: str) -> str:
-    """The column that a path begins in.
+    """Return the column in which a path begins.
 
     >>> first_key("subjects[].label"), first_key("text")
     ('subjects', 'text')
@@ -29,15 +27,15 @@ def first_key(path: str) -> str:
 
 
 def is_path(path: str, columns: Collection[str]) -> bool:
-    """Whether it leads into one of some columns, none of which has this name."""
+    """Whether a path leads into one of the columns; False if a column has exactly this name."""
     return path not in columns and path != first_key(path) and first_key(path) in columns
 
 
 def add_paths(table: pa.Table, wanted: Sequence[str] | None, name: str) -> pa.Table:
-    """The table, which messages call `name`, with a column for each path of `wanted` that leads to a value in it.
+    """Add a column for each path in `wanted` that leads to a value; `name` is the table's name in messages.
 
     Raises:
-        DataError: a path leads through a list without saying so.
+        DataError: a path leads through a list and lacks the `[]`.
     """
     for path in wanted or ():
         if is_path(path, table.column_names):
@@ -53,10 +51,10 @@ def add_paths(table: pa.Table, wanted: Sequence[str] | None, name: str) -> pa.Ta
 
 
 def refuse_skipped_list(path: str, row: Any, name: str) -> None:
-    """Refuse a path through a list that lacks the `[]` of its elements.
+    """Raise an error if a path leads through a list and lacks the `[]`.
 
     Raises:
-        DataError: the path to write in place of it.
+        DataError: names the correct path.
     """
     written, value = [], row
     for part in path.split("."):
@@ -64,7 +62,7 @@ def refuse_skipped_list(path: str, row: Any, name: str) -> None:
         is_list = isinstance(value, list)
         written.append(f"{part.removesuffix('[]')}[]" if is_list else part)
         value = value[0] if is_list and value else value
-    whole = ".".join([*written[:-1], path.rpartition(".")[2]])  # the last key may hold a list of names
+    whole = ".".join([*written[:-1], path.rpartition(".")[2]])  # the last key may be a list of names
     if whole != path and value is not None:
         raise DataError(
             f"{name}: {path!r} leads through a list, each of whose elements has a value there; write {whole!r}"
@@ -72,7 +70,7 @@ def refuse_skipped_list(path: str, row: Any, name: str) -> None:
 
 
 def value_at(row: Any, path: str) -> Any:
-    """The value that a path leads to in an object of JSON; None where there is none."""
+    """Return the value at a path in a JSON object; None if there is none."""
     if path in row:
         return row[path]
     value = row
@@ -87,17 +85,17 @@ def value_at(row: Any, path: str) -> Any:
 
 
 def spread_scores(source: Source, fields: list[str]) -> tuple[Source, list[str]]:
-    """One column of objects of numbers, `{"toxic": 1.0, "insult": 0.0}`, as a column for each key.
+    """Turn a target column of objects of numbers, `{"toxic": 1.0, "insult": 0.0}`, into one column per key.
 
     Args:
-        source: as it was read.
+        source: the source.
         fields: the target columns.
 
     Returns:
-        The source and the target columns, both as they were unless `fields` is one such column.
+        The source and the target columns; unchanged unless `fields` is a single column of this type.
 
     Raises:
-        DataError: a key is named as another column of the source.
+        DataError: a key has the name of another column.
     """
     if len(fields) != 1 or not _is_scores(source.table[fields[0]].type):
         return source, fields
@@ -115,7 +113,7 @@ def spread_scores(source: Source, fields: list[str]) -> tuple[Source, list[str]]
 
 
 def refuse_objects(source: Source, fields: Sequence[str]) -> None:
-    """Columns of objects are neither texts nor targets; the message holds a path to what is in them.
+    """Raise an error for columns of objects, which are neither texts nor targets; the message suggests a path.
 
     Raises:
         DataError: one of `fields` is such a column.
@@ -154,7 +152,7 @@ def _is_scores(kind: pa.DataType) -> bool:
 
 
 def _steps(path: str) -> list[str]:
-    """The keys of a path, and `[]` behind each that is a list."""
+    """Split a path into its keys, with `[]` after each key that is a list."""
     steps: list[str] = []
     for part in path.split("."):
         steps += [part.removesuffix("[]"), "[]"] if part.endswith("[]") else [part]
@@ -162,7 +160,7 @@ def _steps(path: str) -> list[str]:
 
 
 def _inner(column: pa.Array, steps: list[str]) -> pa.Array | None:
-    """What the steps of a path lead to in each row; None where the type has no such key."""
+    """Return the value at a path in each row; None if the type has no such key."""
     if not steps:
         return column
     if steps[0] != "[]":

@@ -1,7 +1,4 @@
-"""Rows of a table that are no rows of the user's: wholly empty ones, repeated headers, rows inside of a cell.
-
-Imports nothing of the project but the wording of mistakes and `Source`; neither torch nor lightning.
-"""
+"""Find rows that are not data: empty rows, repeated headers, and rows that a stray quote has merged into a cell."""
 
 import warnings
 from collections.abc import Sequence
@@ -16,26 +13,25 @@ from flash.core.errors import DataError
 from flash.text.classification.reading.mistakes import count_rows
 from flash.text.classification.reading.source import Source
 
-OUTER_SPACES = 8  # bytes around the name of a column in a header that is repeated
-FEW_LINES = (
-    3  # lines of a cell that have as many delimiters as a row, from which on they are rows whatever they hold
-)
+OUTER_SPACES = 8  # bytes of white space that may surround a name in a repeated header
+FEW_LINES = 3  # a cell with as many lines that have a row's number of delimiters contains rows
 
 
 def without_odd_rows(source: Source, fields: Sequence[str]) -> Source:
-    """The rows that are an example: without those that are empty in all of `fields`, or hold their names again.
+    """Remove rows that are empty in all of `fields`, and repeated headers.
 
-    Empty are nothing, white space and null. An empty text that has a target, and a text without labels, stay.
+    A cell is empty if it is null or only white space. An empty text with a target stays, and so does a text without
+    labels.
 
     Args:
-        source: as it was read.
+        source: the source.
         fields: the columns of the text and of the targets.
 
     Raises:
         DataError: no row is left.
 
     Warns:
-        UserWarning: how many rows were left out, and which.
+        UserWarning: rows were removed; says how many and which.
     """
     empty = _empty_rows(source.table.select(fields))
     headers = np.zeros(len(empty), bool)
@@ -60,7 +56,7 @@ def without_odd_rows(source: Source, fields: Sequence[str]) -> Source:
 
 
 def kept_rows(source: Source, rows: npt.NDArray[np.bool_] | npt.NDArray[np.int64]) -> Source:
-    """Some rows of a source, given as (N,) booleans or by their numbers, in their order; each knows where it came from."""
+    """Select rows of a source by an (N,) boolean mask or by indices; the rows keep their order and their row numbers."""
     kept = np.zeros(source.table.num_rows, bool)
     kept[rows] = True
     numbers = source.numbers
@@ -78,7 +74,7 @@ def kept_rows(source: Source, rows: npt.NDArray[np.bool_] | npt.NDArray[np.int64
 
 
 def _empty_rows(table: pa.Table) -> npt.NDArray[np.bool_]:
-    """Which rows hold nothing but white space and nulls; a column of another type is empty where it is null."""
+    """Return a mask of the rows with only white space and nulls; columns of other types are empty if null."""
     empty = np.ones(table.num_rows, bool)
     for column in table.columns:
         if not empty.any():
@@ -92,10 +88,10 @@ def _empty_rows(table: pa.Table) -> npt.NDArray[np.bool_]:
 
 
 def repeated_headers(table: pa.Table) -> npt.NDArray[np.int64]:
-    """The rows of a table of text that hold the name of each column, in any case; in one column alone that may be a text."""
+    """Return the rows that repeat the column names, in any case; none for a single column, where it may be a text."""
     rows = np.arange(table.num_rows if table.num_columns > 1 else 0)
     for name in table.column_names:
-        if len(rows):  # long texts are not put into lower case
+        if len(rows):  # skip long texts before the more expensive lower-casing
             rows = rows[_byte_lengths(table[name])[rows] <= len(name.encode()) + OUTER_SPACES]
     if not len(rows):
         return rows
@@ -109,14 +105,13 @@ def repeated_headers(table: pa.Table) -> npt.NDArray[np.int64]:
 
 
 def headers_in_other_order(table: pa.Table) -> npt.NDArray[np.int64]:
-    """The rows of a table of text that hold the names of its columns in another order, in any case."""
+    """Return the rows of a table of text that contain the column names in another order, in any case."""
     names = [name.strip().lower() for name in table.column_names]
-    texts = all(
-        pa.types.is_large_string(kind) for kind in table.schema.types
-    )  # names over columns are a list by now
+    # one target column per label has been combined to a column of lists by now
+    texts = all(pa.types.is_large_string(kind) for kind in table.schema.types)
     rows = np.arange(table.num_rows if texts and len(names) > 1 else 0)
     longest = max(len(name.encode()) for name in names) + OUTER_SPACES if len(rows) else 0
-    for column in table.columns if len(rows) else ():  # long texts are not put into lower case
+    for column in table.columns if len(rows) else ():  # skip long texts before lower-casing
         rows = rows[_byte_lengths(column)[rows] <= longest]
     for column in table.columns if len(rows) else ():
         if len(rows):
@@ -130,7 +125,7 @@ def headers_in_other_order(table: pa.Table) -> npt.NDArray[np.int64]:
 
 
 def other_order(name: str, places: str, counting: str) -> str:
-    """The sentence about a header of the same names in another order."""
+    """The error message for a header that is repeated in another order."""
     return (
         f"{name}: the header stands again in another order ({places}), and the cells below it stand in other columns; cut "
         f"the file there into several, and pass them together ({counting})"
@@ -138,7 +133,7 @@ def other_order(name: str, places: str, counting: str) -> str:
 
 
 def _byte_lengths(column: pa.ChunkedArray) -> npt.NDArray[np.int64]:
-    """(N,) bytes of each text, by way of buffers: Arrow's conversions import pandas, which takes long."""
+    """Return (N,) lengths in bytes, read from Arrow's buffers, because Arrow's conversions import pandas."""
     parts = [pc.binary_length(chunk) for chunk in column.chunks if len(chunk)]
     found = [
         np.frombuffer(part.buffers()[1], np.int64 if pa.types.is_int64(part.type) else np.int32)[
@@ -150,19 +145,19 @@ def _byte_lengths(column: pa.ChunkedArray) -> npt.NDArray[np.int64]:
 
 
 def swallowed_rows(table: pa.Table, names: Sequence[str], delimiter: str) -> list[tuple[int, str, int, int]]:
-    """Cells that hold what looks like rows of their own file, as two stray quotes leave them.
+    """Find cells that contain whole rows of the file, as two stray quotes cause them.
 
-    A line of a cell looks like a row if it has as many delimiters as one, and if the cell in one of its columns is
-    among those of that column, or if there are several such lines in a file of more than two columns. At least half of
-    the cell's lines after the first that are not blank have to, as a long text may hold some such lines.
+    A line of a cell looks like a row if it has a row's number of delimiters and, in addition, one of its values occurs
+    in the same column of the table, or the file has more than two columns and the cell several such lines. A cell is
+    reported if at least half of its non-blank lines after the first look like rows, since a long text may contain some.
 
     Args:
-        table: the rows of a CSV file, all cells text; some of its columns are enough.
-        names: all columns of the file in order.
-        delimiter: between cells.
+        table: the rows of a CSV file, all cells text; a subset of the columns is enough.
+        names: all columns of the file, in order.
+        delimiter: separator of the cells.
 
     Returns:
-        For each such cell its row (from 0), its column, its number of lines, and how many of these look like rows.
+        For each such cell: its row (from 0), its column, its number of lines, and how many of these look like rows.
     """
     if len(names) < 2:
         return []
@@ -179,7 +174,7 @@ def swallowed_rows(table: pa.Table, names: Sequence[str], delimiter: str) -> lis
         count, between, as_wide = (
             np.bincount(parents[some], minlength=len(rows)) for some in (slice(None), written, wide)
         )
-        between = between - 1  # the first line is the cell's own
+        between = between - 1  # the first line belongs to the cell itself
         wide &= (2 * as_wide >= between)[parents]
         if not wide.any():
             continue
@@ -194,7 +189,7 @@ def swallowed_rows(table: pa.Table, names: Sequence[str], delimiter: str) -> lis
 def _like_rows(
     table: pa.Table, names: Sequence[str], delimiter: str, lines: pa.Array
 ) -> npt.NDArray[np.bool_]:
-    """Which of some lines that are as wide as a row have a cell in one of its columns that is among those of that column."""
+    """Return which lines have a value that also occurs in the same column of the table; all have a row's width."""
     pieces = pc.list_flatten(pc.split_pattern(pc.utf8_rtrim(lines, characters="\r"), delimiter))
     places = np.arange(len(lines)) * len(names)
     alike = np.zeros(len(lines), bool)
@@ -206,7 +201,7 @@ def _like_rows(
 
 
 def swallowed_warning(place: str, column: str, lines: int, alike: int, more: int) -> str:
-    """The sentence about the first of some cells that `swallowed_rows` found."""
+    """The warning about the first of the cells that `swallowed_rows` found."""
     others = f"; so do {count_rows(more, 'row')} more" if more else ""
     return (
         f"{place}: the cell in column {column!r} runs over {lines} lines, {alike} of which look like rows that it has "

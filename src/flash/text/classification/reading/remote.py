@@ -1,7 +1,7 @@
-"""Files behind a URL (`https://`, `s3://`, `gs://`, `hf://`, ...), by way of fsspec.
+"""Remote files (`https://`, `s3://`, `gs://`, `hf://`, ...), read and written through fsspec.
 
-Each protocol's own package is installed by who uses it; without it, the message holds its pip command. Imports
-nothing of the project but its errors; fsspec is imported when a URL is opened.
+Users install the package for a protocol themselves; if it is missing, the error message has the pip command. fsspec is
+imported when a URL is opened.
 """
 
 import re
@@ -22,22 +22,22 @@ PACKAGES = {
     **dict.fromkeys(("sftp", "ssh"), "fsspec[ssh]"),
     "hf": "huggingface_hub",
 }
-"""What pip installs for a protocol."""
+"""The package to install for each protocol."""
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 
 def is_url(path: object) -> bool:
-    """Whether it is the address of a remote file."""
+    """Whether a path is a URL."""
     return isinstance(path, str) and _URL.match(path) is not None
 
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file behind a URL, with what readers ask of a path.
+    """A remote file, with the methods of `Path` that the readers use.
 
     Attributes:
-        url: as the user wrote it.
+        url: the URL as the user wrote it.
     """
 
     url: str
@@ -47,7 +47,7 @@ class RemoteFile:
 
     @property
     def name(self) -> str:
-        """The last part of the path, without what follows a question mark."""
+        """The last part of the path, without the query."""
         parts = urlsplit(self.url)
         return PurePosixPath(parts.path or parts.netloc).name
 
@@ -63,10 +63,10 @@ class RemoteFile:
 
     @contextmanager
     def open(self, mode: str = "rb") -> Iterator[IO[bytes]]:
-        """The open file; one that is written appears when the block ends, and not at all after an error.
+        """Open the file; a written file appears when the block ends, and not at all after an error.
 
         Raises:
-            DataError: what the file system says in place of a file, in one sentence.
+            DataError: the file system's error, in one sentence.
             MissingExtraError: the package of this protocol is not installed.
         """
         verb = "read" if mode == "rb" else "written"
@@ -97,7 +97,7 @@ class RemoteFile:
 
 
 def remote_files(url: str) -> list[RemoteFile]:
-    """The files that a URL names; a `*` in it is a pattern where the file system can list files.
+    """Return the files of a URL; a `*` in it is a pattern if the file system can list files.
 
     Raises:
         DataError: no file matches.
@@ -114,7 +114,7 @@ def remote_files(url: str) -> list[RemoteFile]:
 
 
 def file_system(url: str) -> tuple[Any, str]:
-    """Fsspec's file system of a URL, and the path in it."""
+    """Return fsspec's file system for a URL, and the path in it."""
     import fsspec
 
     system, path = fsspec.core.url_to_fs(url)
@@ -123,9 +123,9 @@ def file_system(url: str) -> tuple[Any, str]:
 
 @contextmanager
 def refusing(url: str, verb: str) -> Iterator[None]:
-    """Turn what a file system raises into one sentence about `url`.
+    """Turn any exception of a file system into a DataError with one sentence about `url`.
 
-    Every package behind fsspec has exceptions of its own, with no common base.
+    The packages behind fsspec raise their own exceptions, which have no common base class.
     """
     protocol = url.partition("://")[0].lower()
     try:
@@ -139,7 +139,7 @@ def refusing(url: str, verb: str) -> Iterator[None]:
             f"{url} needs a package for {protocol}://, which is not installed; {advice}"
         ) from error
     except FileNotFoundError as error:
-        # A server that cannot be reached is none, too, for fsspec; its cause says so.
+        # fsspec also raises this if the server cannot be reached; the cause shows the difference
         cause = error.__cause__
         absent = cause is None or getattr(cause, "status", None) == 404
         reason = "there is no such file" if absent else _first_line(cause)
@@ -160,7 +160,7 @@ def _first_line(error: BaseException | None) -> str:
 
 
 class _Refusing:
-    """An open file of fsspec's, whose reads and writes raise one sentence each."""
+    """Wraps an open file of fsspec, so that its reads and writes raise DataError."""
 
     def __init__(self, file: Any, url: str, verb: str) -> None:
         self._file, self._url, self._verb = file, url, verb
@@ -176,7 +176,7 @@ class _Refusing:
         return written
 
     def flush(self) -> None:
-        """Nothing: a part of a remote file must have its size."""
+        """Do nothing: parts of a multipart upload have a minimum size."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._file, name)

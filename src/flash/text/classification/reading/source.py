@@ -1,8 +1,6 @@
-"""What every reader makes: `Source`, a table that knows where its rows come from, and its columns.
+"""`Source`, the result of every reader: a table that knows the file and row number of each of its rows.
 
-One rule for rows: row 1 is the first data row of its file; headers and blank lines are not counted.
-
-Imports nothing of the project but errors and the wording of mistakes; neither torch nor lightning.
+Row 1 is the first data row of its file; headers and blank lines are not counted.
 """
 
 from array import array
@@ -31,20 +29,19 @@ from flash.text.classification.reading.mistakes import (
     some_of,
 )
 
-FEW = 1_000  # texts up to which a list becomes an array by way of buffers
+FEW = 1_000  # up to this many texts, a list is converted through buffers, without importing pandas
 
 
 @dataclass(frozen=True)
 class Source:
-    """A table and where its rows came from.
+    """A table and the origin of its rows.
 
     Attributes:
-        table: column names as in the file.
+        table: the rows, with the column names of the file.
         parts: (name, number of rows) of each file or object, in the order of the rows.
-        class_names: names of the classes that a column's integers stand for, where the source itself knows
-            them (a Hugging Face `ClassLabel`).
-        numbers: the row number, counted from 1, of each row in its part; None when no row was left out.
-        kind: what it was read from, for messages: `csv`, `json`, `parquet`, `frame`, or nothing of these.
+        class_names: class names of integer columns, if the source has them (a Hugging Face `ClassLabel`).
+        numbers: row number of each row in its part, from 1; None if no row was removed.
+        kind: what it was read from, for messages: `csv`, `json`, `parquet`, `frame`, or "".
     """
 
     table: pa.Table
@@ -55,28 +52,28 @@ class Source:
 
     @property
     def name(self) -> str:
-        """The first part's name, with the number of the others."""
+        """The first part's name, and how many more parts there are."""
         return self.parts[0][0] + (f" and {len(self.parts) - 1} more" if len(self.parts) > 1 else "")
 
     @property
     def counting(self) -> str:
-        """How rows are numbered, for the end of a message that names some."""
+        """How rows are counted, for the end of a message that names rows."""
         return HEADER if self.kind == "csv" else ROWS
 
     def locate(self, row: int) -> tuple[str, int]:
-        """The part of row `row` of the table (counted from 0), and its number in that part."""
+        """Return the part of row `row` (from 0) of the table, and its row number in that part."""
         ends = np.cumsum([rows for _, rows in self.parts]).tolist()
         part = bisect_right(ends, row)
         number = row - ends[part] + self.parts[part][1] + 1 if self.numbers is None else self.numbers[row]
         return self.parts[part][0], int(number)
 
     def where(self, row: int) -> str:
-        """Row `row` of the table (counted from 0) in the user's words, such as `train.csv, row 17`."""
+        """Format row `row` (from 0) of the table for a message, such as `train.csv, row 17`."""
         part, number = self.locate(row)
         return f"{part}, row {number}"
 
     def places(self, rows: npt.ArrayLike, first: int = SHOWN) -> str:
-        """The first few of `rows` (counted from 0) by file, then how many more there are."""
+        """Format the first few of `rows` (from 0), grouped by file, and add how many more there are."""
         found = np.asarray(rows)
         parts: dict[str, list[int]] = {}
         for part, number in map(self.locate, found[:first].tolist()):
@@ -89,10 +86,10 @@ class Source:
 
 
 def text_column(source: Source, name: str) -> pa.LargeStringArray:
-    """The texts of a source, one array without nulls.
+    """Return a text column as one array without nulls.
 
     Raises:
-        DataError: the column holds numbers or another type, or a row has no text; such rows are counted.
+        DataError: the column has another type, or rows have no text; such rows are counted.
     """
     column = plain_column(source, name)
     nulls = column.null_count if not pa.types.is_null(column.type) else len(column)
@@ -113,18 +110,18 @@ def text_column(source: Source, name: str) -> pa.LargeStringArray:
 
 
 def text_array(texts: Any, name: str) -> pa.LargeStringArray:
-    """N texts, N may be 0, as one array; `name` is what messages call them.
+    """Convert N texts (N may be 0) to one array; `name` is their name in messages.
 
     Raises:
-        DataError: not a sequence of texts (one text, a dict, a set, a generator, a table), an element that is null or
-            no text, half a surrogate pair.
+        DataError: not a sequence of texts (one text, a dict, a set, a generator, a table), or an element that is null,
+            is not a text, or contains half a surrogate pair.
     """
     if hint := _not_texts(texts):
         raise DataError(f"{name} is a {type(texts).__name__}, not a list of texts; pass {hint}")
     if isinstance(texts, pa.LargeStringArray) and not texts.null_count:
         return texts
     if isinstance(texts, list) and set(map(type, texts)) == {str}:
-        with suppress(UnicodeEncodeError):  # half a surrogate pair: said which below
+        with suppress(UnicodeEncodeError):  # half a surrogate pair: the code below finds out which text
             return _few_texts(texts) if len(texts) <= FEW else pa.array(texts, pa.large_string())
     table = pa.table({"text": to_array(texts, "text", name)})
     if pa.types.is_nested(table["text"].type):
@@ -135,7 +132,7 @@ def text_array(texts: Any, name: str) -> pa.LargeStringArray:
 
 
 def _not_texts(texts: Any) -> str | None:
-    """What to pass in place of what is no sequence of texts; None for a list, tuple, array or Series."""
+    """Return advice if the argument is not a sequence of texts; None for a list, tuple, array or Series."""
     shape = getattr(texts, "shape", None)
     if isinstance(texts, Mapping):
         return "the texts alone, as a list such as ['a text', ...]"
@@ -152,29 +149,29 @@ def _not_texts(texts: Any) -> str | None:
 
 
 def _kind(value: Any) -> str:
-    """The type of one element, of Arrow's as Python has it."""
+    """Return the name of a value's Python type."""
     return type(value.as_py() if isinstance(value, pa.Scalar) else value).__name__
 
 
 def _few_texts(texts: Sequence[str]) -> pa.LargeStringArray:
-    """As `pa.array`, which looks whether a list is one of pandas', and imports it for that where it is installed."""
+    """Like `pa.array`, which would import pandas, if installed, to check for its types."""
     encoded = [text.encode() for text in texts]
     ends = array("q", accumulate(map(len, encoded), initial=0))
     return pa.LargeStringArray.from_buffers(len(encoded), pa.py_buffer(ends), pa.py_buffer(b"".join(encoded)))
 
 
 def plain_column(source: Source, name: str) -> pa.Array:
-    """A column as one array, texts of any kind as large strings; dictionary-encoded values are decoded."""
+    """Return a column as one array: any string type as large strings, dictionary-encoded values decoded."""
     column = source.table[name]
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     if pa.types.is_string(column.type) or pa.types.is_string_view(column.type):
-        column = column.cast(pa.large_string())  # one array may pass 2 GB
+        column = column.cast(pa.large_string())  # one array may exceed 2 GB
     return column.combine_chunks()
 
 
 def to_array(values: Any, column: str, name: str) -> pa.Array | pa.ChunkedArray:
-    """Python values as an Arrow array; values that do not go together are counted by kind."""
+    """Convert Python values to an Arrow array; the error for mixed types counts each type."""
     if isinstance(values, pa.Array | pa.ChunkedArray):
         return values
     if getattr(values, "ndim", 1) == 2:
@@ -199,7 +196,7 @@ def to_array(values: Any, column: str, name: str) -> pa.Array | pa.ChunkedArray:
 def check_columns(
     known: Sequence[str], wanted: Iterable[str] | None, place: str, hint: str = ""
 ) -> list[str]:
-    """The wanted columns, or all; says which are unknown or there twice."""
+    """Return the wanted columns, or all; raise DataError for unknown and duplicate columns."""
     wanted = list(known) if wanted is None else list(dict.fromkeys(wanted))
     there, asked = set(known), set(wanted)
     missing = [name for name in wanted if name not in there]
@@ -208,7 +205,7 @@ def check_columns(
         others += f", {len(missing) - 11:,} more" * (len(missing) > 11)
         kind = f"columns {others} and" if others else "column"
         raise DataError(f"{place}: {unknown_name(kind, missing[-1], known)}{hint}")
-    # Columns without a name are what a spreadsheet leaves at the right edge; nobody asks for one by mistake.
+    # ignore duplicate columns without a name: spreadsheets leave them at the right edge
     twice = [
         f"{name!r} ({count} times)"
         for name, count in Counter(known).items()

@@ -1,8 +1,4 @@
-"""The readers of everything but CSV: JSON, Parquet, data frames, Hugging Face data sets and lists.
-
-Imports nothing of the project but errors, the door of the optional extras, the wording of mistakes and
-`source`, which they share columns, files and `Source` with; neither torch nor lightning.
-"""
+"""The readers of JSON, Parquet, data frames, Hugging Face data sets and lists."""
 
 import re
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
@@ -47,31 +43,31 @@ _PANDAS = re.compile(
     rb'|\{\s*"\d+"\s*:\s*\{'  # {"0": {
     rb'|\{\s*"columns"\s*:\s*\['
 )
-"""How a file begins that pandas' `to_json` wrote by another orient than "records"."""
+"""Start of a file that pandas' `to_json` wrote with another orient than "records"."""
 _OBJECTS = re.compile(rb'\{\s*"[^"]*"\s*:\s*\{\s*"')  # {"text": {"
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 DEEPEST = 2_000
-"""Lists and objects in one another, or characters of a line, up to which any parser reads JSON."""
+"""Nesting depth that every parser reads; a line with fewer characters cannot be nested deeper."""
 _NEXT_OBJECT = re.compile(rb"\}\s*[\r\n]\s*\{")
-"""Where a second object begins, as in JSON lines."""
+"""Start of a second object, as in JSON lines."""
 
 # -------------------------------------------------------------------------------------------- files
 
 
 def read_json(files: Files, *, columns: Iterable[str] | None = None, field: str | None = None) -> Source:
-    """JSON lines, an array of objects, or the array that an object has under `field`.
+    """Read JSON lines, an array of objects, or the array under the key `field` of an object.
 
-    JSON lines are Arrow's and quick; an array passes through Python's json, at a third of the speed and with
-    several times the memory.
+    JSON lines are read by Arrow. An array is read by Python's json, at a third of the speed and with several times the
+    memory.
 
     Args:
         files: as in `read_csv`.
-        columns: as in `read_csv`; a key that a row lacks is a null.
-        field: the key of the array in a file that is one object.
+        columns: as in `read_csv`; a missing key is a null.
+        field: the key of the array in a file with one object.
 
     Raises:
-        DataError: no such file, column or field, a file that is no JSON, rows that are not objects, a column
-            of mixed types.
+        DataError: no such file, column or field, a file that is not JSON, rows that are not objects, or a column of
+            mixed types.
     """
     wanted = None if columns is None else list(columns)
     return read_each(files, "json", lambda path: _json_table(path, wanted, field))
@@ -95,16 +91,16 @@ def _json_table(path: File, columns: list[str] | None, field: str | None) -> pa.
         return _objects_table(path, rows, columns)
     if field is not None or start.startswith(b"["):
         return _objects_table(path, read_json_array(path, buffer, field), columns)
-    if _may_be_deep(buffer):  # Arrow's parser would take the process with it
+    if _may_be_deep(buffer):  # Arrow's parser would crash the process
         return _objects_table(path, read_json_lines(path, buffer), columns)
     try:
         table = _parse_json(path, buffer, None)
         dates = [column for column in table.schema if pa.types.is_temporal(_value_type(column.type))]
-        if dates:  # Arrow takes texts that all look like dates for dates
+        if dates:  # Arrow converts a column of texts to dates if all look like dates
             texts = [pa.field(date.name, _as_text(date.type)) for date in dates]
             table = _parse_json(path, buffer, pa.schema(texts))
-        table.validate(full=True)  # Arrow's parser lets bytes through that are not UTF-8
-    except (pa.ArrowInvalid, UnicodeDecodeError):  # Python's json, slower, can say which rows
+        table.validate(full=True)  # Arrow's parser accepts bytes that are not UTF-8
+    except (pa.ArrowInvalid, UnicodeDecodeError):  # Python's json is slower, but can name the rows
         return _objects_table(path, read_json_lines(path, buffer), columns)
     hint = "; if the rows stand under one of these, pass field=" if table.num_rows == 1 else ""
     table = add_paths(table, columns, str(path))
@@ -112,9 +108,9 @@ def _json_table(path: File, columns: list[str] | None, field: str | None) -> pa.
 
 
 def _pandas_rows(buffer: pa.Buffer) -> list[dict[str, Any]] | None:
-    """The rows of pandas' `to_json`, whose default is `{"column": {"0": ...}}`, or with orient="split" or "index".
+    """Return the rows of pandas' `to_json` with its default orient, `{"column": {"0": ...}}`, or "split" or "index".
 
-    None where the file is none of these.
+    None if the file has none of these forms.
     """
     try:
         value = json_value(bytes(buffer).removeprefix(UTF8_MARK))
@@ -131,9 +127,9 @@ def _pandas_rows(buffer: pa.Buffer) -> list[dict[str, Any]] | None:
 
 
 def _rows_by_name(buffer: pa.Buffer, start: bytes, columns: list[str] | None) -> list[dict[str, Any]] | None:
-    """The rows of pandas' `to_json` where its index holds texts: `{"column": {"name": ...}}`, or the other way round.
+    """Return the rows of pandas' `to_json` with a text index: `{"column": {"name": ...}}`, or the other way round.
 
-    None unless the file is one object of objects and has the wanted columns there.
+    None unless the file is one object of objects with the wanted columns.
     """
     if not columns or not _OBJECTS.match(start) or _NEXT_OBJECT.search(buffer):
         return None
@@ -164,9 +160,9 @@ def _parse_json(path: File, buffer: pa.Buffer, schema: pa.Schema | None) -> pa.T
 
 
 def _may_be_deep(buffer: pa.Buffer) -> bool:
-    """Whether a value may be nested deeper than `DEEPEST`: a long line has as many brackets, or a value several lines.
+    """Whether a value may be nested deeper than `DEEPEST`: a long line, or a value over several lines, has as many brackets.
 
-    Short lines, of which most files consist, are hardly looked at.
+    Lines shorter than that, as in most files, are skipped quickly.
     """
     start = bytes(buffer.slice(0, min(len(buffer), BLOCK))).removeprefix(UTF8_MARK).lstrip()
     if not start.partition(b"\n")[0].rstrip().endswith(b"}"):
@@ -189,7 +185,7 @@ def _may_be_deep(buffer: pa.Buffer) -> bool:
 
 
 def _depth(text: bytes) -> int:
-    """How deep lists and objects are nested in a JSON text, or deeper where it is none."""
+    """Return the nesting depth of a JSON text; an upper bound if the text is not JSON."""
     marks = np.frombuffer(_STRING.sub(b"", text), np.uint8)
     steps = np.isin(marks, np.frombuffer(b"[{", np.uint8)).astype(np.int32)
     steps -= np.isin(marks, np.frombuffer(b"]}", np.uint8))
@@ -205,7 +201,7 @@ def _as_text(kind: pa.DataType) -> pa.DataType:
 
 
 def parse_json(path: File, buffer: pa.Buffer) -> Any:
-    """The value that a JSON file holds."""
+    """Parse a JSON file."""
     try:
         return json_value(bytes(buffer).removeprefix(UTF8_MARK))
     except UnicodeDecodeError as error:
@@ -217,7 +213,7 @@ def parse_json(path: File, buffer: pa.Buffer) -> Any:
 
 
 def read_json_array(path: File, buffer: pa.Buffer, field: str | None) -> list[Any]:
-    """The array in a JSON file, or under `field` of the object in it."""
+    """Return the array in a JSON file, or the array under the key `field` of its object."""
     value = parse_json(path, buffer)
     if field is not None:
         if not isinstance(value, dict):
@@ -268,7 +264,7 @@ def _parquet_table(path: File, columns: list[str] | None) -> pa.Table:
             table = table.select(
                 check_columns(list(dict.fromkeys([*names, *table.column_names])), columns, str(path))
             )
-            table.validate(full=True)  # a text column may hold any bytes
+            table.validate(full=True)  # Parquet does not check that text columns are UTF-8
             return table
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         empty = not len(read_bytes(path))
@@ -282,10 +278,10 @@ def _parquet_table(path: File, columns: list[str] | None) -> pa.Table:
 
 
 def read_data_frame(frame: Any, name: str, *, columns: Iterable[str] | None = None) -> Source:
-    """A pandas DataFrame, called `name` in messages.
+    """Read a pandas DataFrame; `name` is its name in messages.
 
     Raises:
-        DataError: not a DataFrame, no such column, duplicate columns, no rows, a column of mixed types.
+        DataError: not a DataFrame, no such column, duplicate columns, no rows, or a column of mixed types.
     """
     if not (hasattr(frame, "columns") and hasattr(frame, "iloc")):
         raise DataError(
@@ -300,13 +296,13 @@ def read_data_frame(frame: Any, name: str, *, columns: Iterable[str] | None = No
 def read_hf_dataset(
     dataset: Any, name: str, *, columns: Iterable[str] | None = None, split: str = "train"
 ) -> Source:
-    """A Hugging Face `datasets.Dataset`, called `name` in messages; `ClassLabel` names come along.
+    """Read a Hugging Face `datasets.Dataset`, with the names of a `ClassLabel`.
 
     Args:
-        dataset: a Dataset, or a text: the folder of one saved with `save_to_disk`, or a name on the hub.
-        name: what messages call it.
-        columns: the columns needed; None for all.
-        split: the split taken where `dataset` is a text.
+        dataset: a Dataset, or a string: the folder of one saved with `save_to_disk`, or its name on the hub.
+        name: its name in messages.
+        columns: the columns to read; None for all.
+        split: the split to load if `dataset` is a string.
 
     Raises:
         DataError: not one Dataset (a DatasetDict, a stream), no such column, no rows.
@@ -342,27 +338,26 @@ def _load_hf_dataset(datasets: Any, name: str, split: str) -> Any:
 
 
 def read_lists(texts: Any, targets: Any | None, name: str) -> Source:
-    """Texts, and targets of the same length, as a table of the columns `text` and `targets`.
+    """Read texts and, optionally, targets of the same length into the columns `text` and `targets`.
 
     Args:
         texts: a sequence of N texts: list, tuple, numpy or Arrow array, pandas Series.
         targets: a sequence of N targets or an (N, L) array; None for texts alone.
-        name: what messages call the texts, such as `train_data`.
+        name: name of the texts in messages, such as `train_data`.
 
     Raises:
-        DataError: one text instead of a list, lengths that differ, no texts, mixed types, half a surrogate
-            pair.
+        DataError: one text instead of a list, lengths that differ, no texts, mixed types, or half a surrogate pair.
     """
     table = {"text": text_array(texts, name)}
     if targets is not None:
         if isinstance(targets, str) or not hasattr(targets, "__len__"):
             raise DataError(
-                f"the targets of {name} are a {type(targets).__name__}; pass a list, one target a text"
+                f"the targets of {name} are a {type(targets).__name__}; pass a list with one target per text"
             )
         count = targets.shape[0] if hasattr(targets, "shape") else len(targets)
         if count != len(texts):
             raise DataError(
-                f"{name} holds {len(texts):,} texts, and there are {count:,} targets; pass one a text"
+                f"{name} holds {len(texts):,} texts, and there are {count:,} targets; pass one per text"
             )
         table["targets"] = to_array(targets, "targets", name)
     return _whole(pa.table(table), name)

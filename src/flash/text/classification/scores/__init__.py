@@ -1,1 +1,1 @@
-"""Everything after the (N, L) logits: calibration, thresholds, outputs, metrics and the table."""
+"""From (N, L) logits on: calibration, thresholds, outputs, metrics and the table of scores."""

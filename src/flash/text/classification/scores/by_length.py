@@ -1,4 +1,4 @@
-"""Rows in bins of text length, to measure calibration in each of them. Imports neither torch nor lightning."""
+"""Group rows into bins of text length, to measure calibration in each bin. Imports neither torch nor lightning."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,21 +12,21 @@ from numpy.typing import ArrayLike, NDArray
 from flash.core.errors import FlashError
 
 EDGES = (40, 100, 200, 500, 1000)
-"""Characters at which the next bin begins."""
+"""Lengths, in characters, at which a new bin begins."""
 
 MIN_ROWS = 300
-"""Of fewer rows a calibration error is mostly chance."""
+"""Minimum number of rows per bin; with fewer, the calibration error is mostly chance."""
 
 
 @dataclass(frozen=True)
 class LengthBin:
-    """How well probabilities are calibrated on texts of about one length.
+    """Calibration on texts of similar length.
 
     Attributes:
-        start: characters of the shortest text that belongs here.
-        stop: characters of the shortest text that is too long; None for the last bin.
-        rows: how many texts of this length there are.
-        expected_calibration_error: mean over the labels that have positive rows here; NaN if none has.
+        start: minimum number of characters.
+        stop: number of characters from which on texts are too long for this bin; None for the last bin.
+        rows: number of texts in the bin.
+        expected_calibration_error: mean over the labels with positive rows in the bin; NaN if there are none.
         mean_gap: mean over the same labels of |mean probability - share of positive rows|; NaN if there are none.
     """
 
@@ -47,7 +47,7 @@ class LengthBin:
 
 
 def text_lengths(texts: pa.Array) -> NDArray[np.int64]:
-    """(N,) characters (Unicode code points) of N texts.
+    """Return (N,) lengths of N texts in characters (Unicode code points).
 
     >>> text_lengths(pa.array(["", "naïve"], pa.large_string()))
     array([0, 5])
@@ -58,14 +58,14 @@ def text_lengths(texts: pa.Array) -> NDArray[np.int64]:
 
 
 def rows_by_length(lengths: ArrayLike, rows: int) -> Iterator[tuple[int, int | None, NDArray[np.intp]]]:
-    """Where each bin starts and stops, and which rows are in it: bins of at least 300 rows, if there are two or more.
+    """Yield start, stop and rows of each bin with at least 300 rows; nothing if there are fewer than two such bins.
 
     Args:
-        lengths: (N,) characters.
+        lengths: (N,) lengths in characters.
         rows: N.
 
     Raises:
-        FlashError: there is not one length per row.
+        FlashError: the number of lengths is not N.
     """
     characters = np.asarray(lengths)
     if characters.shape != (rows,):

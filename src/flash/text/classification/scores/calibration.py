@@ -1,23 +1,23 @@
-"""Probabilities that mean what they say: a scale and a shift for each label's logits.
+"""Calibrated probabilities: a scale and a shift for each label's logits.
 
-Imports neither torch nor lightning. `fit_calibration` takes the logits (or margins) of rows that the model was
-not fitted on; what it finds is an `outputs.Calibration`, whose `apply` gives the logits that sigmoid or softmax
-turns into calibrated probabilities.
+`fit_calibration` takes the logits (or decision values) of rows that the model was not fitted on, and returns an
+`outputs.Calibration`. Sigmoid or softmax of the logits that its `apply` returns are calibrated probabilities. Imports
+neither torch nor lightning.
 
-Multi-label: Platt scaling of each label (Platt, "Probabilistic outputs for support vector machines", 1999,
-with its smoothed targets), by Newton's method with backtracking as in Lin, Lin and Weng, "A note on Platt's
-probabilistic outputs for support vector machines", Machine Learning 2007. On top comes a prior that draws each
-label towards the one scale and shift that suit all labels together, so that a label with 0 to 3 positives
-borrows what it lacks: the logarithm of the label's scale relative to the common one is normal with standard
-deviation 0.5, and its logit at the margin where labels are decided is normal about the common one with
-standard deviation 2. Single-label: vector scaling (Guo, Pleiss, Sun and Weinberger, "On calibration of modern
-neural networks", ICML 2017) with one scale for all classes and a shift for each.
+Multi-label: Platt scaling per label (Platt, "Probabilistic outputs for support vector machines", 1999, with its
+smoothed targets), by Newton's method with backtracking as in Lin, Lin and Weng, "A note on Platt's probabilistic
+outputs for support vector machines", Machine Learning 2007. In addition, a prior draws each label towards the scale
+and shift that are fitted on all labels together, which determines labels with 0 to 3 positives: the logarithm of the
+label's scale relative to the common one is normal with standard deviation 0.5, and its logit at the pivot, near the
+decision boundary, is normal about the common one with standard deviation 2. Single-label: vector scaling (Guo, Pleiss,
+Sun and Weinberger, "On calibration of modern neural networks", ICML 2017) with one scale for all classes and one shift
+per class.
 
-Targets that are not known (NaN) take no part: a label is calibrated on the rows where its target is known, and one
-that has none gets what suits all labels together.
+Unknown targets (NaN) are ignored: a label is calibrated on the rows where its target is known; a label without known
+targets gets the common scale and shift.
 
-Scales are exponentials, hence positive: in multi-label mode the order of the rows of a label stays as it was,
-and with it ROC AUC and average precision.
+Scales are exponentials and thus positive: in multi-label mode the order of a label's rows does not change, and
+neither do ROC AUC and average precision.
 """
 
 from collections.abc import Callable
@@ -35,22 +35,22 @@ from flash.text.classification.targets.known import known_cells, without_unknown
 
 Doubles: TypeAlias = NDArray[np.float64]
 
-SCALE_DEVIATION = 0.5  # of the logarithm of a label's scale about the common one
-SHIFT_DEVIATION = 2.0  # of a label's logit about the common one, at the pivot
-COMMON_DEVIATIONS = 3.0, 10.0  # the same of the common ones, about 1 and 0 in standardised margins: weak
-CELLS = 2**17  # cells that a task works on at a time: 1 MB of float64, which a processor's cache can hold
-TOLERANCE = 1e-8  # nats that Newton's method may leave, of all rows of a label together
-LARGEST = 1e30  # keeps what is found within float32
+SCALE_DEVIATION = 0.5  # prior standard deviation of the log of a label's scale about the common one
+SHIFT_DEVIATION = 2.0  # prior standard deviation of a label's logit at the pivot about the common one
+COMMON_DEVIATIONS = 3.0, 10.0  # the same for the common scale and shift, about 1 and 0: a weak prior
+CELLS = 2**17  # cells per block: 1 MB of float64, which fits into a processor's cache
+TOLERANCE = 1e-8  # remaining loss per label, in nats summed over its rows, at which Newton's method stops
+LARGEST = 1e30  # limit of scales and shifts, within float32
 
 
 @dataclass(frozen=True)
 class Common:
-    """The scale and shift that suit all labels together: sigmoid(scale * (z - pivot) + shift).
+    """The scale and shift that are fitted on all labels together: sigmoid(scale * (z - pivot) + shift).
 
     Attributes:
         scale: above 0.
         shift: the logit at the pivot.
-        pivot: the mean margin weighted by p (1 - p): there a change of scale and one of shift do not mix.
+        pivot: mean logit weighted by p (1 - p), at which scale and shift are uncorrelated.
     """
 
     scale: float
@@ -61,21 +61,21 @@ class Common:
 def fit_calibration(
     logits: ArrayLike, targets: Any, *, multi_label: bool, threads: int | None = None
 ) -> Calibration:
-    """The scale and shift of each label's logits with the highest posterior; see the module's docstring.
+    """Fit the maximum a posteriori scale and shift of each label's logits; see the module's docstring.
 
-    On the rows given, the Brier score with calibration is never worse than without: a label of which it
-    would be (in single-label mode, all) keeps its logits.
+    On these rows, calibration never makes the Brier score worse: a label for which it would (in single-label mode, all
+    labels) keeps its logits.
 
     Args:
-        logits: (N, L), finite, taken as float32: of rows that the model was not fitted on.
-        targets: (N, L), sparse or dense, in [0, 1]; soft ones count as the probability of a positive. NaN where
-            one is not known, which is for multi-label targets only.
-        multi_label: sigmoid, or softmax. With softmax all scales are the same, and the shifts may change which
-            class of a row is the most probable.
-        threads: at most so many; None for one a processor. No result depends on it.
+        logits: (N, L), finite, converted to float32, of rows that the model was not fitted on.
+        targets: (N, L), sparse or dense, in [0, 1]; a soft target is the probability of a positive. NaN for an unknown
+            target, in multi-label mode only.
+        multi_label: sigmoid, or softmax. With softmax all scales are equal, and the shifts may change the most
+            probable class of a row.
+        threads: maximum number of threads; None for one per processor. The result does not depend on it.
 
     Raises:
-        FlashError: no rows or labels, no target that is known, shapes that differ, or logits that are not finite.
+        FlashError: no rows or labels, no known target, different shapes, or logits that are not finite.
     """
     values = np.asarray(logits, np.float32)
     if values.ndim != 2 or 0 in values.shape or values.shape != targets.shape:
@@ -115,7 +115,7 @@ def fit_calibration(
 def _known_of(
     label: int, logits: NDArray[np.float32], truth: csc_array, known: NDArray[np.bool_]
 ) -> tuple[NDArray[np.float32], csc_array]:
-    """(M, 1) logits and targets of one label, of the rows where its target is known."""
+    """Return (M, 1) logits and targets of one label for the rows where its target is known."""
     own = slice(truth.indptr[label], truth.indptr[label + 1])
     rows = (np.cumsum(known) - 1)[truth.indices[own]]
     targets = csc_array((truth.data[own], rows, [0, len(rows)]), shape=(np.count_nonzero(known), 1))
@@ -125,7 +125,7 @@ def _known_of(
 def _fit_common(
     logits: NDArray[np.float32], truth: csc_array, known: NDArray[np.bool_] | None, threads: int | None
 ) -> Common:
-    """One scale and one shift for all known cells, in margins of mean 0 and variance 1."""
+    """Fit one scale and one shift for all known cells, on logits standardised to mean 0 and variance 1."""
     cells = (logits if known is None else logits[known]).reshape(1, -1)
     chunks = np.array_split(cells, -(-cells.size // CELLS), axis=1)
     mean, deviation = _centre(cells)
@@ -147,7 +147,7 @@ def _fit_common(
 
 
 def _centre(logits: NDArray[np.float32]) -> tuple[float, float]:
-    """Mean and standard deviation of all cells; 1 as deviation of cells that are all the same."""
+    """Return mean and standard deviation of all cells; the deviation is 1 if all cells are equal."""
     lowest, highest = float(logits.min()), float(logits.max())
     if lowest == highest:
         return lowest, 1.0
@@ -155,17 +155,16 @@ def _centre(logits: NDArray[np.float32]) -> tuple[float, float]:
     mean = sum(float(part.sum(dtype=np.float64)) for part in parts) / logits.size
     squares = sum(float(np.square(part.astype(np.float64) - mean).sum()) for part in parts)
     deviation = float(np.sqrt(squares / logits.size))
-    return mean, max(deviation, float(np.finfo(np.float32).tiny))  # float32 can be divided by it
+    return mean, max(deviation, float(np.finfo(np.float32).tiny))  # safe as a divisor of float32
 
 
 def _fit_labels(
     logits: NDArray[np.float32], truth: csc_array, common: Common
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """The scale and shift of each of a few labels, (K,) each."""
+    """Fit scale and shift of a block of K labels, (K,) each."""
     margins = np.ascontiguousarray(logits.T)
-    offsets = (
-        margins.astype(np.float64) - common.pivot
-    ) * common.scale  # (K, N): the common model is sigmoid(offsets + shift)
+    # (K, N): the common model is sigmoid(offsets + shift)
+    offsets = (margins.astype(np.float64) - common.pivot) * common.scale
     column = np.repeat(np.arange(len(margins)), np.diff(truth.indptr))
     weighted = truth.data * offsets[column, truth.indices]
     sums = np.array([np.bincount(column, part, len(margins)) for part in (truth.data, weighted)])
@@ -187,7 +186,7 @@ def _fit_labels(
 
 
 def _within_float32(scale: Doubles, shift: Doubles) -> Calibration:
-    """What was found for (K,) labels, kept from overflowing and the scale from vanishing."""
+    """Convert (K,) scales and shifts to float32, clipped so that nothing overflows and no scale becomes 0."""
     return Calibration(
         np.clip(scale, 1 / LARGEST, LARGEST).astype(np.float32),
         np.clip(shift, -LARGEST, LARGEST).astype(np.float32),
@@ -195,7 +194,7 @@ def _within_float32(scale: Doubles, shift: Doubles) -> Calibration:
 
 
 def _moments(margins: Doubles, scale: Doubles, shift: Doubles) -> Doubles:
-    """What one step of Newton's method asks of the rows of K labels.
+    """Compute the sums over rows that one step of Newton's method needs, for K labels.
 
     Args:
         margins: (K, N) x.
@@ -225,10 +224,9 @@ def _moments(margins: Doubles, scale: Doubles, shift: Doubles) -> Doubles:
 
 
 def _smooth(sums: Doubles, rows: int, total: Doubles) -> Doubles:
-    """The (2, K) sums of t and t x where t goes from 1 / (negatives + 2) to 1 - 1 / (positives + 2).
+    """Return the (2, K) sums of t and t x with Platt's smoothed targets: t is 1 / (negatives + 2) or 1 - 1 / (positives + 2).
 
-    So Platt's maximum a posteriori targets keep separable labels from a scale without end. `total` is the
-    (K,) sum of x.
+    The smoothing keeps the scale of separable labels finite. `total` is the (K,) sum of x.
     """
     low, high = 1 / (rows - sums[0] + 2), 1 - 1 / (sums[0] + 2)
     smoothed: Doubles = (high - low) * sums + low * np.array([np.full_like(total, rows), total])
@@ -242,18 +240,18 @@ def _newton(
     scale_deviation: float,
     shift_deviation: float,
 ) -> tuple[Doubles, Doubles, Doubles]:
-    """The most probable scale and shift of K labels side by side, from 1 and `centre`, the prior's middle.
+    """Fit scale and shift of K labels in parallel, starting at the prior's mode: scale 1 and shift `centre`.
 
-    Minimises the sum over the rows of softplus(y) - t y, plus the prior, over the logarithm of the scale and
-    the shift. The second derivative leaves out what could make it negative (Fisher scoring), so that each step
-    goes downhill; a step that does not get far enough down is halved.
+    Minimises the sum over the rows of softplus(y) - t y, plus the prior, over the logarithm of the scale and the
+    shift. The second derivative omits the terms that could be negative (Fisher scoring), so that each step is a descent
+    direction; a step that does not decrease the loss enough is halved.
 
     Args:
-        moments: of (K,) scale and (K,) shift, as `_moments` gives them.
+        moments: function of (K,) scale and (K,) shift that returns the sums of `_moments`.
         targets: (2, K), the sums over the rows of t and t x.
-        centre: (K,), where the prior of the shift has its middle.
-        scale_deviation: the standard deviation of the prior of log(scale).
-        shift_deviation: that of the shift.
+        centre: (K,), mean of the shift's prior.
+        scale_deviation: prior standard deviation of log(scale).
+        shift_deviation: prior standard deviation of the shift.
 
     Returns:
         (K,) scale, (K,) shift, and the (6, K) moments there.
@@ -270,7 +268,7 @@ def _newton(
         sums = moments(scale, shift)
         away = here - middle
         value = sums[0] - scale * targets[1] - shift * targets[0] + (tightness * away**2).sum(axis=0) / 2
-        # Rounding must not make a step look bad that is too small to matter.
+        # the tolerance prevents rounding errors from rejecting tiny steps
         down = value <= loss + 1e-4 * size * slope + TOLERANCE * 1e-2 + 1e-13 * np.abs(value)
         gradient = np.array([scale * (sums[2] - targets[1]), sums[1] - targets[0]]) + tightness * away
         first, mixed, second = scale**2 * sums[5] + tightness[0], scale * sums[4], sums[3] + tightness[1]
@@ -279,25 +277,25 @@ def _newton(
             np.array([mixed * gradient[1] - second * gradient[0], mixed * gradient[0] - first * gradient[1]])
             / determinant
         )
-        aim /= np.maximum(np.abs(aim[0]), 1)  # the scale changes by a factor of e at most
+        aim /= np.maximum(np.abs(aim[0]), 1)  # the scale changes by at most a factor of e
         kept, best, step = np.where(down, sums, kept), np.where(down, here, best), np.where(down, aim, step)
         loss, slope = np.where(down, value, loss), np.where(down, (aim * gradient).sum(axis=0), slope)
         size = np.where(down, 1.0, size / 2)
         settled |= -slope * size < TOLERANCE
         if settled.all():
             break
-        # A label that is done stays where it is, so that it does not depend on what it shares a block with.
+        # a converged label no longer moves, so that its result does not depend on the other labels of the block
         here = np.where(settled, best, best + size * step)
     return np.exp(best[0]), best[1], kept
 
 
 def _fit_softmax(logits: NDArray[np.float32], truth: csr_array, threads: int | None) -> Calibration:
-    """One scale, and a shift for each class, for logits that softmax makes probabilities of.
+    """Fit one scale, and one shift per class, for softmax.
 
-    Minimises the multinomial cross-entropy plus the prior over the logarithm of the scale and the L shifts, by
-    L-BFGS, in units in which the second derivatives are near 1.
+    Minimises the multinomial cross-entropy plus the prior over the logarithm of the scale and the L shifts by L-BFGS,
+    with parameters rescaled so that the second derivatives are near 1.
     """
-    from scipy.optimize import minimize  # slow to import, and prediction does without it
+    from scipy.optimize import minimize  # slow to import, and not needed for prediction
 
     rows, count = logits.shape
     _, deviation = _centre(logits)
@@ -345,11 +343,11 @@ def _fit_softmax(logits: NDArray[np.float32], truth: csr_array, threads: int | N
 
 
 def _softmax_moments(margins: NDArray[Any], truth: csr_array, scale: float, shift: Doubles) -> Doubles:
-    """(2 + L,): the cross-entropy of some rows, then its derivatives by the scale and by each shift."""
+    """Return (2 + L,): the cross-entropy of some rows, then its derivatives by the scale and by each shift."""
     margins = margins.astype(np.float64)
     logits = margins * scale + shift
     logits -= logits.max(axis=1, keepdims=True)
-    weight = np.asarray(truth.sum(axis=1), np.float64)  # 1, unless a row's targets do not sum to one
+    weight = np.asarray(truth.sum(axis=1), np.float64)  # 1, unless a row's targets do not sum to 1
     row = np.repeat(np.arange(len(margins)), np.diff(truth.indptr))
     fit = float((truth.data * logits[row, truth.indices]).sum())
     probability = np.exp(logits, out=logits)

@@ -1,4 +1,4 @@
-"""What an `Evaluation` says of single labels, in sentences about rows. Imports neither torch nor lightning."""
+"""Describe an `Evaluation`'s results for single labels in sentences about rows. Imports neither torch nor lightning."""
 
 from collections.abc import Callable
 
@@ -8,19 +8,19 @@ from numpy.typing import NDArray
 from flash.text.classification.scores.metrics import Evaluation
 
 FEW_POSITIVES = 10
-"""With fewer positive rows than this, one row found or missed changes a label's recall by more than 0.1."""
+"""With fewer positive rows, a single row changes a label's recall by more than 0.1."""
 
-ALL_UP_TO = 3  # labels of which each has its sentence; of more, the strongest and the weakest
+ALL_UP_TO = 3  # up to this many labels, each has a sentence; otherwise only the strongest and the weakest
 
 
 def has_few_positives(evaluation: Evaluation) -> NDArray[np.bool_]:
-    """(L,) whether a label has positive rows, and too few for its numbers to mean much."""
+    """Return (L,): whether a label has positive rows, but fewer than `FEW_POSITIVES`."""
     found: NDArray[np.bool_] = (evaluation.support > 0) & (evaluation.support < FEW_POSITIVES)
     return found
 
 
 def few_positives_sentence(evaluation: Evaluation) -> str | None:
-    """What the mark of these labels means; None where there are none."""
+    """Explain the mark of labels with few positives; None if there are none."""
     if not has_few_positives(evaluation).any():
         return None
     return (
@@ -30,12 +30,12 @@ def few_positives_sentence(evaluation: Evaluation) -> str | None:
 
 
 def in_words(evaluation: Evaluation, name: Callable[[str], str] = str) -> list[str]:
-    """For whoever does not know precision and recall: what was flagged, and what was found, in rows.
+    """Explain precision and recall in numbers of rows, for readers who do not know the terms.
 
     Args:
-        evaluation: of which up to 3 labels have a sentence each, and of more labels the one with the highest and the
-            one with the lowest F1, among those with at least 10 positive rows if there are two such.
-        name: how a label is shown.
+        evaluation: up to 3 labels get a sentence each; of more labels, those with the highest and the lowest F1, among
+            the labels with at least 10 positive rows if there are two.
+        name: formats a label's name.
     """
     support = evaluation.support
     columns = np.flatnonzero(support > 0)
@@ -52,7 +52,7 @@ def in_words(evaluation: Evaluation, name: Callable[[str], str] = str) -> list[s
 
 
 def _sentence(evaluation: Evaluation, column: int, shown: str) -> str:
-    """One label's flagged rows and its positive ones."""
+    """Describe one label's predicted and positive rows."""
     flagged, positive = int(evaluation.predicted[column]), int(evaluation.support[column])
     hits = int(evaluation.hits[column])
     right = f"Of {flagged:,} rows flagged as {shown}, {hits:,} {_were(hits)} right"

@@ -1,13 +1,13 @@
-"""The numbers that say how good a classifier is. Imports neither torch nor lightning.
+"""Metrics of a classifier. Imports neither torch nor lightning.
 
-`evaluate` compares (N, L) probabilities with targets and gives an `Evaluation`: the values that the table
-(`report.table`), the loggers (`scalars`) and machines (`to_dict`) show are all taken from it.
+`evaluate` compares (N, L) probabilities with targets and returns an `Evaluation`, from which the table
+(`table.format_table`), the loggers (`scalars`) and JSON (`to_dict`) take all their values.
 
-Expected calibration error is that of Guo, Pleiss, Sun and Weinberger, "On calibration of modern neural
-networks", ICML 2017, with 15 bins, of each label against the rest, and with bins of equally many rows instead
-of equal width (Nixon, Dusenberry, Zhang, Jerfel and Tran, "Measuring calibration in deep learning", CVPR
-Workshops 2019): for a rare label nearly all rows would share the first bin of equal width. Bins end at
-quantiles of the probabilities, so that equal ones share a bin and no result depends on the order of the rows.
+The expected calibration error follows Guo, Pleiss, Sun and Weinberger, "On calibration of modern neural networks",
+ICML 2017, with 15 bins, for each label against the rest. The bins have equal numbers of rows instead of equal width
+(Nixon, Dusenberry, Zhang, Jerfel and Tran, "Measuring calibration in deep learning", CVPR Workshops 2019), because
+nearly all rows of a rare label would be in the first bin of equal width. Bins end at quantiles of the probabilities, so
+that equal probabilities share a bin and the result does not depend on the order of the rows.
 """
 
 import math
@@ -26,18 +26,18 @@ from flash.text.classification.scores.thresholds import BLOCK_CELLS, check_array
 
 CALIBRATION = ("expected_calibration_error", "brier")
 PER_LABEL = ("precision", "recall", "f1", "average_precision", "roc_auc", *CALIBRATION)
-BINS = 15  # of the expected calibration error, as Guo et al. have it
+BINS = 15  # of the expected calibration error, as in Guo et al.
 
 
 @dataclass(frozen=True, eq=False)
 class Counts:
-    """Rows of each label, (L,) in label order.
+    """Numbers of rows per label, (L,) in label order.
 
     Attributes:
-        known: rows in which the label's target is known; all N of them unless some targets are NaN.
+        known: rows with a known target for the label; N unless some targets are NaN.
         support: positive rows (target at least 0.5).
         predicted: rows for which the label was predicted.
-        hits: positive rows among these.
+        hits: true positives.
     """
 
     known: NDArray[np.int64]
@@ -48,37 +48,37 @@ class Counts:
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """How well (N, L) probabilities agree with targets. Arrays are (L,), in label order; values in [0, 1].
+    """Metrics of (N, L) probabilities against targets. Arrays are (L,), in label order; values in [0, 1].
 
-    Each count and measure is an attribute of its own, too: `support` is `counts.support`, `f1` is `per_label["f1"]`,
-    `micro_f1` and `macro_f1` are those of `micro` and `macro`, `uncalibrated_brier` is `uncalibrated["brier"]`.
+    Each count and metric is also an attribute: `support` is `counts.support`, `f1` is `per_label["f1"]`, `micro_f1` and
+    `macro_f1` are the values in `micro` and `macro`, `uncalibrated_brier` is `uncalibrated["brier"]`.
 
-    0/0 counts as 0 in precision, recall and F1. A label without positive rows has NaN as average precision
-    and ROC AUC and is left out of all macro averages; a label without negative rows has NaN as ROC AUC and
-    is left out of that macro average. A macro average over no label at all is NaN. Cells whose target is not known
-    count nowhere: each label is measured on the rows where its own target is known.
+    0/0 counts as 0 in precision, recall and F1. A label without positive rows has NaN for average precision and ROC AUC
+    and is left out of all macro averages; a label without negative rows has NaN for ROC AUC and is left out of its macro
+    average. A macro average over no label is NaN. Unknown targets are ignored: each label is evaluated on the rows where
+    its target is known.
 
     Attributes:
         labels: the L names.
-        multi_label: False where each row has one label and the most probable one is predicted.
+        multi_label: False if each row has one label and the most probable one is predicted.
         rows: N.
-        thresholds: (L,) in force; NaN in single-label mode, which uses none.
-        counts: rows of each label.
-        per_label: (L,) of each of `PER_LABEL`: precision, the share of the predicted rows that are positive; recall, the
-            share of the positive rows that are predicted; f1, the harmonic mean of the two; average_precision, the area
-            under the precision-recall steps, ties taken together; roc_auc, the probability that a positive row outranks a
-            negative one, a tie being half; expected_calibration_error, how far the mean probability is from the share
-            of positive rows, as a mean over the rows of 15 bins (see the module's docstring); brier, the mean squared
-            difference between probability and target.
-        uncalibrated: (L,) of each of `CALIBRATION`, before calibration; None unless such probabilities were given.
+        thresholds: (L,), the thresholds in use; NaN in single-label mode.
+        counts: numbers of rows per label.
+        per_label: (L,) for each metric in `PER_LABEL`: precision, the share of the predicted rows that are positive;
+            recall, the share of the positive rows that are predicted; f1, the harmonic mean of the two;
+            average_precision, the area under the precision-recall steps, ties taken together; roc_auc, the probability
+            that a positive row outranks a negative one, a tie counting half; expected_calibration_error, the distance
+            between mean probability and share of positive rows, averaged over 15 bins of rows (see the module's
+            docstring); brier, the mean squared difference between probability and target.
+        uncalibrated: (L,) for each metric in `CALIBRATION`, before calibration; None if it was not given.
         micro: precision, recall and f1 over all cells of all labels together.
-        macro: of each of `PER_LABEL` the mean over the labels with positives (of roc_auc, with negatives as well), and
-            `uncalibrated_...` of each of `CALIBRATION`, NaN where `uncalibrated` is None.
-        subset_accuracy: share of the rows whose whole label set is right; of a row with unknown targets, whose
-            known ones all are; rows without a known target are not among them.
-        hamming_loss: share of the N x L cells (of the known ones) that are wrong, in single-label mode too.
-        calibration_by_length: calibration on short and on long texts, in bins of length with at least 300 rows;
-            empty if there are not two such bins, None if the lengths of the texts were not given.
+        macro: for each metric in `PER_LABEL` the mean over the labels with positives (for roc_auc also negatives), and
+            `uncalibrated_...` for each metric in `CALIBRATION`, NaN if `uncalibrated` is None.
+        subset_accuracy: share of the rows whose whole label set is right, as far as their targets are known; rows
+            without a known target do not count.
+        hamming_loss: share of the known ones of the N x L cells that are wrong, also in single-label mode.
+        calibration_by_length: calibration in bins of text length with at least 300 rows; empty if there are fewer than
+            two such bins, None if the lengths of the texts were not given.
     """
 
     labels: tuple[str, ...]
@@ -103,7 +103,7 @@ class Evaluation:
         return [*super().__dir__(), *self._flat()]
 
     def _flat(self) -> dict[str, Any]:
-        """Counts and measures by the names that they have as attributes."""
+        """Return counts and metrics by their attribute names."""
         before: Mapping[str, Any] = self.uncalibrated or dict.fromkeys(CALIBRATION)
         parts = (("uncalibrated_", before), ("micro_", self.micro), ("macro_", self.macro))
         named = {f"{prefix}{name}": value for prefix, values in parts for name, value in values.items()}
@@ -111,24 +111,24 @@ class Evaluation:
 
     @property
     def without_positives(self) -> tuple[str, ...]:
-        """The labels that apply to no row here."""
+        """The labels without positive rows."""
         return tuple(self.labels[column] for column in np.flatnonzero(self.support == 0))
 
     @property
     def partly_known(self) -> bool:
-        """Whether some target is not known."""
+        """Whether any target is unknown."""
         return bool((self.known < self.rows).any())
 
     @property
     def without_negatives(self) -> tuple[str, ...]:
-        """The labels that apply to every row here."""
+        """The labels without negative rows."""
         return tuple(
             self.labels[column] for column in np.flatnonzero((self.support == self.known) & (self.known > 0))
         )
 
     @property
     def left_out_of_averages(self) -> dict[str, int]:
-        """For each macro average, the number of labels that could not take part in it."""
+        """For each macro average, the number of labels that are left out of it."""
         empty = len(self.without_positives)
         return {
             "precision_recall_f1": empty,
@@ -137,21 +137,20 @@ class Evaluation:
         }
 
     def label_values(self, name: str) -> NDArray[np.float64]:
-        """One of the (L,) measures by name, with NaN wherever it says nothing about the label.
+        """Return one of the (L,) metrics by name, with NaN for labels without positive rows.
 
-        The arrays of precision, recall and F1 hold scikit-learn's 0 for a label without positives, and those
-        of calibration how far its probabilities are from 0; here, in the table, in `to_dict` and in `scalars`,
-        such a label has no measure at all.
+        For such a label, the arrays of precision, recall and F1 contain 0, as in scikit-learn, and those of calibration
+        the distance of its probabilities from 0. Here, in the table, in `to_dict` and in `scalars` it has no value.
         """
         found = getattr(self, name)
         values: NDArray[np.float64] = np.where(self.support > 0, np.nan if found is None else found, np.nan)
         return values
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as plain values for JSON: no numpy types, and None where a value is undefined."""
+        """Return everything as plain values for JSON: no NumPy types, and None for undefined values."""
         names = [*PER_LABEL, *(f"uncalibrated_{name}" for name in CALIBRATION)]
         columns = {name: self.label_values(name).tolist() for name in names}
-        # A float32 threshold as its shortest decimal: 0.3, not 0.30000001192092896.
+        # float32 thresholds in their shortest decimal form: 0.3, not 0.30000001192092896
         thresholds = [float(str(value)) for value in self.thresholds]
         labels = [
             {
@@ -193,14 +192,14 @@ class Evaluation:
         ]
 
     def scalars(self, prefix: str) -> dict[str, float]:
-        """The same numbers under names that stay, for loggers: `val_micro_f1`, `val_f1/toxic`.
+        """Return the metrics under stable names for loggers, such as `val_micro_f1` and `val_f1/toxic`.
 
-        The macro averages of calibration are `val_expected_calibration_error` and `val_brier`, and with
-        `uncalibrated_` after the prefix those before it. Undefined values are left out, because a logger must not get a
-        NaN: a label without positives here has no entry, and neither has an average over no label.
+        The macro averages of calibration are `val_expected_calibration_error` and `val_brier`; those before calibration
+        have `uncalibrated_` after the prefix. Undefined values are left out, because a logger must not get a NaN: a
+        label without positives has no entry, and neither has an average over no label.
 
         Args:
-            prefix: what each name begins with, such as "val" or "test".
+            prefix: prefix of each name, such as "val" or "test".
         """
         named = {f"{prefix}_micro_{name}": value for name, value in self.micro.items()}
         named |= {f"{prefix}_macro_{name}": self.macro[name] for name in PER_LABEL[:5]}
@@ -226,24 +225,23 @@ def evaluate(
     uncalibrated: ArrayLike | None = None,
     lengths: ArrayLike | None = None,
 ) -> Evaluation:
-    """Compare probabilities with targets; the values are scikit-learn's wherever all labels are supported.
+    """Compare probabilities with targets; the values equal scikit-learn's if every label has positive rows.
 
-    Works through the columns in blocks, so that extra memory stays at some tens of megabytes.
+    Works in blocks of columns, so that extra memory stays at some tens of megabytes.
 
     Args:
-        probabilities: (N, L), in [0, 1], taken as float32.
-        targets: (N, L), sparse or dense, in [0, 1]; positive from 0.5. In multi-label mode NaN where a target is
-            not known: that cell counts in no measure.
+        probabilities: (N, L), in [0, 1], converted to float32.
+        targets: (N, L), sparse or dense, in [0, 1]; positive from 0.5. In multi-label mode NaN for an unknown target,
+            which is ignored.
         labels: the L names in order.
-        thresholds: (L,), a label being predicted where its probability reaches its threshold
-            (`thresholds.applies`). In single-label mode they are not used and may be None: the most probable
-            label is predicted, the first among equals.
+        thresholds: (L,); a label is predicted if its probability reaches its threshold (`outputs.applies`). Unused in
+            single-label mode, where it may be None: the most probable label is predicted, the first among equals.
         multi_label: whether a row may have any number of labels.
-        uncalibrated: (N, L) probabilities of the same rows before calibration, to compare with.
-        lengths: (N,) characters of the texts, to measure calibration on short and on long ones.
+        uncalibrated: (N, L) probabilities of the same rows before calibration, for comparison.
+        lengths: (N,) lengths of the texts in characters, to evaluate calibration by length.
 
     Raises:
-        FlashError: no rows, shapes that do not fit together, or values that are not in [0, 1].
+        FlashError: no rows, shapes that do not match, or values outside [0, 1].
     """
     scores, truth, known = check_arrays(probabilities, targets)
     rows, count = scores.shape
@@ -258,7 +256,7 @@ def evaluate(
     known_rows = np.full(count, rows) if known is None else np.count_nonzero(known, axis=0)
     judged = rows if known is None else np.count_nonzero(known.any(axis=1))
     predicted, hits, exact = _decide(scores, truth, in_force if multi_label else None, known)
-    exact -= rows - judged  # a row of which nothing is known has nothing wrong, and nothing right
+    exact -= rows - judged  # rows without known targets were counted as exact
     precision, recall = _ratio(hits, predicted), _ratio(hits, support)
     f1 = _ratio(2 * hits, predicted + support)
     average_precision, roc_auc, *calibrated = _rank(scores, truth, known)
@@ -297,7 +295,7 @@ def evaluate(
 
 
 def _check_thresholds(thresholds: ArrayLike | None, count: int) -> NDArray[np.float32]:
-    """Thresholds as (L,) float32, or a sentence unless there is one in [0, 1] for each label."""
+    """Return thresholds as (L,) float32; raise FlashError unless there is one in [0, 1] per label."""
     values = np.array(np.nan if thresholds is None else thresholds, np.float32)
     if values.shape == (count,) and ((values >= 0) & (values <= 1)).all():
         return values
@@ -313,10 +311,10 @@ def _decide(
     thresholds: NDArray[np.float32] | None,
     known: NDArray[np.bool_] | None,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
-    """Predicted rows (L,), true positives (L,), and the number of rows with exactly the right labels, as far as known.
+    """Return predicted rows (L,), true positives (L,), and the number of rows whose known targets are all right.
 
-    Without thresholds each row has its most probable label. Right predictions are looked up at the few
-    positive cells, so that no second (N, L) array is needed.
+    Without thresholds, each row gets its most probable label. True positives are looked up at the few positive cells,
+    so that no second (N, L) array is needed.
     """
     count_rows, count = scores.shape
     rows, columns = truth.indices, column_of_each(truth)
@@ -343,12 +341,11 @@ def _decide(
 def _rank(
     scores: NDArray[np.float32], truth: csc_array, known: NDArray[np.bool_] | None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Average precision, ROC AUC, expected calibration error and Brier score of each label, (L,) each.
+    """Return average precision, ROC AUC, expected calibration error and Brier score, (L,) each.
 
-    The first two are NaN where positives or negatives are missing. They follow from the place of each
-    positive among all sorted scores of its label: average precision is the mean, over the positives, of the
-    precision at their score; ROC AUC is the share of (positive, negative) pairs in the right order (the
-    Mann-Whitney U statistic), ties being half.
+    The first two are NaN if positives or negatives are missing. They follow from the rank of each positive among all
+    scores of its label: average precision is the mean, over the positives, of the precision at their score; ROC AUC is
+    the share of (positive, negative) pairs in the right order (the Mann-Whitney U statistic), ties counting half.
     """
     count = scores.shape[1]
     average_precision, roc_auc = np.full(count, np.nan), np.full(count, np.nan)
@@ -371,7 +368,7 @@ def _rank(
 def _calibration(
     scores: NDArray[np.float32], truth: csc_array, known: NDArray[np.bool_] | None
 ) -> NDArray[np.float64]:
-    """(3, L): what `_reliability` finds of each label."""
+    """Return (3, L): the values of `_reliability` for each label."""
     found = np.empty((3, scores.shape[1]))
     for column, ranked, positive in _sorted_columns(scores, truth, known):
         found[:, column] = _reliability(ranked, positive)
@@ -381,7 +378,7 @@ def _calibration(
 def _by_length(
     scores: NDArray[np.float32], truth: csc_array, known: NDArray[np.bool_] | None, lengths: ArrayLike
 ) -> tuple[LengthBin, ...]:
-    """Calibration in each bin of text length, averaged over the labels with positive rows there."""
+    """Evaluate calibration in each bin of text length, averaged over the labels with positive rows in the bin."""
     found = []
     for start, stop, rows in rows_by_length(lengths, len(scores)):
         inside = truth[rows]
@@ -400,11 +397,11 @@ def _by_length(
 def _sorted_columns(
     scores: NDArray[np.float32], truth: csc_array, known: NDArray[np.bool_] | None
 ) -> Iterator[tuple[int, NDArray[np.float32], NDArray[np.float32]]]:
-    """Each label's column, its scores and those of its positives, both ascending, of rows where it is known."""
+    """Yield each label's column, its scores, and the scores of its positives, ascending, for rows with a known target."""
     rows, count = scores.shape
     step = max(1, BLOCK_CELLS // rows)
     for start in range(0, count, step):
-        # One contiguous row per label sorts several times as fast as a column, and needs no argsort.
+        # sorting a contiguous row per label is several times as fast as sorting a column
         block = np.sort(scores[:, start : start + step].T, axis=1)
         for column, ranked in enumerate(block, start):
             positive = scores[truth.indices[truth.indptr[column] : truth.indptr[column + 1]], column]
@@ -414,38 +411,38 @@ def _sorted_columns(
 
 
 def _reliability(ranked: NDArray[np.float32], positive: NDArray[np.float32]) -> tuple[float, float, float]:
-    """Expected calibration error, Brier score and |mean probability - share of positives| of one label.
+    """Return expected calibration error, Brier score and |mean probability - share of positives| of one label.
 
     Args:
         ranked: (N,) scores, ascending.
-        positive: those of the positive rows, ascending.
+        positive: scores of the positive rows, ascending.
     """
     rows, wide = ranked.size, ranked.astype(np.float64)
     if not rows:
         return math.nan, math.nan, math.nan
-    # Quantile k of 15 lies at place (N - 1) k / 15 of the sorted scores, between two of them: whole and rest.
+    # quantile k of 15 is at index (N - 1) k / 15 of the sorted scores, interpolated between two of them
     whole, rest = np.divmod((rows - 1) * np.arange(1, BINS), BINS)
     lower, upper = wide[whole], wide[np.minimum(whole + 1, rows - 1)]
-    ends = lower + (upper - lower) * (rest / BINS)  # a score at the end of a bin is in that bin
+    ends = lower + (upper - lower) * (rest / BINS)  # inclusive: a score at the end of a bin belongs to it
     inside = np.searchsorted(wide, ends, side="right")
     hits = np.searchsorted(positive.astype(np.float64), ends, side="right")
     totals = np.concatenate([[0.0], np.cumsum(wide)])[[0, *inside, rows]]
     gaps = np.diff(totals) - np.diff([0, *hits, positive.size])
-    # The square of every score, and for a positive 1 - 2 p more: (1 - p) ** 2 in all.
+    # p ** 2 for every row, and 1 - 2 p more for a positive, which makes (1 - p) ** 2
     brier = (np.einsum("n,n->", wide, wide) + np.sum(1 - 2 * positive.astype(np.float64))) / rows
     return float(np.abs(gaps).sum() / rows), max(float(brier), 0.0), abs(float(gaps.sum())) / rows
 
 
 def _ratio(numerator: NDArray[np.int64], denominator: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Elementwise quotient where 0/0 is 0, as scikit-learn's `zero_division=0`."""
+    """Return the elementwise quotient with 0/0 = 0, like scikit-learn's `zero_division=0`."""
     return numerator / np.maximum(denominator, 1)
 
 
 def _mean(values: NDArray[np.float64]) -> float:
-    """The mean, NaN without the warning where there is nothing to average."""
+    """Return the mean; NaN, without NumPy's warning, for no values."""
     return float(values.mean()) if values.size else math.nan
 
 
 def _or_none(value: float) -> float | None:
-    """JSON has no NaN."""
+    """Return None for NaN, which JSON does not have."""
     return None if math.isnan(value) else float(value)

@@ -1,6 +1,6 @@
-"""Lightning Flash's output classes: what a prediction is given as, as objects in place of names.
+"""Lightning Flash's output classes: the form of predictions, as objects instead of names.
 
-`LabelsOutput(threshold=0.3)` is `output="labels"` with thresholds of its own. Imports neither torch nor lightning.
+`LabelsOutput(threshold=0.3)` is `output="labels"` with its own threshold. Imports neither torch nor lightning.
 """
 
 from collections.abc import Sequence
@@ -11,22 +11,22 @@ from flash.core.errors import FlashError
 
 
 class Output:
-    """A user's own output: `transform` is given each row of (L,) float32 logits, as in Lightning Flash.
+    """Base class of the user's own outputs: `transform` gets each row of (L,) float32 logits, as in Lightning Flash.
 
-    `flash.Trainer` gives it torch tensors, and `Predictor` NumPy arrays.
+    With `flash.Trainer` the rows are torch tensors, with `Predictor` NumPy arrays.
     """
 
     @classmethod
     def from_task(cls, task: Any, **_kwargs: Any) -> "Output":
-        """An output for a model; here the model's labels are taken from it when it predicts."""
+        """Create an output for a task; the task's labels are only read at prediction."""
         return cls()
 
     def transform(self, sample: Any) -> Any:
-        """What becomes of one row's logits; the row itself unless overridden."""
+        """Convert one row's logits; returns them unchanged unless overridden."""
         return sample
 
     def __call__(self, sample: Any) -> Any:
-        """The same as `transform`."""
+        """Call `transform`."""
         return self.transform(sample)
 
 
@@ -35,7 +35,7 @@ class ClassificationOutput(Output):
     """An output by name.
 
     Args:
-        multi_label: Lightning Flash's; the model knows whether it is multi-label, and this is not asked.
+        multi_label: accepted for Lightning Flash's scripts and ignored: the model knows whether it is multi-label.
     """
 
     name: ClassVar[str] = "preds"
@@ -52,7 +52,7 @@ class ClassificationOutput(Output):
         return None
 
     def transform(self, sample: Any) -> Any:
-        """Refused: what a row becomes depends on the model's labels and thresholds.
+        """Raise an error: the conversion depends on the model's labels and thresholds.
 
         Raises:
             FlashError: always.
@@ -133,7 +133,7 @@ class LabelsOutput(ClassesOutput):
 
 
 class FiftyOneLabelsOutput(ClassificationOutput):
-    """Refused: FiftyOne shows images, and its labels are not made here.
+    """Not supported: FiftyOne's labels are for images.
 
     Raises:
         FlashError: always.
@@ -147,7 +147,7 @@ class FiftyOneLabelsOutput(ClassificationOutput):
 
 
 def names_in_force(output: ClassificationOutput, labels: Sequence[str]) -> Sequence[str]:
-    """The output's own names, or the model's.
+    """Return the output's own label names, or the model's.
 
     Raises:
         FlashError: the output has another number of names.

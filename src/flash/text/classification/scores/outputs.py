@@ -1,8 +1,7 @@
-"""What a prediction is given as: label names, class indices, probabilities or logits.
+"""The form of predictions: label names, class indices, probabilities or logits.
 
-`Calibration` makes logits of what a backbone says. The rule of decision is one line, `applies`, and predictions,
-metrics and tuning all follow it. Shared by the trainer, the predictor and the command line. Imports neither torch
-nor lightning.
+`Calibration` calibrates a backbone's logits. `applies` is the decision rule of predictions, metrics and threshold
+tuning. Shared by the trainer, the predictor and the command line. Imports neither torch nor lightning.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,7 +22,7 @@ Output: TypeAlias = str | Callable[[NDArray[np.float32]], Any]
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """What makes logits calibrated: logits * scale + shift.
+    """Calibration of logits: logits * scale + shift.
 
     Attributes:
         scale: (L,) float32, above 0.
@@ -35,39 +34,39 @@ class Calibration:
 
     @classmethod
     def identity(cls, count: int) -> "Calibration":
-        """What leaves the logits of `count` labels as they are."""
+        """Return the calibration that leaves the logits of `count` labels unchanged."""
         return cls(np.ones(count, np.float32), np.zeros(count, np.float32))
 
     def apply(self, logits: ArrayLike) -> NDArray[np.float32]:
-        """Calibrated logits, (N, L) float32, of (N, L) logits; beyond float32's range they are infinite."""
+        """Return calibrated logits, (N, L) float32, from (N, L) logits; infinite beyond float32's range."""
         with np.errstate(over="ignore"):
             calibrated: NDArray[np.float32] = np.asarray(logits, np.float32) * self.scale + self.shift
         return calibrated
 
 
 def applies(probabilities: ArrayLike, thresholds: ArrayLike) -> NDArray[np.bool_]:
-    """Where a label applies: its probability is at least its threshold, both taken as float32.
+    """Decide where a label applies: its probability is at least its threshold, both converted to float32.
 
-    The shapes follow numpy's broadcasting: (N, L) probabilities with (L,) thresholds give (N, L).
+    Shapes follow NumPy's broadcasting: (N, L) probabilities with (L,) thresholds give (N, L).
     """
     decided: NDArray[np.bool_] = np.asarray(probabilities, np.float32) >= np.asarray(thresholds, np.float32)
     return decided
 
 
 def to_probabilities(logits: ArrayLike, multi_label: bool) -> NDArray[np.float32]:
-    """Sigmoid of each logit (multi-label) or softmax of each row (single-label).
+    """Return the sigmoid of each logit (multi-label) or the softmax of each row (single-label).
 
     Args:
-        logits: (N, L); of any size, nothing overflows.
-        multi_label: whether each label is decided by itself.
+        logits: (N, L); large values do not overflow.
+        multi_label: sigmoid or softmax.
 
     Returns:
         (N, L) float32 in [0, 1].
 
     Raises:
-        FlashError: a logit is NaN, which no decision can be made from.
+        FlashError: a logit is NaN.
     """
-    values: Any = np.asarray(logits, np.float32)  # NumPy's types lose float32 on the way
+    values: Any = np.asarray(logits, np.float32)  # Any: NumPy's type stubs lose float32 below
     if values.size and np.isnan(values.min()):
         broken = np.flatnonzero(np.isnan(values).any(axis=1))
         raise FlashError(
@@ -75,7 +74,7 @@ def to_probabilities(logits: ArrayLike, multi_label: bool) -> NDArray[np.float32
             f"number {broken[0] + 1}), so its weights are broken; train it again with a smaller learning rate"
         )
     if multi_label:
-        # exp only of numbers up to 0: it cannot overflow, and 1 / (1 + e) and e / (1 + e) lose no digits.
+        # exp of numbers <= 0 cannot overflow, and 1 / (1 + e) and e / (1 + e) are exact to rounding
         shrunk = np.exp(-np.abs(values))
         probabilities: NDArray[np.float32] = np.where(values >= 0, np.float32(1), shrunk) / (1 + shrunk)
         return probabilities
@@ -88,13 +87,13 @@ def to_probabilities(logits: ArrayLike, multi_label: bool) -> NDArray[np.float32
 def _as_classes(
     logits: Logits, labels: Sequence[Any], multi_label: bool, thresholds: ArrayLike | None
 ) -> list[list[int]] | list[int]:
-    """Column indices, ascending in each row; see `_as_labels`."""
+    """Return column indices, ascending in each row; see `_as_labels`."""
     classes: list[list[int]] | list[int] = _as_labels(logits, range(len(labels)), multi_label, thresholds)
     return classes
 
 
 def _as_labels(logits: Logits, labels: Sequence[Any], multi_label: bool, thresholds: ArrayLike | None) -> Any:
-    """The names that apply to each row, in label order (multi-label), or the most probable one."""
+    """Return the names that apply to each row, in label order (multi-label), or the most probable name."""
     probabilities = to_probabilities(logits, multi_label)
     names = np.empty(len(labels), dtype=object)
     names[:] = labels
@@ -120,7 +119,7 @@ def _as_probabilities(
 def _as_logits(
     logits: Logits, labels: Sequence[Any], multi_label: bool, thresholds: ArrayLike | None
 ) -> NDArray[np.float32]:
-    """(N, L) float32, as the model gave them."""
+    """(N, L) float32, unchanged."""
     return logits
 
 
@@ -129,15 +128,15 @@ OUTPUTS: dict[str, Callable[[Logits, Sequence[Any], bool, ArrayLike | None], Any
     "classes": _as_classes,
     "probabilities": _as_probabilities,
     "logits": _as_logits,
-    "preds": _as_logits,  # Flash's word for the model's own numbers
+    "preds": _as_logits,  # Lightning Flash's name for the raw outputs
 }
 
 
 def check_output(output: Any) -> None:
-    """Refuse what no prediction can be given as.
+    """Check an output.
 
     Raises:
-        FlashError: neither a name in `OUTPUTS` nor a callable; or a class in place of an object of it.
+        FlashError: neither a name in `OUTPUTS` nor a callable, or a class instead of an object of it.
     """
     if isinstance(output, type):
         raise FlashError(
@@ -156,24 +155,22 @@ def convert(
     thresholds: ArrayLike | None,
     as_rows: Callable[[Logits], Any] = np.asarray,
 ) -> Any:
-    """Logits as what the user asked for.
+    """Convert logits to the requested output.
 
     Args:
         logits: (N, L).
-        output: "labels" (a list of names per row; in single-label mode one name per row), "classes" (the
-            same with column indices), "probabilities" or "logits" ((N, L) float32), "preds" (as "logits"),
-            a function that gets the (N, L) probabilities and whose result is returned, or one of `output_objects`.
+        output: "labels" (a list of names per row; in single-label mode one name per row), "classes" (the same with
+            column indices), "probabilities" or "logits" ((N, L) float32), "preds" (as "logits"), a function that
+            gets the (N, L) probabilities and whose result is returned, or an object of `output_objects`: one that
+            stands for a name, with its own labels and threshold, or the user's own, which gets the logits row by row.
         labels: the L names in order.
         multi_label: sigmoid and thresholds, or softmax and the most probable label.
-        thresholds: (L,); a label applies where its probability reaches its threshold. Unused (may be None)
-            in single-label mode, which takes the first among equals.
-        as_rows: what makes the rows of logits that a user's own output object is given.
-
-    An `output` that is an object of `output_objects` is the name that it stands for, with its own labels and
-    threshold; one whose `transform` is the user's gets the logits row by row.
+        thresholds: (L,); a label applies if its probability reaches its threshold. Unused (may be None) in
+            single-label mode, which takes the first among equals.
+        as_rows: converts the logits to the rows that a user's own output object gets.
 
     Raises:
-        FlashError: an unknown output, another number of columns than labels, or logits that are NaN.
+        FlashError: an unknown output, a number of columns that differs from the number of labels, or NaN logits.
 
     >>> logits = [[2.0, -1.0], [-3.0, -4.0]]
     >>> convert(logits, "labels", labels=["toxic", "threat"], multi_label=True, thresholds=[0.5, 0.5])

@@ -1,4 +1,4 @@
-"""The user's own metrics: of torchmetrics, or functions of probabilities and targets. Imports torch and torchmetrics."""
+"""The user's own metrics: torchmetrics objects, or functions of probabilities and targets."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias, cast
@@ -14,15 +14,15 @@ Metrics: TypeAlias = OneMetric | Mapping[str, OneMetric] | Sequence[OneMetric] |
 
 
 class OwnMetrics(torch.nn.Module):
-    """The metrics that a user gave, for one stage, with states of their own.
+    """The user's metrics for one stage, with their own state.
 
     Args:
-        metrics: a metric, a function, or a list or dict of them. A name in a dict is the logged one; else it is the
-            class's, or the function's in lower case.
-        stage: what each name begins with: "val" or "test".
+        metrics: a metric, a function, or a list or dict of them. The logged name is the dict's key, otherwise the name
+            of the class, or the name of the function in lower case.
+        stage: prefix of each name: "val" or "test".
 
     Raises:
-        FlashError: something else, or two functions of one name.
+        FlashError: another type, or two metrics with the same name.
     """
 
     def __init__(self, metrics: Metrics, stage: str) -> None:
@@ -37,14 +37,14 @@ class OwnMetrics(torch.nn.Module):
 
     @property
     def names(self) -> list[str]:
-        """What is logged, without the labels' names where a metric gives a number for each."""
+        """The logged names, without the label suffix of metrics that return one number per label."""
         return [*map(str, self.collection.keys()), *self.functions]
 
     def ignored(self) -> int:
-        """The target that all of them ignore, which they get where one is not known.
+        """Return the target that all metrics ignore (`ignore_index`), which they get for an unknown target.
 
         Raises:
-            FlashError: one of them ignores none, or another one than the others.
+            FlashError: a metric ignores no target, or another one than the other metrics.
         """
         every: dict[str, Any] = {**dict(self.collection.items()), **self.functions}
         found = {name: _ignored(metric) for name, metric in every.items()}
@@ -61,15 +61,15 @@ class OwnMetrics(torch.nn.Module):
     def scores(
         self, probabilities: torch.Tensor, targets: torch.Tensor, labels: Sequence[str]
     ) -> dict[str, torch.Tensor]:
-        """What each found, by name; L numbers as one for each label.
+        """Compute each metric, by name; a metric with L numbers gets one entry per label.
 
         Args:
             probabilities: (N, L).
-            targets: (N, L) 0/1 of int, or (N,) class indices of a single-label task.
+            targets: (N, L) 0/1 integers, or (N,) class indices of a single-label task.
             labels: L names.
 
         Raises:
-            FlashError: a function that gives neither one number nor L.
+            FlashError: a function returned neither one number nor L numbers.
         """
         found = {}
         if len(self.collection):
@@ -90,7 +90,7 @@ class OwnMetrics(torch.nn.Module):
 def _named(metrics: Metrics) -> dict[str, OneMetric]:
     if metrics is None:
         return {}
-    if isinstance(metrics, Mapping):  # a MetricCollection is one, too
+    if isinstance(metrics, Mapping):  # or a MetricCollection
         return {str(name): _checked(metric) for name, metric in metrics.items()}
     given = list(metrics) if isinstance(metrics, Sequence) and not isinstance(metrics, str) else [metrics]
     named: dict[str, OneMetric] = {}
@@ -116,12 +116,12 @@ def _checked(metric: Any) -> OneMetric:
 
 
 def _ignored(metric: Any) -> Any:
-    """The target that a metric ignores: its `ignore_index`, or that of a function's `functools.partial`."""
+    """Return a metric's `ignore_index`, or that of a function's `functools.partial`."""
     return getattr(metric, "ignore_index", getattr(metric, "keywords", {}).get("ignore_index"))
 
 
 def _function_name(function: Any) -> str:
-    """As Lightning Flash logged it."""
+    """Return the name under which Lightning Flash logged a function."""
     while hasattr(function, "func"):  # functools.partial
         function = function.func
     return str(getattr(function, "__name__", type(function).__name__)).lower()

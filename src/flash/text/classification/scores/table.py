@@ -1,7 +1,6 @@
-"""An `Evaluation` as plain text for a terminal, a log file or a pipe. Imports neither torch nor lightning.
+"""Format an `Evaluation` as plain text for a terminal, a log file or a pipe. Imports neither torch nor lightning.
 
-Nothing but ASCII is added to the user's own words, so the table survives every terminal and encoding that
-the label names survive.
+Apart from the label names, the table is ASCII, so that it works in every terminal and encoding.
 """
 
 import math
@@ -19,25 +18,25 @@ WIDTH = 80
 SHOW_ALL_UP_TO = 60
 MOST_FREQUENT = 20
 LOWEST_F1 = 10
-JOINERS = "\u200c\u200d"  # invisible, yet part of how words and emoji are written in several scripts
+JOINERS = "\u200c\u200d"  # invisible, but needed to write words and emoji in several scripts
 
 
 def format_table(evaluation: Evaluation, *, title: str, notes: Sequence[str] = ()) -> str:
-    """The overall numbers, then one line per label, then what needs saying about them, last of all in words.
+    """Return the table: overall metrics, one line per label, remarks, and an explanation in words.
 
-    Up to 60 labels are shown in label order. Of more, the 20 most frequent ones and, of the others that have
-    positives, the 10 with the lowest F1 are, and a line says how to get them all.
+    Up to 60 labels are shown in label order. If there are more, the table shows the 20 most frequent labels and, of the
+    others with positives, the 10 with the lowest F1; a line says how to get all labels.
 
     Args:
-        evaluation: what to show; three decimals (the averages of calibration, small as they are, four), "-"
-            where a value is undefined. The column "raw" is there if probabilities before calibration were
-            evaluated too; in its place stands "known", the rows where the label's target is known, if that is not so
-            in all of them. Calibration on texts of different lengths is in the head, if lengths were evaluated.
+        evaluation: the metrics, shown with three decimals (macro averages of calibration: four), "-" if undefined. The
+            column "raw" is shown if probabilities before calibration were evaluated too; if some targets are unknown,
+            it is replaced by "known", the number of rows with a known target. Calibration by text length is shown above
+            the labels if lengths were evaluated.
         title: what was evaluated, such as "Validation".
-        notes: sentences to end with.
+        notes: sentences below the table, before the explanation in words.
 
     Returns:
-        Lines without trailing spaces, joined by newlines, with none at the end.
+        Lines without trailing spaces, joined by newlines, without one at the end.
     """
     sections = _choose_labels(evaluation)
     shown = np.concatenate([rows for _, rows in sections])
@@ -46,7 +45,7 @@ def format_table(evaluation: Evaluation, *, title: str, notes: Sequence[str] = (
     if evaluation.partly_known:
         header = ["known", "support", "thresh", *header[2:]]
     elif evaluation.uncalibrated_brier is not None:
-        # One more column, and still 14 for the name of a label within 80.
+        # a shorter header makes room for one more column and still leaves 14 characters for the label
         header = ["support", "thresh", *header[2:], "raw"]
     columns = zip(header, ["", "", *["0.000"] * (len(header) - 2)], *cells.values(), strict=True)
     widths = [max(map(len, column)) for column in columns]
@@ -72,14 +71,14 @@ def format_table(evaluation: Evaluation, *, title: str, notes: Sequence[str] = (
 
 
 def _choose_labels(evaluation: Evaluation) -> list[tuple[str, NDArray[np.intp]]]:
-    """Headings, and the columns to show below each."""
+    """Return headings, and the columns of the labels to show below each."""
     count = len(evaluation.labels)
     if count <= SHOW_ALL_UP_TO:
         return [("", np.arange(count))]
     by_support = np.argsort(-evaluation.support, kind="stable")
     frequent, others = by_support[:MOST_FREQUENT], by_support[MOST_FREQUENT:]
     others = others[evaluation.support[others] > 0]
-    # Stable again: among equally low F1 values the label with the larger support comes first.
+    # stable: among equally low F1 values, the label with the larger support comes first
     lowest = others[np.argsort(evaluation.f1[others], kind="stable")[:LOWEST_F1]]
     sections = [(f"The {len(frequent)} most frequent labels:", frequent)]
     if lowest.size:
@@ -88,13 +87,13 @@ def _choose_labels(evaluation: Evaluation) -> list[tuple[str, NDArray[np.intp]]]
 
 
 def _describe(evaluation: Evaluation) -> str:
-    """How much was evaluated."""
+    """Return the numbers of rows and labels."""
     one_each = "" if evaluation.multi_label else ", one per row"
     return f"{_count(evaluation.rows, 'row')}, {_count(len(evaluation.labels), 'label')}{one_each}"
 
 
 def _overall(evaluation: Evaluation) -> list[str]:
-    """The head: averages over labels, and the measures of whole rows."""
+    """Return the lines above the labels: averages over labels, and metrics of whole rows."""
     micro = [_number(getattr(evaluation, f"micro_{name}")) for name in PER_LABEL[:3]]
     macro = [_number(getattr(evaluation, f"macro_{name}")) for name in PER_LABEL[:5]]
     return [
@@ -110,7 +109,7 @@ def _overall(evaluation: Evaluation) -> list[str]:
 
 
 def _by_length(evaluation: Evaluation) -> list[str]:
-    """How well calibrated short and long texts are; nothing where that was not measured."""
+    """Return the lines about calibration by text length; empty if it was not evaluated."""
     bins = evaluation.calibration_by_length
     if not bins:
         return []
@@ -123,7 +122,7 @@ def _by_length(evaluation: Evaluation) -> list[str]:
 
 
 def _compared(evaluation: Evaluation, name: str) -> str:
-    """A macro average, and where known what it was before calibration."""
+    """Format a macro average, and its value before calibration if known."""
     after, before = (getattr(evaluation, f"macro_{kind}{name}") for kind in ("", "uncalibrated_"))
     if math.isnan(after):
         return "     -"
@@ -131,11 +130,11 @@ def _compared(evaluation: Evaluation, name: str) -> str:
 
 
 def _label_cells(evaluation: Evaluation, row: int) -> list[str]:
-    """The numbers of one label as text."""
+    """Format the numbers of one label."""
     threshold = float(evaluation.thresholds[row])
     shown = _number(threshold) if evaluation.multi_label else "argmax"
     if 0 < threshold < 0.0005:
-        shown = "<0.001"  # 0.000 would read as "always"
+        shown = "<0.001"  # 0.000 would mean "always"
     names = [*PER_LABEL[:5], "expected_calibration_error"]
     if evaluation.uncalibrated_brier is not None and not evaluation.partly_known:
         names.append("uncalibrated_expected_calibration_error")
@@ -147,7 +146,7 @@ def _label_cells(evaluation: Evaluation, row: int) -> list[str]:
 
 
 def _remarks(evaluation: Evaluation, shown: int) -> list[str]:
-    """Sentences about the last columns, and about labels that are not shown, or not fully."""
+    """Return sentences that explain columns, and labels that are hidden or have undefined values."""
     raw = "; raw: uncalibrated"
     if evaluation.uncalibrated_brier is None or evaluation.partly_known:
         raw = ""
@@ -181,7 +180,7 @@ def _remarks(evaluation: Evaluation, shown: int) -> list[str]:
 
 
 def _line(name: str, cells: Iterable[str], name_width: int, widths: Iterable[int]) -> str:
-    """A name, left-aligned by the columns it takes on a terminal, and right-aligned cells."""
+    """Format a line: a left-aligned name, by its width on a terminal, and right-aligned cells."""
     name = _shorten(name, name_width)
     numbers = (f"  {cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
     return name + " " * (name_width - _display_width(name)) + "".join(numbers)
@@ -196,7 +195,7 @@ def _number(value: float) -> str:
 
 
 def _printable(text: str) -> str:
-    """Text that keeps to its line: newlines, control and direction marks as escapes."""
+    """Escape newlines, control characters and direction marks."""
     if text.isprintable():
         return text
     return "".join(
@@ -206,7 +205,7 @@ def _printable(text: str) -> str:
 
 
 def _display_width(text: str) -> int:
-    """The terminal columns a text takes: two for East Asian wide characters, none for combining marks."""
+    """Return a text's width in terminal columns: two per East Asian wide character, none per combining mark."""
     if text.isascii():
         return len(text)
     return sum(_mark_width(mark) for mark in text)
@@ -219,7 +218,7 @@ def _mark_width(mark: str) -> int:
 
 
 def _shorten(text: str, width: int) -> str:
-    """At most `width` columns; what does not fit gives way to three dots."""
+    """Shorten a text to at most `width` columns, with three dots at the end."""
     if _display_width(text) <= width:
         return text
     kept, used = "", 3
@@ -232,7 +231,7 @@ def _shorten(text: str, width: int) -> str:
 
 
 def _wrap(text: str, width: int) -> list[str]:
-    """Lines of at most `width` columns where the words allow it: a path stays whole to be copied."""
+    """Wrap a text to lines of at most `width` columns; longer words, such as paths, are not broken."""
     lines = [""]
     for word in text.split(" "):
         longer = f"{lines[-1]} {word}" if lines[-1] else word

@@ -1,22 +1,25 @@
-"""Per-label thresholds, chosen for an objective on scores of rows that the model was not trained on.
+"""Tune per-label thresholds for an objective, on scores of rows that the model was not trained on.
 
-Method. One threshold per label, each at its label's best F1, wins macro-F1 where there are many positives; where there
-are few it follows noise, and the false positives of rare labels ruin micro-F1 (Yang 2001; Fan & Lin 2007). So:
+Method. One threshold per label, each at the label's best F1, improves macro-F1 for labels with many positives. For
+labels with few positives it overfits, and the false positives of rare labels lower micro-F1 (Yang 2001; Fan & Lin
+2007). Therefore:
 
-1. A label's hits at a cut are a mix: what was observed, with weight n / (n + 300) for n positives, and what its
-   calibrated probabilities expect. Expectations alone give half the best F1 (Lipton et al. 2014); a label with few
-   positives is close to that, one with thousands is at its own optimum. The single threshold for all labels, the
-   global one, is chosen from such a mix too, with weight n / (n + 3000) for the positives of all labels.
-2. The cut is the best in a weighted sum of the label's share in macro-F1 and, to first order, the change of micro-F1
-   relative to the global threshold. This is what stops a rare label from being applied to many rows.
-3. The answer moves from there towards the global threshold, in logits.
-4. The weight in 2 and the way back in 3 are chosen by cross-validation over rows. A setting counts if micro-F1,
-   two standard errors below its estimate, loses at most 0.005, and macro-F1 gains more than one standard error.
-   Among those the best gain in macro-F1 plus twice that in micro-F1 is taken; if there are none, the global threshold.
+1. A label's true positives at a cut are a mix of the observed number, with weight n / (n + 300) for n positives, and
+   the number expected from its calibrated probabilities. With expectations alone, the optimal threshold is half the
+   best F1 (Lipton et al. 2014); a label with few positives is close to that, a label with thousands is at its own
+   optimum. The global threshold, one for all labels, is chosen from such a mix too, with weight n / (n + 3000) for
+   the positives of all labels.
+2. The cut maximises a weighted sum of the label's share in macro-F1 and, to first order, the change of micro-F1
+   relative to the global threshold. This prevents rare labels from being applied to many rows.
+3. The threshold is then moved towards the global threshold, in logits.
+4. The weight in 2 and the step in 3 are chosen by cross-validation over rows. A setting is allowed if micro-F1, two
+   standard errors below its estimate, loses at most 0.005, and macro-F1 gains more than one standard error. The
+   allowed setting with the largest gain in macro-F1 plus twice the gain in micro-F1 is taken; if none is allowed,
+   the global threshold is used.
 
-Cuts lie on a grid in logits, so that one pass over the scores is enough for all of it. With F-beta in place of F1
-all of this stays the same. A required precision or recall is looked for in a label's own scores, with every cut between
-them: it counts as met where the lower end of Wilson's interval (1927) meets it.
+Cuts are on a grid in logits, so that one pass over the scores is sufficient. F-beta instead of F1 works the same way.
+A required precision or recall is searched for among all cuts between a label's own scores: it counts as met if the
+lower bound of Wilson's interval (1927) reaches it.
 
 Sources: Yang, "A study of thresholding strategies for text categorization" (SIGIR 2001); Fan & Lin, "A study on
 threshold selection for multi-label classification" (2007); Lipton, Elkan & Naryanaswamy, "Optimal thresholding of
@@ -47,29 +50,29 @@ NUMBER = r"(\d+(?:\.\d*)?|\.\d+)"
 F_SCORE = re.compile(rf"(macro|micro)_f{NUMBER}")
 REQUIREMENT = re.compile(rf"(precision|recall)\s*>=\s*{NUMBER}")
 
-# 0 and then steps of 0.05 in logits: far finer than what rows can tell apart, and coarse enough to count once.
+# 0, then steps of 0.05 in logits: much finer than the data can resolve, and coarse enough to count in one pass
 CUTS = np.append(0, 1 / (1 + np.exp(-np.linspace(-12, 12, 481)))).astype(np.float32)
 FOLDS = 5
-PRIOR_POSITIVES = 300  # positives at which a label's own hits weigh as much as the expected ones
-PRIOR_POSITIVES_OF_ALL = 3000  # the same for the hits of all labels together, at one threshold
+PRIOR_POSITIVES = 300  # number of positives at which observed and expected hits have equal weight
+PRIOR_POSITIVES_OF_ALL = 3000  # the same for the global threshold, with the positives of all labels
 MICRO_WEIGHTS = (0.05, 0.1, 0.2, 0.35, 0.5, 0.7)
-STEPS = (0.25, 0.5, 0.75, 1.0)  # from the global threshold to the label's own
+STEPS = (0.25, 0.5, 0.75, 1.0)  # fraction of the way from the global threshold to the label's own
 MOST_MICRO_LOSS = 0.005
-# Standard errors for a required value. Precision has more: it is looked for among many cuts, of which the luckiest shows.
+# standard errors for a required value; more for precision, because choosing among many cuts favours lucky ones
 WIDTHS = {"precision": 1.645, "recall": 1.0}
 
 
 @dataclass(frozen=True)
 class ThresholdChoice:
-    """Thresholds, and what they were chosen for.
+    """Tuned thresholds and their objectives.
 
     Attributes:
         thresholds: (L,) float32 in [0, 1], for `outputs.applies`.
-        global_threshold: the single threshold with the best micro-F1, of observed and expected hits of the same rows.
-        objectives: each label's objective.
-        unmet: columns whose required precision or recall could not be shown on these rows. They have the cut that
-            comes closest (the highest lower bound of precision; all positives found), or the global threshold
-            where there is no positive row.
+        global_threshold: the single threshold with the best micro-F1, from observed and expected hits.
+        objectives: the objective of each label.
+        unmet: columns whose required precision or recall could not be shown on these rows. They get the closest cut
+            (the highest lower bound of precision; all positives found), or the global threshold if there is no positive
+            row.
     """
 
     thresholds: NDArray[np.float32]
@@ -78,7 +81,7 @@ class ThresholdChoice:
     unmet: tuple[int, ...] = ()
 
     def unmet_sentence(self, labels: Sequence[str]) -> str:
-        """What a user is told about `unmet`; empty where there is nothing to tell."""
+        """Return the warning about `unmet`; empty if there is none."""
         if not self.unmet:
             return ""
         shown = ", ".join(f"{self.objectives[column]} for {labels[column]!r}" for column in self.unmet[:5])
@@ -91,23 +94,23 @@ class ThresholdChoice:
 
 @dataclass(frozen=True)
 class Goal:
-    """An objective as read: `kind` macro or micro with beta, precision or recall with the required value."""
+    """A parsed objective: `kind` macro or micro with beta, or precision or recall with the required value."""
 
     kind: str
     value: float
 
 
 def parse_objective(objective: Objective, labels: Sequence[str]) -> tuple[str, ...]:
-    """Each label's objective, in label order.
+    """Return the objective of each label, in label order.
 
     Args:
-        objective: one for all labels: "macro_f1", "micro_f1", the same with another beta ("macro_f2",
-            "micro_f0.5"), "precision>=0.9", "recall>=0.9"; a list of them in label order; or a dict by label name,
-            where a label it lacks has "macro_f1".
+        objective: one for all labels: "macro_f1", "micro_f1", the same with another beta ("macro_f2", "micro_f0.5"),
+            "precision>=0.9", "recall>=0.9"; a list with one per label, in label order; or a dict by label name, in which
+            missing labels get "macro_f1".
         labels: the L names in order.
 
     Raises:
-        FlashError: an unknown objective or label, or another number of objectives than labels.
+        FlashError: an unknown objective or label, or a number of objectives that differs from the number of labels.
     """
     if isinstance(objective, Mapping):
         strangers = [str(label) for label in objective if label not in set(labels)]
@@ -127,20 +130,20 @@ def choose_thresholds(
     *,
     seed: int = 0,
 ) -> ThresholdChoice:
-    """Thresholds for an objective; see the module's method.
+    """Tune thresholds for an objective; see the module's docstring for the method.
 
-    "macro_f1" never costs much micro-F1: it is the global threshold where the rows do not show that labels of
-    their own are better. "micro_f1" is one threshold for all labels: own ones were not better on unseen rows.
+    "macro_f1" hardly lowers micro-F1: if per-label thresholds are not clearly better, it is the global threshold.
+    "micro_f1" is one threshold for all labels, as per-label thresholds were not better on unseen rows.
 
     Args:
-        probabilities: (N, L), in [0, 1], calibrated, of rows the model was not trained on (out-of-fold or validation).
-        targets: (N, L), sparse or dense, in [0, 1]; positive from 0.5; where one is NaN it is not known, and
-            the label's threshold does not depend on that row.
-        objective: one for all labels or one per label, as `parse_objective` takes and gives them.
-        seed: of the folds. The same rows and seed give the same answer.
+        probabilities: (N, L), in [0, 1], calibrated, of rows that the model was not trained on (out-of-fold or
+            validation).
+        targets: (N, L), sparse or dense, in [0, 1]; positive from 0.5. NaN for an unknown target, which is ignored.
+        objective: one for all labels or one per label, as in `parse_objective`.
+        seed: seed of the folds. The same rows and seed give the same thresholds.
 
     Raises:
-        FlashError: the shapes differ, a value is not finite or outside [0, 1], or an unknown objective.
+        FlashError: the shapes differ, a value is not finite or outside [0, 1], or the objective is unknown.
     """
     scores, truth, known = check_arrays(probabilities, targets)
     texts = _one_per_label(objective, scores.shape[1])
@@ -161,9 +164,9 @@ def choose_thresholds(
 
 
 def _one_per_label(objective: Any, labels: int) -> tuple[str, ...]:
-    """One objective for all, or a sequence of them, as a tuple with one per label."""
+    """Expand one objective, or check a sequence of objectives, to a tuple with one per label."""
     if isinstance(objective, str):
-        _read(objective)  # also where there is no label
+        _read(objective)  # check it even if there are no labels
         return (objective,) * labels
     if not isinstance(objective, Sequence) or isinstance(objective, bytes):
         raise FlashError(
@@ -176,7 +179,7 @@ def _one_per_label(objective: Any, labels: int) -> tuple[str, ...]:
 
 
 def _read(text: Any) -> Goal:
-    """An objective's kind and number."""
+    """Parse one objective."""
     score = F_SCORE.fullmatch(text) if isinstance(text, str) else None
     need = REQUIREMENT.fullmatch(text) if isinstance(text, str) else None
     found = score or need
@@ -197,7 +200,7 @@ def _read(text: Any) -> Goal:
 def _count_folds(
     scores: NDArray[np.float32], truth: csc_array, seed: int, known: NDArray[np.bool_] | None = None
 ) -> Floats:
-    """(3, folds, L, cuts): known rows reaching each cut, the positive ones, and the sum of their probabilities."""
+    """Return (3, folds, L, cuts): known rows that reach each cut, positives among them, and their expected positives."""
     rows, labels = scores.shape
     fold = np.random.default_rng(seed).permutation(rows) % FOLDS
     size = labels * CUTS.size
@@ -226,7 +229,7 @@ def _count_folds(
 
 
 def _tune(counts: Floats, goal: Goal) -> NDArray[np.float32]:
-    """The (L,) thresholds for an F-beta, from (3, folds, L, cuts) counts with at least one positive."""
+    """Return the (L,) thresholds for an F-beta, from (3, folds, L, cuts) counts with at least one positive."""
     whole = counts.sum(axis=1)
     squared = goal.value**2
     best = _cross_validate(counts, squared) if goal.kind == "macro" else None
@@ -237,23 +240,23 @@ def _tune(counts: Floats, goal: Goal) -> NDArray[np.float32]:
 
 
 def _global_cut(counts: Floats, squared: float) -> tuple[int, float]:
-    """The cut with the best micro-F-beta for (3, L, cuts) counts, and that F-beta; 0.5 where all are alike.
+    """Return the cut with the best micro-F-beta for (3, L, cuts) counts, and that F-beta; 0.5 if all are equal.
 
-    Around its best cut micro-F1 is nearly flat, and which of these cuts shows the best is luck. So hits are mixed with
-    expected ones here as well.
+    Micro-F1 is nearly flat around its maximum, so that the observed best cut is partly chance. Therefore observed hits
+    are mixed with expected ones here as well.
     """
     predicted, hits, expected = counts.sum(axis=1)
     own = hits[0] / (hits[0] + PRIOR_POSITIVES_OF_ALL)
     likely = own * hits + (1 - own) * expected
     scores = (1 + squared) * likely / np.maximum(predicted + squared * likely[0], 1e-9)
-    scores[0] = 0  # at this cut each label applies to each row
+    scores[0] = 0  # exclude this cut, at which each label applies to each row
     best = np.flatnonzero(scores == scores.max())
     chosen = int(best[np.abs(CUTS[best] - 0.5).argmin()])
     return chosen, float(scores[chosen])
 
 
 def _settings(counts: Floats, squared: float) -> Indices:
-    """The (settings, L) cuts that each weight and step choose for (3, L, cuts) counts."""
+    """Return the (settings, L) cuts that each weight and step choose for (3, L, cuts) counts."""
     predicted, hits, expected = counts
     positives = hits[:, :1]
     own = positives / (positives + PRIOR_POSITIVES)
@@ -266,14 +269,16 @@ def _settings(counts: Floats, squared: float) -> Indices:
     chosen = []
     for weight in MICRO_WEIGHTS:
         worth = (1 - weight) * macro + weight * micro
-        cuts = worth.argmax(axis=1)  # in a gap between two scores all cuts are equal: the lowest finds more
+        cuts = worth.argmax(
+            axis=1
+        )  # among equal cuts, in a gap between two scores, the lowest has the best recall
         cuts = np.where(positives[:, 0] > 0, cuts, base)
         chosen += [base + np.rint(step * (cuts - base)).astype(np.int64) for step in STEPS]
     return np.stack(chosen)
 
 
 def _cross_validate(counts: Floats, squared: float) -> int | None:
-    """The setting whose cuts, chosen on the other folds, do best on each fold; None for the global threshold."""
+    """Return the best setting by cross-validation over the folds; None for the global threshold."""
     whole = counts.sum(axis=1)
     columns = np.arange(counts.shape[2])
     own: Any = 0  # rows reaching the cut and hits among them, (2, settings, L)
@@ -296,13 +301,13 @@ def _best_setting(
     has = positives > 0
     (own_rows, own_hits), (rows, hits), (moves, hit_moves) = own[..., has], single[..., has], moved[..., has]
     gain = 1 + squared
-    # A label without positives keeps the global cut, whose false positives count in micro-F-beta all the same.
+    # a label without positives keeps the global cut; its false positives still count in micro-F-beta
     alone = single[0, 0, ~has].sum()
     sizes, own_sizes = rows + squared * positives[has], own_rows + squared * positives[has]
     size = sizes.sum() + alone
     level = gain * hits.sum() / size
     micro = gain * own_hits.sum(axis=1) / (own_sizes.sum(axis=1) + alone) - level
-    # A moved positive changes the F-beta by (gain - F) / size, another one by F / size, each to first order.
+    # to first order, a changed decision on a positive changes F-beta by (gain - F) / size, on a negative by F / size
     variance = (gain - level) ** 2 * hit_moves + level**2 * (moves - hit_moves)
     micro_error = np.sqrt(variance.sum(axis=1)) / size
     levels = gain * hits / sizes
@@ -310,9 +315,8 @@ def _best_setting(
     variances = (gain - levels) ** 2 * hit_moves + levels**2 * (moves - hit_moves)
     macro_error = np.sqrt((variances / np.maximum(sizes, own_sizes) ** 2).sum(axis=1)) / has.sum()
     allowed = (micro - 2 * micro_error >= -MOST_MICRO_LOSS) & (macro > macro_error)
-    worth = np.where(
-        allowed, np.round(macro + 2 * micro, 9), 0
-    )  # rounded: equals stay equals in any label order
+    # rounded, so that ties do not depend on the order of the labels
+    worth = np.where(allowed, np.round(macro + 2 * micro, 9), 0)
     best = int(worth.argmax())
     return best if worth[best] > 0 else None
 
@@ -325,7 +329,7 @@ def _require(
     known: NDArray[np.bool_] | None,
     goal: Goal,
 ) -> list[int]:
-    """Set the columns' thresholds for a required precision or recall; answer those that cannot show it."""
+    """Set the columns' thresholds for a required precision or recall; return the columns that do not meet it."""
     unmet = []
     for column in columns.tolist():
         rows = truth.indices[truth.indptr[column] : truth.indptr[column + 1]]
@@ -341,8 +345,8 @@ def _require(
 def _requirement_cut(
     scores: NDArray[np.float32], positive: NDArray[np.float32], goal: Goal
 ) -> tuple[np.float32, bool]:
-    """The threshold for one label, and whether it meets the goal; both arrays ascend, `positive` is not empty."""
-    cuts = np.unique(positive)  # to go on past negatives alone is never better
+    """Return one label's threshold, and whether it meets the goal; both arrays ascend, `positive` is not empty."""
+    cuts = np.unique(positive)  # a cut between two negatives is never better
     place = np.searchsorted(scores, cuts, side="left")
     reaching = scores.size - place
     hits = positive.size - np.searchsorted(positive, cuts, side="left")
@@ -350,7 +354,7 @@ def _requirement_cut(
     bound = _wilson_lower(hits, trials, WIDTHS[goal.kind])
     met = np.flatnonzero(bound >= goal.value)
     if goal.kind == "precision":
-        best = met[0] if met.size else bound.argmax()  # the lowest has the best recall
+        best = met[0] if met.size else bound.argmax()  # the lowest cut has the best recall
     else:
         best = met[(hits / reaching)[met].argmax()] if met.size else 0
     below = scores[place[best] - 1] if place[best] else np.float32(0)
@@ -359,7 +363,7 @@ def _requirement_cut(
 
 
 def _wilson_lower(hits: Indices, trials: Indices, width: float) -> Floats:
-    """The lower end of Wilson's interval for hits of trials, `width` standard errors wide."""
+    """Return the lower bound of Wilson's interval for a proportion, at `width` standard errors."""
     share, squared = hits / trials, width**2
     spread = width * np.sqrt(share * (1 - share) / trials + squared / (4 * trials**2))
     lower: Floats = (share + squared / (2 * trials) - spread) / (1 + squared / trials)

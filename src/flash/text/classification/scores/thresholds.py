@@ -1,7 +1,7 @@
-"""Thresholds: the tuned one, and the user's own ones.
+"""Resolve thresholds from the model's tuned ones and the user's option, and check arrays for metrics and tuning.
 
-They are made for the one rule, `outputs.applies`: a label applies where its probability reaches its threshold,
-compared as float32. Targets that are not known (NaN) take no part. Imports neither torch nor lightning.
+Thresholds are for `outputs.applies`: a label applies if its probability reaches its threshold, compared as float32.
+Imports neither torch nor lightning.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,32 +14,33 @@ from numpy.typing import ArrayLike, NDArray
 from flash.core.errors import FlashError, unknown_name
 from flash.text.classification.targets.known import known_cells
 
-if TYPE_CHECKING:  # scipy.sparse is slow to import, and prediction needs none of it
+if TYPE_CHECKING:  # scipy.sparse is slow to import, and prediction does not need it
     from scipy.sparse import csc_array
 
 Thresholds: TypeAlias = float | Sequence[float] | Mapping[str, float] | Literal["auto"] | None
 
-BLOCK_CELLS = 2**22  # cells worked on at a time: 16 MB of float32, whatever the number of rows and labels
+BLOCK_CELLS = 2**22  # cells per block: 16 MB of float32, whatever the number of rows and labels
 EXPECTED = "expected a number in [0, 1], a list with one per label, a dict by label, or 'auto'"
 
 
 def resolve_thresholds(
     thresholds: Thresholds, labels: Sequence[str], tuned: ArrayLike
 ) -> NDArray[np.float32]:
-    """The (L,) float32 thresholds in force, from what the user asked for.
+    """Return the (L,) float32 thresholds to use.
 
     Args:
-        thresholds: None or "auto" for the tuned ones; a number for every label; one number per label in label
-            order (a list, an array); or a dict by label name, where a label it lacks keeps its tuned one.
+        thresholds: None or "auto" for the tuned ones; one number for all labels; one number per label in label order (a
+            list, an array); or a dict by label name, in which missing labels keep their tuned threshold.
         labels: the L names in order.
-        tuned: (L,) thresholds, or one for all, stored in the model.
+        tuned: the model's tuned thresholds: (L,), or one for all labels.
 
     Raises:
-        FlashError: an unknown label, another number of values than labels, or a value outside [0, 1].
+        FlashError: an unknown label, a number of values that differs from the number of labels, or a value outside
+            [0, 1].
     """
     resolved = np.array(np.broadcast_to(np.asarray(tuned, np.float32), (len(labels),)))
     asked: Any = thresholds
-    if hasattr(asked, "tolist"):  # numpy's, torch's and pandas' numbers and columns
+    if hasattr(asked, "tolist"):  # numbers and columns of NumPy, torch and pandas
         asked = asked.tolist()
     if asked is None or (isinstance(asked, str) and asked == "auto"):
         return resolved
@@ -61,7 +62,7 @@ def resolve_thresholds(
 
 
 def _check_values(values: Mapping[Any, Any], labels: Sequence[str]) -> None:
-    """Raise for labels nobody knows and for values that are no number in [0, 1], all of them at once."""
+    """Raise FlashError for unknown labels and for values that are not numbers in [0, 1], all at once."""
     known = set(labels)
     strangers = [str(label) for label in values if label not in known]
     if strangers:
@@ -81,9 +82,9 @@ def _check_values(values: Mapping[Any, Any], labels: Sequence[str]) -> None:
 def check_arrays(
     probabilities: ArrayLike, targets: Any
 ) -> "tuple[NDArray[np.float32], csc_array, NDArray[np.bool_] | None]":
-    """Probabilities as (N, L) float32, targets as an (N, L) boolean csc_array, and which of these are known.
+    """Return probabilities as (N, L) float32, targets as an (N, L) boolean csc_array, and a mask of known targets.
 
-    Targets are positive from 0.5; where one is NaN it is not known. The third is None where all are known.
+    Targets are positive from 0.5 and unknown if NaN. The mask is None if all are known.
 
     Raises:
         FlashError: the shapes differ, or a value is not finite or outside [0, 1].
@@ -106,7 +107,7 @@ def check_arrays(
 
 
 def _check_range(name: str, values: NDArray[Any], hint: str) -> None:
-    """Raise unless every value is in [0, 1]; NaN is not. Smallest and largest need no temporary array."""
+    """Raise FlashError unless every value is in [0, 1] and not NaN; minimum and maximum need no temporary array."""
     if not values.size or (values.min() >= 0 and values.max() <= 1):
         return
     wrong = values[~((values >= 0) & (values <= 1))]
@@ -115,6 +116,6 @@ def _check_range(name: str, values: NDArray[Any], hint: str) -> None:
 
 
 def column_of_each(truth: "csc_array") -> NDArray[np.int64]:
-    """The column of each stored entry of a csc_array, in its order; `truth.indices` has the rows."""
+    """Return the column of each stored entry of a csc_array, in storage order; `truth.indices` has the rows."""
     columns: NDArray[np.int64] = np.repeat(np.arange(truth.shape[1]), np.diff(truth.indptr))
     return columns

@@ -1,6 +1,6 @@
-"""Labels over HTTP: one server, several protocols, on any model of ours.
+"""The HTTP server: several protocols for one model of any backbone.
 
-Imports nothing until it is used; nothing here imports lightning, and only an encoder's checkpoint imports torch.
+Submodules are imported on first use. None imports lightning, and torch is imported only to load an encoder checkpoint.
 """
 
 from typing import TYPE_CHECKING, Any

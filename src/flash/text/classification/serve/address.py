@@ -1,4 +1,4 @@
-"""Addresses: where a server listens, how it is reached, and which names of hosts it answers for."""
+"""Addresses: where the server listens, its URL, and which host names it accepts."""
 
 import errno
 import ipaddress
@@ -14,18 +14,18 @@ from flash.core.errors import FlashError
 from flash.text.classification.serve.options import ServeOptions
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
-BACKLOG = 2_048  # connections that the system keeps until a worker takes them
+BACKLOG = 2_048  # connections that the operating system queues until a worker accepts them
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A socket with an address of its own, at which nobody listens yet.
+    """Return a socket that is bound to the address but does not listen yet.
 
     Args:
-        host: an address or a name of this machine.
-        port: 0 for any that is free.
+        host: an address or host name of this machine.
+        port: 0 picks any free port.
 
     Raises:
-        FlashError: the address is taken, forbidden, unknown or another machine's.
+        FlashError: the address is in use, forbidden, unknown or not of this machine.
     """
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -34,7 +34,7 @@ def bind(host: str, port: int) -> socket.socket:
             f"the host {host!r} is not known; expected an address of this machine: 127.0.0.1 for itself alone, 0.0.0.0 "
             "for every network that it is in"
         ) from error
-    # where a name has several addresses, as localhost has, the one that every client tries
+    # a name such as localhost has several addresses; IPv4 is the one that every client tries
     family, kind, protocol, _, address = min(found, key=lambda one: one[0] != socket.AF_INET)
     sock = socket.socket(family, kind, protocol)
     try:
@@ -52,7 +52,7 @@ def listen(sock: socket.socket, host: str) -> None:
     """Let clients connect to a bound socket.
 
     Raises:
-        FlashError: another program has begun to listen there since the socket was bound.
+        FlashError: another program started to listen there after the socket was bound.
     """
     try:
         sock.listen(BACKLOG)
@@ -77,7 +77,7 @@ def _no_address(host: str, port: int, error: OSError) -> str:
 
 
 def url_of(address: Sequence[str | int]) -> str:
-    """Where a browser on this machine finds a socket's address, such as ("0.0.0.0", 8000).
+    """Return the URL at which a browser on this machine reaches a socket's address.
 
     >>> url_of(("0.0.0.0", 8000)), url_of(("::1", 8000))
     ('http://127.0.0.1:8000', 'http://[::1]:8000')
@@ -88,10 +88,10 @@ def url_of(address: Sequence[str | int]) -> str:
 
 
 def with_allowed_hosts(options: ServeOptions, address: Sequence[str | int]) -> ServeOptions:
-    """The options with the hosts that a server at this address answers for; any where that is no risk.
+    """Return the options with the default for `allowed_hosts`: loopback names only, or every host where that is safe.
 
-    A page of another site may have its own name resolved to this machine's loopback address, and its reader's browser
-    then lets it read the answers (DNS rebinding). A key, which such a page lacks, prevents that as well.
+    A web page of another site may resolve its own host name to this machine's loopback address; the visitor's browser
+    then lets that page read the server's responses (DNS rebinding). An API key, which such a page lacks, also prevents it.
     """
     if options.allowed_hosts or options.api_keys or not _ip(address).is_loopback:
         return options
@@ -99,13 +99,13 @@ def with_allowed_hosts(options: ServeOptions, address: Sequence[str | int]) -> S
 
 
 def announce(name: str, labels: int, address: Sequence[str | int], options: ServeOptions) -> None:
-    """Tell on standard error what is served and where, and warn if anybody may come."""
+    """Print on standard error what is served and where; warn if the address is public and no key is set."""
     url, place = url_of(address), _ip(address)
     where = f"every address of this machine, such as {url}" if place.is_unspecified else url
     many = "1 label" if labels == 1 else f"{labels:,} labels"
     workers = f" by {options.workers} workers" if options.workers > 1 else ""
     if sys.stderr is not None:
-        with suppress(OSError, ValueError):  # nobody reads it
+        with suppress(OSError, ValueError):  # standard error is closed
             sys.stderr.write(
                 f"flash: serving {name} ({many}){workers} at {where}; its API is described at {url}/docs; "
                 "Ctrl-C stops it\n"

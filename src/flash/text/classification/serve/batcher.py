@@ -1,8 +1,8 @@
-"""Texts that wait are answered together: micro-batches by a budget of tokens, computed in one thread.
+"""Dynamic batching: waiting texts are computed together, up to a token budget, in one thread.
 
-A request waits for no one when nothing is computed: the thread takes what is there and begins. While it computes,
-requests gather, and the next batch takes from each in turn, so that one of a thousand texts does not hold up
-those of one. Nothing here knows of HTTP.
+When the model is idle, a request starts at once. While a batch is computed, requests queue, and the next batch takes
+texts from each request round-robin, so that a request of a thousand texts does not delay requests of one text.
+This module is independent of HTTP.
 """
 
 import asyncio
@@ -13,17 +13,17 @@ from time import perf_counter
 
 from flash.text.classification.serve.served_model import Scores, ServedModel
 
-TURN = 16  # texts of one request at a time, while others wait
-ALWAYS = 64  # texts that may wait however long they take: as many clients as a small team has
-LONGEST = 60  # seconds after which a client is told to come again at most
-MEMORY = 0.8  # of the rate of tokens, from one batch to the next
+TURN = 16  # texts taken from one request per round, while other requests wait
+ALWAYS = 64  # texts that may always wait, whatever the estimated delay: one for each client of a small team
+LONGEST = 60  # upper limit of Retry-After, in seconds
+MEMORY = 0.8  # weight of the previous estimate in the moving average of tokens per second
 
 
 class QueueFullError(Exception):
-    """More texts wait already than may.
+    """The queue is full.
 
     Args:
-        seconds: when it is worth coming again.
+        seconds: estimated time until the request can be repeated.
     """
 
     def __init__(self, seconds: int) -> None:
@@ -32,11 +32,11 @@ class QueueFullError(Exception):
 
 
 class TextCutError(Exception):
-    """A text is longer than what the model reads, and its request does not want it cut.
+    """A text exceeds the model's maximum length, and its request forbids truncation.
 
     Args:
-        index: of the text in its request.
-        most: tokens that the model reads.
+        index: index of the text in its request.
+        most: the model's maximum length in tokens.
     """
 
     def __init__(self, index: int, most: int | None) -> None:
@@ -45,10 +45,10 @@ class TextCutError(Exception):
 
 
 class Job:
-    """The texts of one request, on their way.
+    """The texts of one request and the state of their computation.
 
     Attributes:
-        answer: becomes the scores of all its texts.
+        answer: future that resolves to the scores of all texts.
     """
 
     def __init__(
@@ -56,21 +56,22 @@ class Job:
     ) -> None:
         self.model, self.texts, self.whole, self.answer = model, texts, whole, answer
         self.costs = model.costs(texts)
-        self.scores: Scores | None = None  # of the texts that are done
-        self.taken = 0  # texts that are in a batch, or done
+        self.scores: Scores | None = None  # filled in batch by batch, if one batch does not hold all texts
+        self.taken = 0  # texts that are computed or in the current batch
 
 
 class Batcher:
-    """Makes batches of what waits.
+    """Queue of requests, and the thread that computes them in batches.
 
     Args:
-        model: that answers.
-        tokens: the budget of a batch; at least one text is in it, however long.
-        most: texts that wait at most.
-        delay: seconds of work that wait at most, as they are guessed from the batches before; `ALWAYS` texts may.
-        on_batch: told, in the thread, of each batch: its texts, its tokens, its seconds, and the scores.
-        on_death: told, in the event loop, of an error that ended the thread: a panic in a library's compiled part is
-            no `Exception`. All that waits has failed then, and so does all that comes.
+        model: the model that computes the scores.
+        tokens: token budget of a batch; a batch has at least one text, however long.
+        most: maximum number of waiting texts.
+        delay: maximum estimated delay of the queue in seconds, from the speed of earlier batches; `ALWAYS` texts may
+            wait regardless.
+        on_batch: called in the thread after each batch with its number of texts, tokens, seconds, and its scores.
+        on_death: called in the event loop with an error that ended the thread, such as a panic in a library's compiled
+            code, which is not an `Exception`. All waiting and later requests then fail with that error.
     """
 
     def __init__(
@@ -88,56 +89,56 @@ class Batcher:
         self._death: BaseException | None = None
         self._waiting: deque[Job] = deque()
         self._at_hand: list[Job] = []
-        self._texts = self._tokens = 0  # that wait
-        self._rate = float("inf")  # tokens a second, lately
+        self._texts = self._tokens = 0  # waiting
+        self._rate = float("inf")  # tokens per second, moving average
         self._wake = threading.Condition()
         self._stopped = False
-        self._loop: asyncio.AbstractEventLoop  # since start()
+        self._loop: asyncio.AbstractEventLoop  # set by start()
         self._ended: asyncio.Future[None]
         self._thread = threading.Thread(target=self._run, name="flash-batches", daemon=True)
 
     @property
     def waiting(self) -> int:
-        """Texts that wait."""
+        """Number of waiting texts."""
         return self._texts
 
     def start(self) -> None:
-        """Begin, in the running event loop."""
+        """Start the thread; must be called in the running event loop."""
         self._loop = asyncio.get_running_loop()
         self._ended = self._loop.create_future()
         self._thread.start()
 
     async def close(self) -> None:
-        """End after the batch at hand; what is not answered by now is cancelled."""
+        """Stop after the current batch; cancel all requests that are not answered yet."""
         with self._wake:
             self._stopped = True
             left = self._empty()
             self._wake.notify()
         for job in left:
             job.answer.cancel()
-        # not joined in a thread of a pool: the interpreter would wait for that one in the end, however long a batch takes
+        # joining in a pool thread would make the interpreter wait at exit, however long the batch takes
         await asyncio.shield(self._ended)
 
     def _empty(self) -> list[Job]:
-        """Forget all requests; the lock is held."""
+        """Remove and return all requests; the caller holds the lock."""
         left = [*self._waiting, *self._at_hand]
         self._texts = self._tokens = 0
         self._waiting.clear()
         return left
 
     def swap(self, model: ServedModel) -> None:
-        """Answer with another model from the next request on; one that is half answered keeps its own."""
+        """Use another model from the next request on; a request that was already submitted keeps its model."""
         self.model = model
 
     def submit(self, texts: Sequence[str], *, whole: bool = False) -> Job:
-        """Put texts in the queue, from the event loop.
+        """Add texts to the queue; must be called in the event loop.
 
         Args:
             texts: N strings.
-            whole: whether none of them may be cut: the answer is a `TextCutError` then.
+            whole: whether a text that would be truncated fails the request with `TextCutError`.
 
         Raises:
-            QueueFullError: too many wait.
+            QueueFullError: the queue is full.
         """
         job = Job(self.model, texts, whole, self._loop.create_future())
         if not texts:
@@ -157,7 +158,7 @@ class Batcher:
         return job
 
     def give_up(self, job: Job) -> None:
-        """Take a request out of the queue; what is computed of it already is lost."""
+        """Remove a request from the queue; scores that were already computed are discarded."""
         if not job.answer.done():
             self._take_out(job)
             job.answer.cancel()
@@ -169,7 +170,7 @@ class Batcher:
                 self._texts -= len(job.texts) - job.taken
                 self._tokens -= sum(job.costs[job.taken :])
 
-    # ---- the thread -----------------------------------------------------------------------------------------
+    # ---- in the thread --------------------------------------------------------------------------------------
 
     def _run(self) -> None:
         try:
@@ -180,7 +181,7 @@ class Batcher:
         self._tell(self._end)
 
     def _next(self) -> list[tuple[Job, int, int]]:
-        """Slices of requests that make the next batch, all of one model; none at the end."""
+        """Wait for requests and return the slices of the next batch, all of one model; empty once stopped."""
         with self._wake:
             while not self._waiting and not self._stopped:
                 self._wake.wait()
@@ -202,7 +203,7 @@ class Batcher:
                     self._texts -= end - begin
                     self._tokens -= sum(job.costs[begin:end])
                 full = end < turn
-                if end < len(job.texts):  # the others' turn; first again where the budget ended it
+                if end < len(job.texts):  # back of the queue, or the front if the budget ended its turn early
                     (self._waiting.appendleft if full else self._waiting.append)(job)
                 if full:
                     break
@@ -218,7 +219,7 @@ class Batcher:
         began = perf_counter()
         try:
             scores = model.scores(texts)
-        except Exception as error:  # a request's problem; the thread goes on, and so do the other requests
+        except Exception as error:  # fail only the request that caused it: compute the requests one by one
             if len(parts) > 1:
                 for part_of_one in parts:
                     self._compute([part_of_one])
@@ -248,7 +249,7 @@ class Batcher:
             self._tell(self._deliver, done)
 
     def _fits(self, job: Job, begin: int, end: int) -> bool:
-        """Whether the model reads all of these texts; if not, their request has failed."""
+        """Return whether the model reads these texts whole; otherwise fail their request."""
         try:
             cut = job.model.cut(job.texts[begin:end])
             error: Exception | None = TextCutError(begin + cut[0], job.model.max_length) if cut else None

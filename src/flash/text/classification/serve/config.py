@@ -1,4 +1,4 @@
-"""uvicorn's settings for a server of ours."""
+"""The uvicorn configuration of the server."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +9,7 @@ from flash.text.classification.serve.options import ServeOptions
 
 
 def config_of(app: Callable[..., Any], options: ServeOptions) -> Config:
-    """The settings of a server; they read no environment variable."""
+    """Return the configuration; no environment variable influences it."""
     return Config(
         app,
         host=options.host,
@@ -22,7 +22,7 @@ def config_of(app: Callable[..., Any], options: ServeOptions) -> Config:
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        limit_concurrency=options.max_connections + 1,  # the connection that asks is counted too
-        timeout_keep_alive=options.keep_alive,  # type: ignore[arg-type]  # a part of a second is fine
+        limit_concurrency=options.max_connections + 1,  # uvicorn counts the current connection too
+        timeout_keep_alive=options.keep_alive,  # type: ignore[arg-type]  # works with fractions of a second
         timeout_graceful_shutdown=options.grace,  # type: ignore[arg-type]
     )

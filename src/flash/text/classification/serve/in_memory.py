@@ -1,4 +1,4 @@
-"""A classifier of a training, as a server holds it: a copy, so that further training changes no answer."""
+"""Serve a classifier from memory: the server gets a copy, so that further training does not change its responses."""
 
 from collections.abc import Mapping
 from dataclasses import fields
@@ -14,22 +14,22 @@ from flash.text.classification.serve.served_model import ServedModel
 
 
 class Saveable(Protocol):
-    """A classifier that can say what a model file holds of it."""
+    """A classifier that can produce the content of its checkpoint."""
 
     @property
     def state_dict(self) -> Any:
-        """As torch's method of that name."""
+        """See `torch.nn.Module.state_dict`."""
 
     @property
     def on_save_checkpoint(self) -> Any:
-        """As Lightning's hook of that name."""
+        """See `LightningModule.on_save_checkpoint`."""
 
 
 def served(model: Saveable, options: ServeOptions) -> ServedModel:
-    """What a server answers with; the model itself stays as it is.
+    """Return a copy of the model for a server.
 
     Raises:
-        FlashError: thresholds that the labels do not fit, or a model that cannot answer.
+        FlashError: the thresholds do not match the labels, or the model cannot predict.
     """
     content: dict[str, Any] = {"state_dict": model.state_dict()}
     model.on_save_checkpoint(content)
@@ -41,12 +41,12 @@ def served(model: Saveable, options: ServeOptions) -> ServedModel:
 
 
 def serve_model(model: Saveable, flashs: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-    """What `TextClassifier.serve` does.
+    """Implement `TextClassifier.serve`.
 
     Args:
-        model: to answer with.
-        flashs: arguments of Flash that have no meaning here, by name.
-        given: fields of `ServeOptions`.
+        model: the classifier to serve.
+        flashs: arguments of Lightning Flash that have no meaning here, by name.
+        given: fields of `ServeOptions`; None means not given.
 
     Raises:
         FlashError: as `TextClassifier.serve`.

@@ -1,7 +1,7 @@
-"""What the server writes: one JSON object a line on standard error, and never a text unless asked for.
+"""The server's log: one JSON object per line on standard error; texts only with `log_texts`.
 
-Events go through the logger "flash.serve" and are written at once. Requests are many: their lines are gathered, and
-written together ten times a second.
+Events go through the logger "flash.serve" and are written at once. Request lines are buffered and written ten times a
+second, because there are many of them.
 """
 
 import asyncio
@@ -15,14 +15,14 @@ from typing import Any, TextIO
 from pydantic_core import to_json
 
 logger = logging.getLogger("flash.serve")
-GATHERED = 0.1  # seconds until lines of requests are written
+GATHERED = 0.1  # seconds that request lines are buffered
 
 
 class JsonLines(logging.Formatter):
-    """A record as one line of JSON: time, level, event, and what else it was given."""
+    """Formats a record as one line of JSON: time, level, event, and the record's fields."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line, without its end."""
+        """Return the line without its line end."""
         moment = datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds")
         line: dict[str, Any] = {
             "time": moment.replace("+00:00", "Z"),
@@ -36,7 +36,7 @@ class JsonLines(logging.Formatter):
 
 
 class RequestLines:
-    """Lines of requests on their way to a stream."""
+    """Buffer of request lines for a stream."""
 
     def __init__(self) -> None:
         self._stream: TextIO | None = None
@@ -45,16 +45,16 @@ class RequestLines:
 
     @property
     def wanted(self) -> bool:
-        """Whether they are written at all."""
+        """Whether request lines are written."""
         return self._stream is not None
 
     def to(self, stream: TextIO | None) -> None:
-        """Write them there from now on; None for nowhere."""
+        """Write to this stream from now on; None turns request lines off."""
         self.flush()
         self._stream = stream
 
     def add(self, fields: dict[str, Any]) -> None:
-        """Write one soon; to be called in an event loop."""
+        """Buffer a line; must be called in an event loop."""
         now = time.time()
         if int(now) != self._second:
             self._second = int(now)
@@ -65,10 +65,10 @@ class RequestLines:
         self._lines.append(to_json({"time": moment, "level": "info", "event": "request", **fields}))
 
     def flush(self) -> None:
-        """Write what there is."""
+        """Write the buffered lines."""
         lines, self._lines = self._lines, []
         if lines and self._stream is not None:
-            with suppress(OSError, ValueError):  # nobody reads the log: no reason to answer nobody
+            with suppress(OSError, ValueError):  # a closed log stream must not fail requests
                 self._stream.write(b"\n".join([*lines, b""]).decode())
                 self._stream.flush()
 
@@ -77,7 +77,7 @@ requests = RequestLines()
 
 
 def configure(level: str, stream: TextIO | None = None) -> None:
-    """Write events from `level` on, and the web server's errors; its warnings are of what clients do wrong.
+    """Log events from `level` on, and uvicorn's errors; uvicorn's warnings are about mistakes of clients.
 
     Args:
         level: "debug", "info", "warning" or "error".
@@ -95,13 +95,13 @@ def configure(level: str, stream: TextIO | None = None) -> None:
 
 
 def event(level: int, message: str, *, error: BaseException | None = None, **fields: Any) -> None:
-    """Write one line.
+    """Log one event.
 
     Args:
-        level: of the standard library, such as `logging.INFO`.
+        level: a level of `logging`, such as `logging.INFO`.
         message: what happened.
-        error: whose traceback goes along.
-        fields: plain values.
+        error: its traceback is logged too.
+        fields: further JSON values.
     """
     if logger.isEnabledFor(level):
         logger.log(level, "%s", message, extra={"fields": fields}, exc_info=error)

@@ -1,7 +1,8 @@
-"""The processes of `flash serve`: uvicorn's manager starts the workers, starts them again, and stops them.
+"""The processes of `flash serve`: uvicorn's manager starts, restarts and stops the workers.
 
-The manager holds the socket; it answers no requests and loads no model. It adds to uvicorn's that a model that cannot
-be loaded is one sentence, that SIGHUP has each worker load the model again while it answers, and the lines of the log.
+The manager holds the socket; it answers no requests and loads no model. On top of uvicorn's manager it reports a model
+that cannot be loaded in one sentence, makes the workers reload the model on SIGHUP without interrupting requests, and
+logs the workers' starts and ends.
 """
 
 import logging
@@ -30,40 +31,39 @@ from flash.text.classification.serve import logs
 from flash.text.classification.serve.address import announce, bind, with_allowed_hosts
 from flash.text.classification.serve.config import config_of
 from flash.text.classification.serve.options import ServeOptions
-from flash.text.classification.serve.worker import COUNTERS, NOT_YET, Work, make_worker
+from flash.text.classification.serve.worker import COUNTERS, DEFERRED_SIGNALS, Work, make_worker
 
 if TYPE_CHECKING:
     from flash.text.classification.serve.served_model import Watched
 
 HEALTHY = 120
-"""Seconds within which a worker answers its manager, which it also does while it loads: more than Python takes to start
-and to import torch from a slow disk."""
+"""Seconds within which a worker must answer its manager's health check, also while it loads the model: longer than it
+takes to start Python and import torch from a slow disk."""
 
 
 def manage(path: str | Path, options: ServeOptions, watched: "Watched | None" = None) -> int:
     """Serve with `options.workers` processes until SIGTERM or Ctrl-C; returns the exit code, 0.
 
-    SIGTERM or Ctrl-C stops: what is in flight is answered within `options.grace` seconds, and a second Ctrl-C ends at
-    once. SIGHUP loads the model's file again; while it loads, and if it is bad, the old model answers.
+    On SIGTERM or Ctrl-C, requests in flight have `options.grace` seconds to finish; a second Ctrl-C stops at once.
+    SIGHUP reloads the model's file; the old model answers until the new one is loaded, and stays if loading fails.
 
     Args:
-        path: of a checkpoint or an export.
-        options: addresses, limits, keys; already checked.
-        watched: a block around the first computation of the model, which may tell the user what is compiled.
+        path: a checkpoint or an export.
+        options: already checked.
+        watched: context manager around the model's first computation, for progress messages about compilation.
 
     Raises:
-        FlashError: an address that cannot be listened at, or a model that cannot be served.
+        FlashError: the server cannot listen at the address, or the model cannot be served.
     """
-    if (
-        multiprocessing.current_process().name != "MainProcess"
-    ):  # a script starts again in each of its workers
+    # multiprocessing runs the user's script again in each worker
+    if multiprocessing.current_process().name != "MainProcess":
         sys.stderr.write(
             'flash: error: a worker cannot have workers; call serve under: if __name__ == "__main__":\n'
         )
         sys.exit(STARTUP_FAILURE)
     if threading.current_thread() is not threading.main_thread():
         raise FlashError(
-            "workers are started by a program's main thread alone, which hears signals; call serve there"
+            "workers can only be started from the program's main thread, which receives signals; call serve there"
         )
     try:
         pickle.dumps((options, watched))
@@ -72,10 +72,8 @@ def manage(path: str | Path, options: ServeOptions, watched: "Watched | None" = 
             f"output cannot be given to other processes ({error}); expected a function that stands at the top of a "
             "module"
         ) from error
-    checkpoint.check(path)  # once for all workers
-    if (
-        options.workers > 1 and options.precision == "auto"
-    ):  # of all workers, and of those that are started again
+    checkpoint.check(path)  # here, so that the workers need not
+    if options.workers > 1 and options.precision == "auto":  # measured once, so that all workers use the same
         from flash.text.classification.predictor import precision_for
 
         options = replace(options, precision=precision_for(path))
@@ -85,40 +83,40 @@ def manage(path: str | Path, options: ServeOptions, watched: "Watched | None" = 
         counters = os.environ.get(COUNTERS)
         if options.workers > 1 and counters is None:
             counters = stack.enter_context(tempfile.TemporaryDirectory(prefix="flash-serve-"))
-        heard, said = multiprocessing.Pipe(duplex=False)
-        stack.enter_context(closing(heard))
-        work = Work(path, options, sock, said, watched, checkpoint.checked_files(), counters)
+        receiver, sender = multiprocessing.Pipe(duplex=False)
+        stack.enter_context(closing(receiver))
+        work = Work(path, options, sock, sender, watched, checkpoint.checked_files(), counters)
         with _signals_kept():
-            return Manager(work, heard).serve()
+            return Manager(work, receiver).serve()
 
 
 class Manager(Multiprocess):
-    """uvicorn's manager of workers.
+    """uvicorn's manager of workers, with reload, failure messages and logging.
 
     Args:
-        work: that each worker is given.
-        heard: the end of the pipe on which they tell something.
+        work: what each worker is started with.
+        receiver: end of the pipe on which the workers send messages.
     """
 
-    def __init__(self, work: Work, heard: Connection) -> None:
+    def __init__(self, work: Work, receiver: Connection) -> None:
         config = config_of(partial(make_worker, work), work.options)
         config.factory, config.workers = True, work.options.workers
         config.timeout_worker_healthcheck = HEALTHY
         super().__init__(config, [work.sock])
-        self._work, self._heard = work, heard
+        self._work, self._receiver = work, receiver
         self._ready: set[int] = set()
         self._failure = ""
 
     def serve(self) -> int:
-        """Run until a signal; returns the exit code, 0.
+        """Run until a signal stops the server; return the exit code, 0.
 
         Raises:
-            FlashError: before all workers were ready, one could not load the model.
+            FlashError: a worker could not load the model before the server had started.
         """
-        # all that it would say is said here: a failure by an error, a worker's end by `keep_subprocess_alive`
+        # silence uvicorn: failures are raised here, and `keep_subprocess_alive` logs the end of a worker
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
         self.run()
-        self._hear()
+        self._handle_messages()
         if self._failure:
             raise FlashError(self._failure)
         if any(process.exitcode == STARTUP_FAILURE for process in self.processes):
@@ -127,16 +125,17 @@ class Manager(Multiprocess):
 
     def init_processes(self) -> None:
         """Start the workers."""
-        resource_tracker.ensure_running()  # which the first process would start, and let signals in for
+        # the first worker's start would otherwise start the tracker, which unblocks signals
+        resource_tracker.ensure_running()
         with _signals_blocked():
             super().init_processes()
 
     def keep_subprocess_alive(self) -> None:
-        """Start workers again that have ended; called twice a second."""
-        self._hear()
+        """Restart workers that have ended; uvicorn calls this twice a second."""
+        self._handle_messages()
         before = list(self.processes)
         for process in before:
-            process.child_conn.close()  # the worker's end, so that its death is noticed on this one at once
+            process.child_conn.close()  # close the worker's end here, so that its death is noticed at once
         with _signals_blocked():
             super().keep_subprocess_alive()
         for process in before:
@@ -144,12 +143,12 @@ class Manager(Multiprocess):
                 self._note_end(process.pid or 0, process.exitcode)
 
     def terminate_all(self) -> None:
-        """Have the workers stop; nobody waits for one any more."""
+        """Stop the workers, and refuse new connections."""
         self._work.sock.close()
         super().terminate_all()
 
     def handle_hup(self) -> None:
-        """Have each worker load the model again; one that is starting does so when it has started."""
+        """Make each worker reload the model; a worker that is starting does so once it has started."""
         self._reload()
 
     def _reload(self, but: int | None = None) -> None:
@@ -157,10 +156,10 @@ class Manager(Multiprocess):
             if process.exitcode is None and process.pid not in (None, but):
                 os.kill(process.pid or 0, signal.SIGHUP)
 
-    def _hear(self) -> None:
+    def _handle_messages(self) -> None:
         with suppress(OSError, EOFError):
-            while self._heard.poll():
-                kind, *content = self._heard.recv()
+            while self._receiver.poll():
+                kind, *content = self._receiver.recv()
                 if kind == "failed":
                     self._failure = self._failure or content[0]
                 elif kind == "reloaded":
@@ -184,12 +183,11 @@ class Manager(Multiprocess):
             announce(name, labels, self._work.sock.getsockname(), self._work.options)
 
 
-KILLED = getattr(signal, "SIGKILL", 9)
-"""Windows has no such signal."""
+KILLED = getattr(signal, "SIGKILL", 9)  # Windows has no SIGKILL
 
 
 def how_it_ended(code: int | None) -> str:
-    """A process' exit code in words.
+    """Describe a process' exit code.
 
     >>> how_it_ended(-11), how_it_ended(1)
     ('was killed by SIGSEGV', 'ended with exit code 1')
@@ -206,7 +204,7 @@ def how_it_ended(code: int | None) -> str:
 
 @contextmanager
 def _signals_kept() -> Iterator[None]:
-    """Put back the handlers of signals, which uvicorn's manager replaces."""
+    """Restore the signal handlers afterwards, which uvicorn's manager replaces."""
     before = {number: signal.getsignal(number) for number in signal.valid_signals()}
     try:
         yield
@@ -218,11 +216,11 @@ def _signals_kept() -> Iterator[None]:
 
 @contextmanager
 def _signals_blocked() -> Iterator[None]:
-    """A process that is started in this block gets a terminal's signals when it asks for them, and not before."""
+    """Start processes with blocked signals: a worker unblocks `DEFERRED_SIGNALS` once it can handle them."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, NOT_YET)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, DEFERRED_SIGNALS)
     try:
         yield
     finally:

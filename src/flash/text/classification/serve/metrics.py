@@ -1,7 +1,7 @@
-"""What Prometheus is told at `/metrics`.
+"""The Prometheus metrics at `/metrics`.
 
-With several workers each writes its numbers into files of the folder `PROMETHEUS_MULTIPROC_DIR`, and whoever is asked
-adds them up.
+With several workers, each writes its values into files in the folder `PROMETHEUS_MULTIPROC_DIR`, and the worker that
+gets the request adds them up.
 """
 
 import os
@@ -22,7 +22,7 @@ TOKENS = (16, 64, 256, 1_024, 4_096, 16_384, 65_536)
 
 
 class Metrics:
-    """Counters of one worker."""
+    """The metrics of one worker."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -72,7 +72,7 @@ class Metrics:
         self._counted: dict[str, Counter] = {}
 
     def request(self, method: str, path: str, status: int, seconds: float) -> None:
-        """Count an answer. `path` is one of the routes' own, so that nobody can make up new series."""
+        """Count a response. `path` must be a known route, so that clients cannot create new time series."""
         key = (method, path, status)
         if key not in self._made:
             self._made[key] = self._requests.labels(method, path, str(status))
@@ -81,7 +81,7 @@ class Metrics:
         self._timed[path].observe(seconds)
 
     def batch(self, texts: int, tokens: int, seconds: float, scores: Scores) -> None:
-        """Count a batch of a model's scores."""
+        """Count a computed batch."""
         self._texts.inc(texts)
         self._batch_texts.observe(texts)
         self._batch_tokens.observe(tokens)
@@ -98,23 +98,22 @@ class Metrics:
         self._reloads.labels("switched" if done else "refused").inc()
 
     def serving(self, model: ServedModel) -> None:
-        """Say which model answers."""
+        """Set which model answers."""
         if self._served is not None:
             self._served.set(0)
         self._served = self._info.labels(model.name, model.backbone, __version__)
         self._served.set(1)
 
     def gauge(self, waiting: int) -> None:
-        """Note how many texts wait in this worker."""
+        """Set the number of waiting texts of this worker."""
         self._waiting.set(waiting)
 
     def text(self) -> bytes:
-        """Everything, of all workers, in Prometheus' format."""
+        """Return the metrics of all workers in Prometheus' text format."""
         if not self._several:
             return generate_latest(self.registry)
-        Path(os.environ[FOLDER]).mkdir(
-            parents=True, exist_ok=True
-        )  # who tidies up temporary folders took it away
+        # a cleaner of temporary folders may have deleted it
+        Path(os.environ[FOLDER]).mkdir(parents=True, exist_ok=True)
         together = CollectorRegistry()
         MultiProcessCollector(together)  # type: ignore[no-untyped-call]
         return generate_latest(together)

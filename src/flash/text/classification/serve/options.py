@@ -1,4 +1,4 @@
-"""What a server is told: addresses, limits, keys. Imports only the standard library and what outputs there are."""
+"""The options of a server: address, limits, keys. Kept light, because the command line imports it for its help."""
 
 import re
 from dataclasses import dataclass, fields
@@ -11,7 +11,7 @@ from flash.text.classification.scores.thresholds import Thresholds
 
 SCORES = "scores"
 LOG_LEVELS = ("debug", "info", "warning", "error")
-LEAST_KEY = 8  # characters: a shorter one is guessed
+LEAST_KEY = 8  # characters: a shorter key is easy to guess
 HOST = re.compile(r"\*|[\w.-]+|\[?[0-9A-Fa-f]*:[0-9A-Fa-f:.]+\]?", re.ASCII)
 
 
@@ -20,33 +20,33 @@ class ServeOptions:
     """Options of a server; each is a keyword of `TextClassifier.serve` and an option of `flash serve`.
 
     Attributes:
-        host: the address to listen at. The default is this machine alone; "0.0.0.0" is every network it is in.
-        port: 0 for any that is free.
-        workers: processes that answer, each with its own model.
-        output: of Flash's `/predict`: "scores" is a dict of label to probability; or any output of `Predictor.predict`.
-        thresholds: in place of the model's own: one number, L numbers, or a dict by label.
-        precision: of an encoder that torch computes, as in `Predictor.load`.
+        host: the address to listen at. The default accepts this machine only; "0.0.0.0" accepts every network.
+        port: 0 picks any free port.
+        workers: number of processes, each with its own copy of the model.
+        output: form of the responses of Flash's `/predict`: "scores" is a dict of label to probability; or any output
+            of `Predictor.predict`.
+        thresholds: replace the model's own: one number, L numbers, or a dict by label.
+        precision: precision of an encoder in torch, as in `Predictor.load`.
         trust_remote_code: as in `Predictor.load`.
-        api_keys: any of them lets a request in; none for no keys at all. Health is open.
-        allowed_hosts: names of hosts that a request may be for (its header `Host`), without ports, such as
-            "labels.example.org"; "*" for all. Unless given, a server without keys on a loopback address answers for
-            loopback names alone, and any other server for all.
-        cors_origins: origins whose pages may ask, such as "https://example.org"; "*" for all.
-        max_body: bytes of a request's body at most.
-        max_texts: texts of a request at most.
-        max_text_length: characters of a text at most.
-        max_connections: connections of a worker at most; requests of further ones are answered 503.
-        max_waiting: texts that wait in a worker at most; a request that would be more is told to come again.
-        max_delay: seconds of work that wait in a worker at most, as guessed from the batches before: what comes then is
-            told to come again, in place of an answer that is late. 64 texts may wait however long they take.
-        batch_tokens: how much is computed together, in tokens as they are guessed from characters. Less answers
-            single texts sooner behind large requests, more computes faster.
-        request_timeout: seconds until a request that waits is given up.
-        receive_timeout: seconds that a body may take to arrive after its head.
+        api_keys: a request needs one of these keys; empty: no key is needed. Health checks never need a key.
+        allowed_hosts: accepted values of the header `Host`, without ports, such as "labels.example.org"; "*" for all.
+            By default a server without keys on a loopback address accepts loopback names only, any other server all.
+        cors_origins: origins whose pages may send requests, such as "https://example.org"; "*" for all.
+        max_body: maximum size of a request's body in bytes.
+        max_texts: maximum number of texts per request.
+        max_text_length: maximum length of a text in characters.
+        max_connections: maximum number of connections per worker; requests on further connections get 503.
+        max_waiting: maximum number of waiting texts per worker; a request beyond it gets 503 with Retry-After.
+        max_delay: maximum estimated delay of a worker's queue in seconds, from the speed of earlier batches; a request
+            beyond it gets 503 with Retry-After instead of a late response. 64 texts may wait regardless.
+        batch_tokens: maximum size of a batch in tokens, estimated from characters. Smaller: short requests wait less
+            behind large ones. Larger: higher throughput.
+        request_timeout: seconds after which a waiting request gets 504.
+        receive_timeout: seconds within which the body must arrive after the headers.
         keep_alive: seconds that an idle connection stays open.
-        grace: seconds for requests in flight when the server is stopped.
+        grace: seconds that requests in flight have to finish when the server is stopped.
         log_level: "debug", "info", "warning" or "error"; from "warning" on, requests are not logged.
-        log_texts: whether texts are logged too. They are nobody's business, so they are not.
+        log_texts: whether the texts are logged too. Off by default, for privacy.
     """
 
     host: str = "127.0.0.1"
@@ -74,10 +74,10 @@ class ServeOptions:
     log_texts: bool = False
 
     def check(self) -> None:
-        """Refuse what cannot be.
+        """Check every option.
 
         Raises:
-            FlashError: a sentence on the first option that cannot be.
+            FlashError: describes the first invalid option.
         """
         check_precision(self.precision)
         if isinstance(self.output, str) and self.output not in (SCORES, *OUTPUTS):

@@ -1,24 +1,24 @@
-"""Why a request is not answered: a status, a word for programs, and a sentence for people, as each protocol has it."""
+"""Error responses: HTTP status, error code and message, in the shape of each protocol."""
 
 from collections.abc import Mapping
 
 from pydantic_core import to_json
 
-CLIENT_GONE = 499  # in the log, where nobody is there to be answered
+CLIENT_GONE = 499  # only in the log: the client disconnected, so there is no response
 HUGGING_FACE_PATHS = ("/", "/predict")
 CLOSE = {"Connection": "close"}
-"""The header of an answer to a request whose rest is not read."""
+"""Header of an error response that is sent before the request's body was read to its end."""
 
 
 class ProblemError(Exception):
-    """A request that is not answered.
+    """An error response.
 
     Args:
-        status: of HTTP.
-        code: a word for programs, such as `"text_too_long"`.
-        message: a sentence for people: what was found, and what was expected.
-        param: the part of the body that it is about.
-        headers: of the answer.
+        status: HTTP status.
+        code: error code for programs, such as `"text_too_long"`.
+        message: what was found and what was expected, for people.
+        param: the part of the body that the error is about.
+        headers: headers of the response.
     """
 
     def __init__(
@@ -35,14 +35,14 @@ class ProblemError(Exception):
         self.headers = dict(headers or {})
 
     def body(self, path: str) -> bytes:
-        """The JSON of the answer, as the clients of a path read it."""
+        """Return the JSON of the response, in the shape that clients of this path expect."""
         return problem_body(path, self.status, self.code, self.message, self.param)
 
 
 def problem_body(path: str, status: int, code: str, message: str, param: str | None = None) -> bytes:
-    """The JSON of an error response.
+    """Return the JSON of an error response.
 
-    Hugging Face's and Flash's paths have a sentence under `error`, the others what OpenAI has.
+    The paths of Hugging Face and Flash have the message under `error`; the others follow OpenAI's error object.
     """
     if path in HUGGING_FACE_PATHS:
         return to_json({"error": message, "error_type": code})
@@ -52,5 +52,5 @@ def problem_body(path: str, status: int, code: str, message: str, param: str | N
 
 
 def stopping() -> ProblemError:
-    """Why a server that ends does not answer."""
+    """The error response of a server that is stopping."""
     return ProblemError(503, "stopping", "the server is being stopped", headers={"Retry-After": "1"})

@@ -1,6 +1,6 @@
-"""A server in this process: in a thread, around a model that is in memory or is loaded here.
+"""A server in a thread of this process, for a model in memory or loaded here.
 
-`flash serve` has processes for it, which `manager` starts.
+`flash serve` uses worker processes instead: see `manager`.
 """
 
 import signal
@@ -22,22 +22,22 @@ from flash.text.classification.serve.options import ServeOptions
 from flash.text.classification.serve.served_model import ServedModel
 from flash.text.classification.serve.service import Service
 
-POLL = 0.01  # seconds until it is noticed that the server has started or ended
+POLL = 0.01  # seconds between checks whether the server has started or ended
 
 
 def serve(model: ServedModel | str | Path, options: ServeOptions) -> int:
     """Serve until SIGTERM or Ctrl-C; returns the exit code, 0.
 
-    The address is taken first, then the model is loaded, and only then does anybody get through. One worker answers in
-    this process. Several are processes, as those of `flash serve`, which also loads a model again on SIGHUP; a script
-    that starts them calls this under `if __name__ == "__main__":`.
+    The address is bound first, then the model is loaded, and only then are connections accepted. One worker runs in
+    this process. Several workers are processes, as with `flash serve`, and reload the model on SIGHUP; a script that
+    starts them calls this under `if __name__ == "__main__":`.
 
     Args:
-        model: in memory, or the path of a checkpoint or an export.
-        options: addresses, limits, keys.
+        model: a model in memory, or the path of a checkpoint or an export.
+        options: address, limits, keys.
 
     Raises:
-        FlashError: an option that cannot be, an address that cannot be listened at, or a model that cannot be served.
+        FlashError: an option is invalid, the server cannot listen at the address, or the model cannot be served.
     """
     options.check()
     if options.workers > 1:
@@ -56,7 +56,7 @@ def serve(model: ServedModel | str | Path, options: ServeOptions) -> int:
             announce(service.model.name, len(service.model.labels), server.address, service.options)
             server.wait()
         except KeyboardInterrupt:
-            """The end of the block stops it."""
+            """Leaving the block stops the server."""
     if service.dead:
         raise FlashError("the thread of the model has ended, and the log says why; start the server again")
     return 0
@@ -64,14 +64,14 @@ def serve(model: ServedModel | str | Path, options: ServeOptions) -> int:
 
 @contextmanager
 def running(model: ServedModel | str | Path, options: ServeOptions | None = None) -> Iterator[str]:
-    """Serve in a thread while the block runs, for tests and notebooks; gives the URL, such as "http://127.0.0.1:41234".
+    """Serve in a thread while the block runs, for tests and notebooks; yields the URL, such as "http://127.0.0.1:41234".
 
     Args:
-        model: in memory, or the path of a checkpoint or an export.
-        options: at any free port, and silent, unless given.
+        model: a model in memory, or the path of a checkpoint or an export.
+        options: the default is any free port, logging errors only.
 
     Raises:
-        FlashError: as `serve`; several workers are not for a thread.
+        FlashError: as `serve`; also for more than one worker.
     """
     options = options or ServeOptions(port=0, log_level="error")
     options.check()
@@ -85,11 +85,11 @@ class _Running:
     """A server in a thread.
 
     Args:
-        service: what its endpoints share.
-        sock: at which it listens; it closes that.
+        service: the state that the endpoints share.
+        sock: the listening socket; the server closes it.
 
     Attributes:
-        address: of its socket.
+        address: the socket's address.
     """
 
     def __init__(self, service: Service, sock: socket.socket) -> None:
@@ -107,26 +107,26 @@ class _Running:
         self._over = True
 
     def start(self) -> None:
-        """Begin, and wait until it answers."""
+        """Start the thread, and wait until the server answers."""
         self.service.ended = self.stop
         self._thread.start()
         while not (self._server.started or self._over):
             time.sleep(POLL)
 
     def wait(self) -> None:
-        """Wait for its end; Ctrl-C may interrupt a sleep, and not, as it could, a lock that is then never released."""
+        """Wait for the end by sleeping: Ctrl-C in a lock's wait could leave the lock held for ever."""
         while not self._over:
             time.sleep(POLL)
 
     def stop(self) -> None:
-        """Have it end after what is in flight."""
+        """Ask the server to stop after the requests in flight."""
         self._server.should_exit = True
 
     def end(self) -> None:
-        """Stop, and wait for the end; Ctrl-C then ends it at once.
+        """Stop the server and wait for its end; Ctrl-C while waiting ends it at once.
 
         Raises:
-            BaseException: what ended its thread.
+            BaseException: the error that ended its thread.
         """
         self.stop()
         while not self._over:
@@ -141,10 +141,10 @@ class _Running:
 
 @contextmanager
 def _started(model: ServedModel | str | Path, options: ServeOptions) -> Iterator[_Running]:
-    """A server that runs in a thread while the block does."""
+    """Run a server in a thread while the block runs."""
     logs.configure(options.log_level)
     if not isinstance(model, ServedModel) and not Path(model).exists():
-        ServedModel.load(model, options)  # says so; the address is not the first thing that is wrong
+        ServedModel.load(model, options)  # raises: report the missing file before a problem of the address
     with closing(bind(options.host, options.port)) as sock:
         options = with_allowed_hosts(options, sock.getsockname())
         served = model if isinstance(model, ServedModel) else ServedModel.load(model, options)
@@ -159,7 +159,7 @@ def _started(model: ServedModel | str | Path, options: ServeOptions) -> Iterator
 
 @contextmanager
 def _sigterm_like_ctrl_c() -> Iterator[None]:
-    """SIGTERM raises `KeyboardInterrupt` in this block, where this is the thread that hears signals."""
+    """Turn SIGTERM into `KeyboardInterrupt` in this block; no effect outside the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,4 +1,4 @@
-"""A trained classifier as a server holds it: texts to scores, what a text costs, which texts do not fit."""
+"""A loaded classifier of a server: scores of texts, their estimated cost, and which texts would be truncated."""
 
 import logging
 import time
@@ -22,7 +22,7 @@ from flash.text.classification.scores.thresholds import resolve_thresholds
 from flash.text.classification.serve import logs
 from flash.text.classification.serve.options import SCORES, ServeOptions
 
-CHARACTERS_A_TOKEN = 4  # of English, roughly; the guess only says how much is computed together
+CHARACTERS_PER_TOKEN = 4  # roughly, in English; used only to size batches
 WARM_UP = (
     "",
     "A first text, so that nothing is compiled, read or allocated when the first request comes. " * 20,
@@ -33,10 +33,10 @@ Watched: TypeAlias = Callable[[Predictor], AbstractContextManager[None]]
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """What a model says of N texts.
+    """The scores of N texts.
 
     Attributes:
-        model: that said it.
+        model: the model that computed them.
         logits: (N, L) float32, calibrated.
         probabilities: (N, L) float32 in [0, 1].
     """
@@ -47,32 +47,32 @@ class Scores:
 
     @classmethod
     def empty(cls, model: "ServedModel", texts: int) -> "Scores":
-        """Room for what it will say of N texts."""
+        """Return zeros for N texts, to be filled in with `put`."""
         shape = (texts, len(model.labels))
         return cls(model, np.zeros(shape, np.float32), np.zeros(shape, np.float32))
 
     def part(self, begin: int, end: int) -> "Scores":
-        """Of the texts from `begin` until before `end`; no copy."""
+        """Return the scores of texts `begin` to `end - 1`, without copying."""
         return Scores(self.model, self.logits[begin:end], self.probabilities[begin:end])
 
     def put(self, begin: int, part: "Scores") -> None:
-        """Take what was said of some texts, the first of which has the number `begin`."""
+        """Fill in the scores of consecutive texts, from index `begin` on."""
         end = begin + len(part.logits)
         self.logits[begin:end], self.probabilities[begin:end] = part.logits, part.probabilities
 
 
 class ServedModel:
-    """A classifier under a name.
+    """A classifier with a name, its thresholds, and the path that it was loaded from.
 
     Args:
-        predictor: that answers.
-        name: how answers call it.
-        path: where it was loaded from and can be loaded again; None for nowhere.
-        thresholds: (L,) float32, in force.
+        predictor: computes the logits.
+        name: the model's name in responses.
+        path: where the model was loaded from and can be reloaded; None for a model in memory.
+        thresholds: (L,) float32, the thresholds in use.
 
     Attributes:
         labels: L names, in the order of the columns of every `(N, L)` array.
-        loaded: when, in seconds since 1970.
+        loaded: time of loading, in seconds since 1970.
     """
 
     def __init__(self, predictor: Predictor, name: str, path: Path | None, thresholds: Floats) -> None:
@@ -80,9 +80,8 @@ class ServedModel:
         self.labels, self.multi_label = predictor.labels, predictor.multi_label
         self.loaded = int(time.time())
         backbone: Any = predictor.backbone
-        self._most_tokens: int | None = getattr(
-            backbone, "max_length", None
-        )  # none of the linear backbone: it reads all
+        # None for the linear backbone, which reads the whole text
+        self._most_tokens: int | None = getattr(backbone, "max_length", None)
         encoder = getattr(backbone, "encoder", backbone)
         self._tokenizer = getattr(encoder, "tokenizer", None)
         options: Any = getattr(backbone, "options", {})
@@ -93,18 +92,18 @@ class ServedModel:
     def load(
         cls, path: str | Path, options: ServeOptions, *, watched: Watched | None = None
     ) -> "ServedModel":
-        """The model of a checkpoint or an export, ready to answer.
+        """Load a checkpoint or an export, and warm it up.
 
         Args:
-            path: of the file or the folder.
+            path: the file or the folder.
             options: thresholds, output, precision.
-            watched: a block around its first computation, which may tell the user what is compiled.
+            watched: context manager around the first computation, for progress messages about compilation.
 
         Raises:
             CheckpointError: the file or folder is missing, truncated, damaged, foreign or of a newer format.
-            FlashError: thresholds that the model's labels do not fit, or a model that cannot answer.
-            MissingExtraError: it needs a package that is not installed.
-            RemoteCodeError: it needs Python code that is not trusted, or that is not where it was.
+            FlashError: the thresholds do not match the labels, or the model cannot predict.
+            MissingExtraError: the model needs a package that is not installed.
+            RemoteCodeError: the model needs Python code that is not trusted, or that has moved.
         """
         path = Path(path)
         predictor = Predictor.load(
@@ -113,7 +112,7 @@ class ServedModel:
         if sentence := getattr(predictor.backbone, "precision_sentence", ""):
             logs.event(logging.INFO, sentence)
         if isinstance(predictor.backbone, Linear):
-            # not the file's own pages: who copies another model over it would take them away from a running server
+            # copy the memory-mapped arrays: overwriting the file would change them under a running server
             arrays = predictor.backbone.arrays().items()
             predictor.backbone.load_arrays({name: array.copy() for name, array in arrays})
         with nullcontext() if watched is None else watched(predictor):
@@ -121,10 +120,10 @@ class ServedModel:
 
     @classmethod
     def of(cls, predictor: Predictor, options: ServeOptions, name: str = "model") -> "ServedModel":
-        """A model that is in memory only.
+        """Wrap a predictor in memory, and warm it up.
 
         Raises:
-            FlashError: thresholds that its labels do not fit, or a model that cannot answer.
+            FlashError: the thresholds do not match the labels, or the model cannot predict.
         """
         return cls._ready(predictor, name, None, options)
 
@@ -136,7 +135,7 @@ class ServedModel:
         model = cls(predictor, name, path, thresholds)
         several = len(predictor.input_fields or ("",))
         texts = [SEPARATOR.join([text] * several) for text in WARM_UP]
-        outputs = model.outputs(model.scores(texts), options.output)  # what cannot answer fails here
+        outputs = model.outputs(model.scores(texts), options.output)  # a model that cannot predict fails here
         try:
             to_json(outputs)
         except PydanticSerializationError as error:
@@ -147,32 +146,32 @@ class ServedModel:
 
     @property
     def backbone(self) -> str:
-        """What kind it is: "linear", "onnx" or "encoder"."""
+        """Kind of backbone: "linear", "onnx" or "encoder"."""
         kind = type(self.predictor.backbone).__name__
         return {"Linear": "linear", "OnnxBackbone": "onnx"}.get(kind, "encoder")
 
     @property
     def max_length(self) -> int | None:
-        """Tokens of a text that are read; None for all."""
+        """Number of tokens that are read per text; None for all."""
         return self._most_tokens if self._cuts else None
 
     def scores(self, texts: Sequence[str]) -> Scores:
-        """What it says of N texts; not calls at the same time.
+        """Compute the scores of N texts; not thread-safe.
 
         Raises:
-            DataError: a text holds half a surrogate pair.
+            DataError: a text contains half a surrogate pair.
             FlashError: a logit is not a number.
         """
         logits = self.predictor.logits(list(texts))
         return Scores(self, logits, to_probabilities(logits, self.multi_label))
 
     def costs(self, texts: Sequence[str]) -> list[int]:
-        """About how many tokens each text takes."""
+        """Estimate the number of tokens of each text."""
         most = self._most_tokens if self._cuts and self._most_tokens else 2**31
-        return [min(len(text) // CHARACTERS_A_TOKEN + 2, most) for text in texts]
+        return [min(len(text) // CHARACTERS_PER_TOKEN + 2, most) for text in texts]
 
     def cut(self, texts: Sequence[str]) -> list[int]:
-        """Which of the texts are longer than what it reads of them; their indices, ascending."""
+        """Return the indices, ascending, of the texts that would be truncated."""
         if not self._cuts or not texts:
             return []
         from flash.text.classification.batching import tokenize
@@ -183,7 +182,7 @@ class ServedModel:
         return many
 
     def outputs(self, scores: Scores, output: Any) -> list[Any]:
-        """One JSON value a text of what Flash's clients ask for: `ServeOptions.output`."""
+        """Return one JSON value per text for Flash's clients, in the form of `ServeOptions.output`."""
         if output == SCORES:
             return [dict(zip(self.labels, row, strict=True)) for row in scores.probabilities.tolist()]
         made = convert(
@@ -196,16 +195,16 @@ class ServedModel:
         values = list(made.tolist() if hasattr(made, "tolist") else made)
         if len(values) != len(scores.logits):
             raise FlashError(
-                f"output gave {len(values)} values for {len(scores.logits)} texts; expected one a text, in their order"
+                f"output gave {len(values)} values for {len(scores.logits)} texts; expected one per text, in their order"
             )
         return values
 
     def decided(self, probabilities: Floats, thresholds: Floats | None = None) -> NDArray[np.bool_]:
-        """(N, L): whether a label applies, by its threshold or, with exclusive labels, as the most probable one.
+        """Return (N, L): whether a label applies, by its threshold or, with exclusive labels, as the most probable one.
 
         Args:
             probabilities: (N, L).
-            thresholds: (L,), in place of those in force.
+            thresholds: (L,), replace the thresholds in use.
         """
         if self.multi_label:
             return applies(probabilities, self.thresholds if thresholds is None else thresholds)

@@ -1,4 +1,4 @@
-"""What the endpoints share: the model that answers, the queue before it, the limits, and how the model is exchanged."""
+"""The state that the endpoints share: the model, its queue, the limits, and the reload of the model."""
 
 import asyncio
 import logging
@@ -17,19 +17,19 @@ from flash.text.classification.serve.options import ServeOptions
 from flash.text.classification.serve.problems import CLIENT_GONE, ProblemError, stopping
 from flash.text.classification.serve.served_model import Scores, ServedModel
 
-GAUGED = 1.0  # seconds between looks at the queue for the metrics
+GAUGED = 1.0  # seconds between updates of the queue's metric
 SHOWN_LABELS = 20  # in the log
-LAST_BATCH = 5.0  # seconds for the batch at hand when the server stops
-PATIENCE = 0.1  # seconds until a request that waits is watched for its client going away
+LAST_BATCH = 5.0  # seconds that the current batch has to finish when the server stops
+PATIENCE = 0.1  # seconds that a request waits before its connection is watched for a disconnect
 
 
-Made = TypeVar("Made")
+Result = TypeVar("Result")
 
 
-async def in_thread(function: Callable[[], Made]) -> Made:
-    """What a function gives, from a thread that the interpreter does not wait for when it ends."""
+async def in_thread(function: Callable[[], Result]) -> Result:
+    """Return the result of a function that runs in a daemon thread, which does not delay the interpreter's exit."""
     loop = asyncio.get_running_loop()
-    future: asyncio.Future[Made] = loop.create_future()
+    future: asyncio.Future[Result] = loop.create_future()
 
     def tell(set_it: Callable[..., None], value: object) -> None:
         if not future.done():
@@ -49,17 +49,17 @@ async def in_thread(function: Callable[[], Made]) -> Made:
 
 
 class Service:
-    """A model behind a queue; lives in one event loop.
+    """A model and its queue, in one event loop.
 
     Args:
-        model: that answers first.
+        model: the first model.
         options: limits, keys and the like.
 
     Attributes:
-        ready: whether requests are answered.
-        dead: whether the thread of the model has ended by an error.
-        reloaded: called after a request had the model loaded again; tells the other workers.
-        ended: called once no more texts can be classified, in the event loop; ends the server.
+        ready: whether the service accepts requests.
+        dead: whether an error ended the model's thread.
+        reloaded: called after a request reloaded the model; notifies the other workers.
+        ended: called in the event loop after an error ended the model's thread; stops the server.
     """
 
     def __init__(self, model: ServedModel, options: ServeOptions) -> None:
@@ -81,17 +81,17 @@ class Service:
 
     @property
     def model(self) -> ServedModel:
-        """The model that answers from now on."""
+        """The model that answers new requests."""
         return self.batcher.model
 
     def start(self) -> None:
-        """Begin to answer, in the running event loop."""
+        """Start the queue in the running event loop."""
         self.batcher.start()
         self._gauging = asyncio.ensure_future(self._gauge())
         self.ready = True
 
     async def close(self) -> None:
-        """End after the batch at hand, if that ends soon; what waits is not answered."""
+        """Stop after the current batch, if it finishes soon; cancel the waiting requests."""
         self.ready = False
         self._gauging.cancel()
         with suppress(asyncio.TimeoutError):
@@ -106,21 +106,21 @@ class Service:
     def _count(self, texts: int, tokens: int, seconds: float, scores: Scores) -> None:
         try:
             self.metrics.batch(texts, tokens, seconds, scores)
-        except Exception as error:  # no reason for a request to fail
+        except Exception as error:  # a failure of the metrics must not fail requests
             logs.event(logging.ERROR, "metrics failed", error=error)
 
     async def _gauge(self) -> None:
-        """Keep the gauges of this worker fresh, whichever worker is asked for the metrics."""
+        """Update this worker's gauges regularly, because any worker may get the request for the metrics."""
         while True:
             with suppress(OSError):
                 self.metrics.gauge(self.batcher.waiting)
             await asyncio.sleep(GAUGED)
 
     async def reload(self) -> str:
-        """Load the model from its path again, and answer with it once it can; returns a sentence.
+        """Reload the model from its path and switch to it; return a message for the client.
 
         Raises:
-            FlashError: there is no path, or what is there cannot be used: the old model stays.
+            FlashError: the model has no path, or cannot be loaded from it; the old model stays.
         """
         async with self._reloading:
             old = self.model
@@ -134,7 +134,9 @@ class Service:
                 self.metrics.reload(done=False)
                 logs.event(logging.ERROR, "reload refused", reason=str(error), model=old.name)
                 if isinstance(error, FlashError | OSError | MemoryError):
-                    reason = str(error).replace(str(old.path), old.path.name)  # where it is is in the log
+                    reason = str(error).replace(
+                        str(old.path), old.path.name
+                    )  # clients see no paths; the log does
                     raise FlashError(
                         f"{reason}; the model that was loaded before goes on answering"
                     ) from error
@@ -162,17 +164,17 @@ class Service:
         *,
         whole: bool = False,
     ) -> Scores:
-        """What the model says of a request's texts.
+        """Compute the scores of a request's texts.
 
         Args:
             texts: N strings.
-            param: what the request's body calls them, for messages; a list's ends with `[]`.
-            gone: returns when the client has gone away.
-            whole: whether a text that the model would cut is a problem.
+            param: name of the texts in the request's body, for messages; ends with `[]` for a list.
+            gone: returns once the client has disconnected.
+            whole: whether a text that would be truncated is an error.
 
         Raises:
-            ProblemError: too many texts, a text that is too long, a queue that is full, no answer in time, or a
-                model that failed.
+            ProblemError: too many texts, a text is too long, the queue is full, the request timed out, or the model
+                failed.
         """
         self.check(texts, param)
         try:
@@ -208,13 +210,13 @@ class Service:
                 param=which,
             )
         if error is not None:
-            if not self.dead:  # which was logged
+            if not self.dead:  # `_die` has already logged it
                 logs.event(logging.ERROR, "prediction failed", error=error)
             raise ProblemError(500, "internal_error", "the model could not answer; the server's log says why")
         return answer.result()
 
     async def _wait(self, answer: "asyncio.Future[Scores]", gone: Callable[[], Awaitable[None]]) -> bool:
-        """Until there is an answer, the time is over, or the client has gone: then False."""
+        """Wait for the result, the timeout or a disconnect; return False after a disconnect."""
         limit = self.options.request_timeout
         await asyncio.wait((answer,), timeout=min(PATIENCE, limit))
         if answer.done() or limit <= PATIENCE:
@@ -228,10 +230,10 @@ class Service:
         return here
 
     def check(self, texts: Sequence[str], param: str) -> None:
-        """Refuse what is too much.
+        """Check the limits of a request.
 
         Raises:
-            ProblemError: too many texts, or one that is too long.
+            ProblemError: too many texts, or a text is too long.
         """
         options = self.options
         if len(texts) > options.max_texts:
@@ -249,7 +251,7 @@ class Service:
 
 
 def place_of(param: str, index: int) -> str:
-    """Where a text stands in a body.
+    """Return the name of a text in a request's body.
 
     >>> place_of("texts[]", 2), place_of("inputs", 0)
     ('texts[2]', 'inputs')
@@ -258,7 +260,7 @@ def place_of(param: str, index: int) -> str:
 
 
 def too_many(count: int, most: int, param: str) -> ProblemError:
-    """A request of more texts than one may have."""
+    """The error response to a request with too many texts."""
     return ProblemError(
         422,
         "too_many_texts",

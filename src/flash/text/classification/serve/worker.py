@@ -1,8 +1,8 @@
-"""A worker's process: uvicorn's manager starts it, and uvicorn asks `make_worker` for the application.
+"""A worker process: uvicorn's manager starts it, and uvicorn gets the application from `make_worker`.
 
-A worker says little, on one pipe that all of them share: ("ready", pid, name, labels), ("failed", sentence) before the
-server has begun, and ("reloaded", pid) after a request had the model loaded again. Imports little before its parent's
-environment is set, as prometheus_client reads a variable when it is imported.
+All workers share one pipe to the manager, with three messages: ("ready", pid, name, labels); ("failed", message) before
+the server has started; and ("reloaded", pid) after a request reloaded the model. Most imports are inside functions,
+because prometheus_client reads an environment variable when it is imported.
 """
 
 import asyncio
@@ -34,27 +34,27 @@ if TYPE_CHECKING:
     from flash.text.classification.serve.service import Service
 
 COUNTERS = "PROMETHEUS_MULTIPROC_DIR"
-NOT_YET = tuple(getattr(signal, name) for name in ("SIGINT", "SIGHUP") if hasattr(signal, name))
-"""Signals, also a terminal's to all processes, that a worker gets once it can do as they say."""
+DEFERRED_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGHUP") if hasattr(signal, name))
+"""Signals that stay blocked until the worker can handle them; a terminal sends them to all processes."""
 PAUSE = 5.0
-"""Seconds before a worker that cannot load the model ends, and another is started."""
-LONGEST = 400  # characters of a sentence on the pipe
-OTHER_FILES = 256  # that a process has open beside its connections
+"""Seconds that a worker that cannot load the model waits before it ends and is restarted."""
+LONGEST = 400  # characters of a failure message on the pipe
+OTHER_FILES = 256  # open files of a process, beside its connections
 
 
 @dataclass
 class Work:
-    """What a worker is given.
+    """What a worker is started with.
 
     Attributes:
-        path: of the model.
+        path: the model.
         options: limits, keys.
-        sock: bound; all workers listen at it.
-        pipe: to the manager.
-        watched: a block around the first computation of the model, which may tell the user what it compiles.
-        checked: files whose checksums the manager has compared.
-        counters: the folder of Prometheus' counters, where there are several workers.
-        begun: whether all workers had been ready once when this one was started.
+        sock: the bound socket, shared by all workers.
+        pipe: sends messages to the manager.
+        watched: context manager around the model's first computation, for progress messages about compilation.
+        checked: files whose checksums the manager has verified.
+        counters: folder of the Prometheus metrics; None for one worker.
+        begun: whether the server had already started: all workers were ready once.
     """
 
     path: str | Path
@@ -67,19 +67,21 @@ class Work:
     begun: bool = False
 
     def tell(self, *message: Any) -> None:
-        """Tell the manager something; what is short is written whole, whoever else writes."""
+        """Send the manager a message, short enough for the pipe to write it atomically."""
         with suppress(OSError):
             self.pipe.send(message)
 
 
 def make_worker(work: Work) -> "ASGIApp":
-    """The application of a worker, which has loaded the model and listens.
+    """Load the model, listen, and return the application.
 
-    A model that cannot be loaded ends the process, and before the server has begun the server as well.
+    If the model cannot be loaded, the process ends; before the server has started, the whole server ends.
     """
     threading.Thread(target=_end_with_parent, name="flash-parent", daemon=True).start()
     if work.counters is not None:
-        Path(work.counters).mkdir(parents=True, exist_ok=True)  # who tidies up temporary folders took it away
+        Path(work.counters).mkdir(
+            parents=True, exist_ok=True
+        )  # a cleaner of temporary folders may have deleted it
         os.environ[COUNTERS] = work.counters
     from flash.text.classification.serve import logs
     from flash.text.classification.serve.api.app import make_app
@@ -90,7 +92,7 @@ def make_worker(work: Work) -> "ASGIApp":
     try:
         model = _loaded(work)
         listen(work.sock, work.options.host)
-    except BaseException as error:  # a panic in a library's compiled part is no Exception
+    except BaseException as error:  # a panic in a library's compiled code is not an Exception
         known = isinstance(error, FlashError | OSError)
         reason = str(error) if known else f"the model cannot be loaded ({type(error).__name__}: {error})"
         if not work.begun:
@@ -110,7 +112,7 @@ def make_worker(work: Work) -> "ASGIApp":
 
 
 def _loaded(work: Work) -> "ServedModel":
-    """The model; until it is there, SIGTERM ends the process at once, as nothing is in flight."""
+    """Load the model; meanwhile SIGTERM ends the process at once, because no request is in flight."""
     from flash.text.classification.serve.served_model import ServedModel
 
     before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -121,7 +123,7 @@ def _loaded(work: Work) -> "ServedModel":
 
 
 def _begin(work: Work, service: "Service") -> None:
-    """Hear signals, and tell that the worker is ready; called in the event loop."""
+    """Handle SIGHUP, unblock signals, and report the worker ready; called in the event loop."""
     allow_files(work.options.max_connections + OTHER_FILES)
     if hasattr(signal, "SIGHUP"):
         loop, tasks = asyncio.get_running_loop(), set[asyncio.Task[None]]()
@@ -132,7 +134,7 @@ def _begin(work: Work, service: "Service") -> None:
             task.add_done_callback(tasks.discard)
 
         loop.add_signal_handler(signal.SIGHUP, hang_up)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, NOT_YET)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, DEFERRED_SIGNALS)
     work.tell("ready", os.getpid(), service.model.name, len(service.model.labels))
 
 
@@ -142,13 +144,13 @@ async def _reload(service: "Service") -> None:
     try:
         await service.reload()
     except FlashError:
-        """The service has said so."""
+        """Already logged by the service."""
     except Exception as error:
         logs.event(logging.ERROR, "reload failed", error=error)
 
 
 def _end_with_parent() -> None:
-    """End as by SIGTERM when the manager is killed, which could end nobody any more."""
+    """Stop this worker when its manager is killed, since nobody else would stop it."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
@@ -156,7 +158,7 @@ def _end_with_parent() -> None:
 
 
 def allow_files(count: int) -> None:
-    """Let this process open as many files as it may need, where the system asks to be told."""
+    """Raise the limit of open files to `count`, as far as the system allows; log a warning if it stays lower."""
     from flash.text.classification.serve import logs
 
     try:

@@ -1,7 +1,6 @@
-"""Lists written as text: which form a cell of text has, and the values of one that is a list.
+"""Parse lists written as text: the form of a cell, and the values of a list.
 
-Cells are read by regular expressions for flat lists; nothing is evaluated, and nesting is never followed. Imports
-only the standard library.
+Only flat lists are parsed, by regular expressions; nothing is evaluated. Imports only the standard library.
 """
 
 import ast
@@ -27,16 +26,16 @@ Value: TypeAlias = str | int | float | bool | None
 
 MISSING = frozenset({"nan", "none", "null", "<na>"})
 CLOSING = {"[": "]", "(": ")", "{": "}"}
-LONGEST = 50_000  # characters of a list
+LONGEST = 50_000  # maximum number of characters of a list
 
 _STRING = r"""[bBuU]?'(?:[^'\\]|\\.)*'|[bBuU]?"(?:[^"\\]|\\.)*\""""
-# No leading zeros (007 is a name), and no more digits than an int64 surely holds.
+# no leading zeros (007 is a name), and at most as many digits as every int64 has
 _NUMBER = r"[+-]?(?:(?:0|[1-9][0-9]{0,17})(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?"
 _WORD = r"(?i:true|false|none|null|nan|<na>)"
 _LITERAL = rf"{_STRING}|{_NUMBER}|{_WORD}"
-# A quote that no other closes is looked for once: it takes the rest, which would be searched from each quote in it.
+# `open` takes the rest of the cell after an unclosed quote; otherwise the search would restart at every later quote
 _ITEM = re.compile(rf"np\.\w+\((?P<wrapped>{_LITERAL})\)|(?P<bare>{_LITERAL})|(?P<open>['\"].*)", re.DOTALL)
-# A list in which `_ITEM` became a null character: with commas as in Python and JSON, or with spaces as in NumPy.
+# a list whose items were replaced by null characters: with commas as in Python and JSON, or with spaces as in NumPy
 _SKELETON = re.compile(r"(?:\0(?: ?, ?\0)* ?,?|\0(?: \0)*)?")
 _WRAPPED = re.compile(
     r"(?:np\.|numpy\.|pd\.|torch\.)?(?:array|tensor|set|frozenset|list|tuple|Index|deque|OrderedSet)\("
@@ -51,11 +50,11 @@ SUSPICIOUS = (
     r"^\s*(?:[\[({<']|b['\"]|\"[\[{(]|(?:np\.|numpy\.|pd\.|torch\.)?"
     r"(?:array|tensor|set|frozenset|list|tuple|Index|deque|OrderedSet)\()"
 )
-"""How a cell begins whose form is not `plain`, as Arrow's regular expressions have it."""
+"""Start of a cell that may have another form than `plain`; a regular expression for Arrow."""
 
 
 class Cell(NamedTuple):
-    """One cell of text.
+    """A parsed cell of text.
 
     Attributes:
         form: `list` for a flat list of names or numbers in any of Python's, JSON's and NumPy's spellings; `choices` for
@@ -63,8 +62,8 @@ class Cell(NamedTuple):
             and `object` for a list of dicts and a dict; `cut` for an array that NumPy shortened with `...`;
             `broken` for quotes that do not pair up; `long` for more than `LONGEST` characters; `missing` for `nan`
             and its kin; else `plain`.
-        values: of a `list`, of `choices` and of `tags`.
-        text: what stands inside the brackets of an `unquoted` list, else the cell without outer white space.
+        values: the values of a `list`, of `choices` and of `tags`.
+        text: the inside of the brackets of an `unquoted` list, else the cell without surrounding white space.
     """
 
     form: Form
@@ -73,7 +72,7 @@ class Cell(NamedTuple):
 
 
 def parse_cell(cell: str) -> Cell:
-    """The form of a cell, and its values where it is a list.
+    """Return the form of a cell and, for a list, its values.
 
     >>> parse_cell("['a' 'b']").values, parse_cell('{"choices": ["a"]}').form, parse_cell("[a, b]")
     (('a', 'b'), 'choices', Cell(form='unquoted', values=(), text='a, b'))
@@ -95,11 +94,11 @@ def parse_cell(cell: str) -> Cell:
     values = _items(text) if text[:1] == "'" or text[:2] in ("b'", 'b"') else None
     if values is None:
         return Cell("plain", text=text)
-    return Cell("list", () if values == ("",) else values, text)  # an empty cell in quotes is no name
+    return Cell("list", () if values == ("",) else values, text)  # '' is an empty list, not a name
 
 
 def _encoded_twice(text: str) -> Cell:
-    """A list of JSON that was written as JSON again; a name in double quotes stays one."""
+    """Parse a JSON list that was encoded as JSON a second time; a name in double quotes stays a name."""
     try:
         inner = parse_cell(str(json.loads(text)))
     except ValueError:
@@ -127,20 +126,22 @@ def _in_brackets(text: str) -> Cell:
         return Cell("nested", text=text)
     if re.search(r"\.\.\.", _ITEM.sub(r"\g<open>", inside)):
         return Cell("cut", text=text)
-    if start.startswith("'") or (start.startswith('"') and opening != "{"):  # {"a b",c} is PostgreSQL's
+    if start.startswith("'") or (
+        start.startswith('"') and opening != "{"
+    ):  # {"a b",c} is valid in PostgreSQL
         return Cell("broken", text=text)
-    paired = opening not in inside and CLOSING[opening] not in inside  # not so in `[x]|[y]`
+    paired = opening not in inside and CLOSING[opening] not in inside  # False for `[x]|[y]`
     return Cell("unquoted", text=inside) if paired else Cell("plain", text=text)
 
 
 def _items(inside: str) -> tuple[Value, ...] | None:
-    """The names and numbers of a flat list; None if it is none."""
+    """Return the names and numbers of a flat list; None if it is not a flat list."""
     skeleton = " ".join(_ITEM.sub("\0\\g<open>", inside).split())
     if "\0" in inside or _SKELETON.fullmatch(skeleton) is None:
         return None
     try:
         return tuple(_value(found["wrapped"] or found["bare"]) for found in _ITEM.finditer(inside))
-    except (ValueError, SyntaxError):  # an escape that is none, or of half a surrogate pair
+    except (ValueError, SyntaxError):  # an invalid escape, or half a surrogate pair
         return None
 
 
@@ -165,5 +166,5 @@ def _string(literal: str) -> str:
         text = json.loads(quoted)
     except ValueError:  # Python's single quotes, or escapes that only Python knows
         text = ast.literal_eval(quoted)
-    text.encode()  # half a surrogate pair is no text
+    text.encode()  # raises for half a surrogate pair
     return str(text)

@@ -1,7 +1,6 @@
-"""Target columns as people write them, before their format is decided: the forms that are another way to write one.
+"""Normalise target columns before their format is inferred.
 
-Names over several columns and lists written as text become columns of lists; yes, no and marks become 1 and 0.
-Imports nothing of the project but `Source` and the modules of these forms; neither torch nor lightning.
+Names in several columns and lists written as text become columns of lists; yes, no and marks become 1 and 0.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,24 +20,24 @@ def read_cells(
     labels: Sequence[str] | None,
     blank_is_negative: bool = False,
 ) -> tuple[dict[str, Source], str | Sequence[str], str | None]:
-    """Sources whose target columns `infer_format` and `encode_targets` understand.
+    """Return sources whose target columns `infer_format` and `encode_targets` understand.
 
     Args:
-        sources: those with targets; the first one, normally train, decides how all are read.
+        sources: the sources with targets; the first, normally train, decides how all are read.
         target_fields: the target column, or the list of them.
-        multi_label: as the user has it, as are the following.
-        label_delimiter: between the names in one cell.
-        labels: the names in order.
-        blank_is_negative: whether a blank beside a mark says that the label does not apply.
+        multi_label: the user's option, like the following.
+        label_delimiter: separator of the names in a cell.
+        labels: the label names in order.
+        blank_is_negative: whether a blank in a column of marks means that the label does not apply.
 
     Returns:
         The sources, the target fields, and the label delimiter, which is None once it has been used.
 
     Raises:
-        DataError: cells that cannot be read, or in more than one way.
+        DataError: a cell cannot be read, or is ambiguous.
 
     Warns:
-        UserWarning: what was read as something else than it looks like.
+        UserWarning: cells are read as something else than text.
     """
     fields = [target_fields] if isinstance(target_fields, str) else list(target_fields)
     joined, found = join_name_columns(sources, fields)

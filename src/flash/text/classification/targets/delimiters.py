@@ -1,9 +1,7 @@
-"""What separates the names in a cell: the delimiter that was typed, and the evidence that it is another one.
+"""Detect that the names in a cell are separated by another delimiter than the one that is used.
 
-A column whose class names are other class names joined by one character would train a wrong model without a word;
-it is refused. Ordinary names may hold spaces and slashes: the evidence is that the pieces are names themselves.
-
-Imports nothing of the project but errors, `Source`, the wording of mistakes and labels; neither torch nor lightning.
+A column whose class names are other class names joined by a character would silently train a wrong model, so it is
+refused. Since ordinary names may contain spaces and slashes, the evidence is that the pieces are names themselves.
 """
 
 import re
@@ -21,13 +19,11 @@ from flash.text.classification.reading.source import Source
 from flash.text.classification.targets.labels import Kind, Rows, pieces_of
 
 STRONG = frozenset(";|#~^\\\t\n\r、，；｜／・•¦､﹐﹔")  # noqa: RUF001  (the full-width ones are meant)
-"""Characters that hardly any name holds; one pair of names joined by one of them is evidence enough."""
+"""Characters that rarely occur in names; one pair of names joined by one of them is sufficient evidence."""
 WORDS = (" and ", " or ", "\\n", "<br>")
-"""What else may stand between names: words, and line breaks as a backslash and an n, or as HTML has them."""
-LONGEST_NAME, LONGEST_BETWEEN = (
-    200,
-    12,
-)  # characters of a cell and of what joins its names, where any string may
+"""Other possible separators: words, and line breaks written as a backslash and an n or in HTML."""
+LONGEST_NAME, LONGEST_BETWEEN = 200, 12
+"""Maximum number of characters of a cell, and of a separator in it, in the search for separators of any kind."""
 READABLE = {
     "\t": "a tab",
     "\n": "a line break",
@@ -37,12 +33,12 @@ READABLE = {
     "\u00a0": "a no-break space",
     "\u3000": "an ideographic space",
 }
-"""Characters that a sentence names, as they cannot be seen in it."""
+"""Names of invisible characters, for messages."""
 _ESCAPES = {r"\t": "\t", r"\n": "\n", r"\r": "\r"}
 
 
 def unescaped(delimiter: str | None, column: pa.Array) -> str | None:
-    r"""The delimiter with `\t` and `\n` as a shell passes them turned into the characters, unless cells hold them so."""
+    r"""Turn `\t` and `\n`, as a shell passes them, into the characters, unless cells contain the backslash form."""
     if delimiter is None or "\\" not in delimiter or pc.any(pc.match_substring(column, delimiter)).as_py():
         return delimiter
     return re.sub(r"\\[tnr]", lambda found: _ESCAPES[found[0]], delimiter)
@@ -50,12 +46,12 @@ def unescaped(delimiter: str | None, column: pa.Array) -> str | None:
 
 @dataclass(frozen=True)
 class _Joined:
-    """The cells that hold a character between two pieces or more.
+    """The cells that a possible separator divides into two or more pieces.
 
     Attributes:
-        character: what stands between the pieces.
+        character: the separator.
         parts: the pieces of each such cell.
-        explained: those whose pieces are all names that stand alone elsewhere.
+        explained: the pieces of those cells in which all pieces are known names.
     """
 
     character: str
@@ -66,18 +62,18 @@ class _Joined:
 def refuse_other_delimiter(
     source: Source, field: str, column: pa.Array, kind: Kind, label_delimiter: str | None
 ) -> None:
-    """Raise where names are joined by another character than the delimiter.
+    """Raise an error if names seem to be joined by another character than the delimiter.
 
     Args:
-        source: for the message.
+        source: the source, for the message.
         field: the target column.
-        column: its cells, of text.
+        column: its cells, text.
         kind: `single` or `delimited`.
-        label_delimiter: what the user typed; None for a comma. A comma that no cell holds means that names may hold
-            any other character.
+        label_delimiter: the user's option; None for a comma. A comma that occurs in no cell turns the check off: names
+            may then contain any other character.
 
     Raises:
-        DataError: the character, in how many rows, and what to type.
+        DataError: names the character, the number of rows, and the option to pass.
     """
     delimiter = label_delimiter or ","
     split = kind == "delimited" and pc.any(pc.match_substring(column, delimiter)).as_py()
@@ -92,7 +88,7 @@ def refuse_other_delimiter(
         known = {name.casefold() for name in pc.unique(values).to_pylist()}
         cells = [cell for cell in cells if delimiter not in cell]
     if kind == "delimited":
-        cells = [cell for cell in cells if '"' not in cell]  # what stands in quotes is one name
+        cells = [cell for cell in cells if '"' not in cell]  # a quoted name may contain any character
     typed = split and label_delimiter is not None
     if split and not typed:
         _refuse_cut_brackets(source, field, column)
@@ -112,16 +108,16 @@ def refuse_other_delimiter(
 
 
 def refuse_joined_names(source: Source, field: str, rows: Rows, values: pa.Array) -> None:
-    """Raise where no list holds several names, and many of the names are others joined by one character.
+    """Raise an error if every list has one name, and many of the names are other names joined by a character.
 
     Args:
-        source: for the message.
-        field: the target column, of lists of text.
-        rows: of each value.
+        source: the source, for the message.
+        field: the target column, with lists of text.
+        rows: the row of each value.
         values: the names in the lists.
 
     Raises:
-        DataError: the character, in how many rows, and what to write.
+        DataError: names the character, the number of rows, and what to write.
     """
     if len(np.unique(rows)) < len(rows):
         return
@@ -139,7 +135,7 @@ def refuse_joined_names(source: Source, field: str, rows: Rows, values: pa.Array
 
 
 def _refuse_cut_brackets(source: Source, field: str, column: pa.Array) -> None:
-    """Cells such as `<a, b>` and `a (b, c)` are not cut at the comma inside of their brackets."""
+    """Raise DataError for cells such as `<a, b>` and `a (b, c)`, which have a comma inside brackets."""
     inside = [cell for cell in pc.unique(column).to_pylist() if "," in cell and _cuts_brackets(cell)]
     if inside:
         rows = np.flatnonzero(pc.is_in(column, pa.array(inside, column.type)))
@@ -152,7 +148,7 @@ def _refuse_cut_brackets(source: Source, field: str, column: pa.Array) -> None:
 
 
 def _cuts_brackets(cell: str) -> bool:
-    """Whether a pair of brackets is cut by a comma; what stands in double quotes is one name."""
+    """Whether a comma splits a pair of brackets; cells with double quotes are not examined."""
     pieces = cell.split(",") if '"' not in cell else []
     return any(
         cell.count(opening) == cell.count(closing)
@@ -166,7 +162,7 @@ def _all_parts(cells: Sequence[str], character: str) -> list[list[str]]:
 
 
 def _joined_by(cells: list[str], known: set[str]) -> list[_Joined]:
-    """What may join names in these cells, the best explained first, those that hardly any name holds before others."""
+    """Return the possible separators in these cells, best explained first, then `STRONG` ones before others."""
     holding: dict[str, list[str]] = {}
     words = {*WORDS, *_between_names(cells, known)}
     for cell in cells:
@@ -176,7 +172,7 @@ def _joined_by(cells: list[str], known: set[str]) -> list[_Joined]:
     candidates = []
     for character in sorted(holding):
         parts = [parts for parts in _all_parts(holding[character], character) if len(parts) > 1]
-        if character in ".-:":  # numbers, versions, dates and times
+        if character in ".-:":  # ignore numbers, versions, dates and times
             parts = [some for some in parts if not all(part.isdigit() for part in some)]
         explained = [some for some in parts if all(part.casefold() in known for part in some)]
         if parts:
@@ -187,7 +183,7 @@ def _joined_by(cells: list[str], known: set[str]) -> list[_Joined]:
 
 
 def _between_names(cells: list[str], known: set[str]) -> set[str]:
-    """Strings of several characters, such as ` or ` and `%2C`, that stand between two names which stand alone elsewhere."""
+    """Return strings of several characters, such as ` or ` and `%2C`, that join two known names in a cell."""
     found = set()
     for cell in cells:
         folded = cell.casefold()
@@ -200,9 +196,10 @@ def _between_names(cells: list[str], known: set[str]) -> set[str]:
 
 
 def _weakly(joined: _Joined, known: set[str]) -> bool:
-    """Whether names are joined by a character that names may also hold.
+    """Whether names seem to be joined by a character that may also be part of a name.
 
-    `red wine` beside `red`, `wine` and others is a name; several such, or one where hardly anything else stands, are not.
+    A single `red wine` beside `red`, `wine` and many others is a name. Several such cells, or one in a column with hardly
+    any other names, are joined names.
     """
     explained, count = len(joined.explained), len(joined.parts)
     pieces = {part.casefold() for part in chain.from_iterable(joined.explained)}
@@ -213,7 +210,7 @@ def _weakly(joined: _Joined, known: set[str]) -> bool:
 
 
 def _recurring(cells: list[str], joined: _Joined) -> bool:
-    """Whether pieces come back in cells of several lengths and at several places, as labels do and words hardly."""
+    """Whether pieces recur at several positions in cells of several lengths, as labels do and words rarely do."""
     every = _all_parts(cells, joined.character)
     places: dict[str, set[int]] = {}
     counts: dict[str, int] = {}
@@ -265,7 +262,7 @@ def _refuse(
 
 
 def joins_known_names(values: pa.Array, names: Sequence[str]) -> str | None:
-    """The character that joins known names, or class indices, in one of these values; None if there is none."""
+    """Return the character that joins known names or class indices in one of these values; None if there is none."""
     known = {name.casefold() for name in names}
     digits = {str(index) for index in range(len(names))}
     cells = pc.unique(values.cast(pa.large_string())).to_pylist()

@@ -1,8 +1,4 @@
-"""The cells of target columns become an `(N, L)` sparse matrix, as the `TargetFormat` of train says.
-
-Imports nothing of the project but errors, labels, targets, readers and the wording of mistakes; neither torch
-nor lightning.
-"""
+"""Encode target columns as an `(N, L)` sparse matrix, by the `TargetFormat` that was inferred from train."""
 
 import warnings
 from collections.abc import Sequence
@@ -33,7 +29,7 @@ from flash.text.classification.targets.unknown import (
     refuse_negative,
 )
 
-MOST_LABELS = 10  # that a message names
+MOST_LABELS = 10  # maximum number of labels that a message names
 SHAPES: dict[Kind, str] = {
     "columns": "numbers",
     "vectors": "lists of numbers",
@@ -45,11 +41,11 @@ SHAPES: dict[Kind, str] = {
 
 @dataclass(frozen=True, eq=False)
 class KnownTargets:
-    """The targets of a source's rows of which something is known.
+    """The targets of the rows with at least one known target.
 
     Attributes:
-        targets: (M, L) float32: 1 where a label applies, the value itself for soft targets, NaN where one is not known.
-        rows: (M,) which of the source's N rows these are; None for all of them.
+        targets: (M, L) float32: 1 if a label applies, the value itself for soft targets, NaN for an unknown target.
+        rows: (M,) indices of these rows in the source; None for all rows.
     """
 
     targets: csr_array
@@ -64,20 +60,20 @@ def encode_known(
     unknown_labels: Literal["error", "ignore"] = "error",
     unknown: UnknownTargets = NOT_ALLOWED,
 ) -> KnownTargets:
-    """The targets of a source, of the rows of which at least one is known.
+    """Encode the targets of the rows with at least one known target.
 
     Args:
         target_format: from `infer_format`.
         source: N rows.
         target_fields: as given to `infer_format`.
         unknown_labels: as in `encode_targets`.
-        unknown: which values say that nothing is known, and what becomes of them.
+        unknown: which values mean "not known", and how to treat them.
 
     Raises:
-        DataError: as `encode_targets`; no row of which something is known.
+        DataError: as `encode_targets`; also if no row has a known target.
 
     Warns:
-        UserWarning: rows that are left out, as nothing is known of them.
+        UserWarning: rows without any known target are left out.
     """
     if not target_format.label_set.multi_label:
         refuse_negative(unknown)
@@ -97,7 +93,7 @@ def encode_known(
 def _settled(
     target_format: TargetFormat, source: Source, target_fields: Fields, unknown: UnknownTargets
 ) -> tuple[Source, npt.NDArray[np.bool_]]:
-    """The source as it is encoded, and (N,) which of its rows that has: all but those whose one cell is masked."""
+    """Remove rows whose only target cell is unknown, or make them negative; return the source and an (N,) mask of kept rows."""
     every = np.ones(source.table.num_rows, np.bool_)
     kind, label_set = target_format.kind, target_format.label_set
     if kind == "columns" or unknown.action == "error":
@@ -122,21 +118,21 @@ def encode_targets(
     unknown_labels: Literal["error", "ignore"] = "error",
     unknown: UnknownTargets = NOT_ALLOWED,
 ) -> csr_array:
-    """The targets of a source.
+    """Encode the targets of a source.
 
     Args:
         target_format: from `infer_format`.
         source: N rows.
         target_fields: as given to `infer_format`.
         unknown_labels: `"ignore"` drops the labels that the format lacks, with one counted warning.
-        unknown: what becomes of cells that say that nothing is known, in 0/1 columns and in vectors.
+        unknown: how to treat unknown cells in 0/1 columns and in vectors.
 
     Returns:
-        (N, L) float32: 1 where a label applies, the value itself for soft targets, NaN where one is not known. Rows
-        may be empty.
+        (N, L) float32: 1 if a label applies, the value itself for soft targets, NaN for an unknown target. Rows may be
+        empty.
 
     Raises:
-        DataError: null targets, values that are no target, unknown labels, in a single-label format rows
+        DataError: null targets, values that are not targets, unknown labels, or, in a single-label format, rows
             without exactly one label; all such rows are counted and the first ones named.
     """
     fields = [target_fields] if isinstance(target_fields, str) else list(target_fields)
@@ -159,7 +155,7 @@ def encode_targets(
 
 
 def _of_one_label(targets: csr_array) -> csr_array:
-    """Where a row's one label is known, so are its other targets, which are 0; where it is not, none of them is."""
+    """Single-label targets: set unknown targets to 0 if the row's label is known, otherwise make the whole row unknown."""
     dense = targets.toarray()
     unknown, told = np.isnan(dense), (dense > 0).any(axis=1)  # NaN is not above 0
     dense[unknown] = 0
@@ -168,7 +164,7 @@ def _of_one_label(targets: csr_array) -> csr_array:
 
 
 def _same_shape(source: Source, field: str, column: pa.Array, target_format: TargetFormat) -> None:
-    """Val and test have the structure of train, and their class indices the same names."""
+    """Check that a split has the structure of train, and the same class names."""
     kind, names = target_format.kind, target_format.label_set.names
     fits = is_list(column.type) if kind in ("vectors", "lists") else is_text(column.type)
     if not (fits or (kind == "single" and not is_list(column.type))):
@@ -209,7 +205,7 @@ def _exactly_one(source: Source, fields: list[str], targets: csr_array, unknown:
 
 
 def _encode_columns(source: Source, names: Sequence[str], unknown: UnknownTargets) -> csr_array:
-    """One 0/1 or soft column a label; every cell that is neither is counted before the first is named."""
+    """Encode one 0/1 or soft column per label; the error counts all cells that are neither."""
     rows, columns, data = [], [], []
     found_unknown, wrong = UnknownFound(), _Cells()
     for position, name in enumerate(names):
@@ -229,7 +225,7 @@ def _encode_columns(source: Source, names: Sequence[str], unknown: UnknownTarget
 
 
 class _Cells:
-    """A number of cells and the first of them, in the order of rows."""
+    """Counts cells, and keeps the first few in the order of rows."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -269,7 +265,7 @@ def _wrong_cells(
 
 
 def _places(source: Source, cells: list[tuple[int, str]]) -> list[str]:
-    """(row, words) as `train.csv, row 1, words`, then `row 2, words`."""
+    """Format (row, words) pairs: `train.csv, row 1, words`, then `row 2, words`."""
     located = [(source.locate(row), words) for row, words in cells]
     return file_once([(part, f"row {number}, {words}") for (part, number), words in located])
 
@@ -282,7 +278,7 @@ def _encode_vectors(
     if len(wrong):
         raise DataError(
             f"{source.name}: {count_rows(len(wrong), 'row has')} a target in column {field!r} that is not "
-            f"{labels} long, one value a label ({source.places(wrong)}); the first is {lengths[wrong[0]]} long "
+            f"{labels} long, one value per label ({source.places(wrong)}); the first is {lengths[wrong[0]]} long "
             f"({source.counting})"
         )
     flat = pc.list_flatten(column)
@@ -304,9 +300,9 @@ def _encode_vectors(
 def _zero_to_one(
     column: pa.Array, unknown: UnknownTargets
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """Values, which cells say that nothing is known, and which are something else, of which the value is 0.
+    """Return the values, a mask of unknown cells, and a mask of invalid cells (whose value is 0).
 
-    Text is parsed once a distinct value: a 0/1 column has two. What is no target is looked at once more.
+    Text is parsed once per distinct value; a 0/1 column has two.
     """
     if is_text(column.type):
         encoded = column.dictionary_encode()
@@ -368,12 +364,12 @@ def _encode_names(
         rows, index = rows[~unknown], index[~unknown]
     shape = (source.table.num_rows, len(names))
     targets = coo_array((np.ones(len(rows), np.float32), (rows, index)), shape=shape).tocsr()
-    targets.data[:] = 1  # a name that a row repeats was added up
+    targets.data[:] = 1  # names that occur twice in a row were summed
     return targets
 
 
 def _found(values: pa.Array, names: pa.Array) -> Rows:
-    """The place of each value among the names, -1 where it is none; white space at the edges of a name may be missing."""
+    """Return the index of each value in the names, -1 if it is not among them; surrounding white space may differ."""
     found = pc.index_in(values, names)
     if found.null_count and not (trimmed := pc.utf8_trim_whitespace(names)).equals(names):
         found = pc.coalesce(found, pc.index_in(pc.utf8_trim_whitespace(values), trimmed))

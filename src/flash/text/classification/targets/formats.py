@@ -1,8 +1,8 @@
-"""What a target column means: its structure becomes a `TargetFormat`, which `encoding` follows.
+"""Infer the `TargetFormat` of target columns from their structure; `encoding` follows it.
 
-The format is decided once, from train (without train: from val, then test), and the other splits follow it.
-The *structure* and the arguments decide, before values do, so nothing flips because each row of a file
-happens to carry exactly one label. The first line that fits holds:
+The format is inferred once, from train (without train: from val, then test), and the other splits follow it.
+The *structure* and the arguments decide before values do, so that the format does not change because each row of a
+file happens to have exactly one label. The first line that fits applies:
 
 | target_fields and column                      | format      | meaning of a row                             |
 |-----------------------------------------------|-------------|----------------------------------------------|
@@ -11,7 +11,7 @@ happens to carry exactly one label. The first line that fits holds:
 | one column of 0/1, true/false or fractions    | `columns`   | the same: the column names the only label    |
 | with `multi_label=True`, unless `labels=` or  |             |                                              |
 | `num_classes=` name others                    |             |                                              |
-| lists of fractions or of true/false; lists of | `vectors`   | multi-label; one value in [0, 1] a label, in |
+| lists of fractions or of true/false; lists of | `vectors`   | multi-label; one value in [0, 1] per label in|
 | one fixed size (an (N, L) array)              |             | the order of `labels=`, else named 0 ... L-1 |
 | lists of whole numbers that all have one      | `vectors`   | the same (as indices, each row of three or   |
 | length (L, where known), only 0 and 1         |             | more would repeat one)                       |
@@ -23,7 +23,7 @@ happens to carry exactly one label. The first line that fits holds:
 | text, whole numbers, true/false               | `single`    | one name or class index; with                |
 |                                               |             | `multi_label=True` a label set of one        |
 
-Before that, `cells.read_cells` turns other ways to write these into the forms above:
+Before that, `cells.read_cells` converts other forms to these:
 
 | cells                                         | are read as                                                |
 |-----------------------------------------------|------------------------------------------------------------|
@@ -39,18 +39,15 @@ Before that, `cells.read_cells` turns other ways to write these into the forms a
 | `[0, 2]`, `[0. 1. 0.]`, `[True, False]`,      | lists of numbers or of true/false                          |
 | `0 1 0`                                       |                                                            |
 
-Lists of objects or of lists, cells of several of these forms in one column, and 0/1 vectors with nothing between
-their values, such as `011`, are refused.
+Lists of objects or of lists, cells of several of these forms in one column, and 0/1 vectors without separators, such
+as `011`, are errors.
 
-Lists that could be either vectors or indices (two labels and every list `[0, 1]` or `[1, 0]`; one label and
-every list `[0]`) are an error that says how to tell. `multi_label=False` makes any format single-label, and
-each row must then have exactly one label. Whole numbers, also in text, are positions in `labels=` unless a
-label is itself a whole number; without `labels=` they are names. Empty pieces between delimiters are no
-labels. Lists of 0 and 1 whose width is not the number of labels, and text that another delimiter than the
-comma seems to separate, are errors too: read as indices or as one long name, they would be silently wrong.
-
-Imports nothing of the project but errors, labels, readers and the wording of mistakes; neither torch nor
-lightning.
+Lists that could be vectors or indices (two labels and every list `[0, 1]` or `[1, 0]`; one label and every list
+`[0]`) are an error that says how to resolve it. `multi_label=False` makes any format single-label, and each row must
+then have exactly one label. Whole numbers, also in text, are positions in `labels=` unless a label is itself a whole
+number; without `labels=` they are names. Empty pieces between delimiters are ignored. Lists of 0 and 1 whose width
+is not the number of labels, and text that another delimiter than the comma seems to separate, are errors too: read
+as indices or as one long name, they would be silently wrong.
 """
 
 import re
@@ -97,9 +94,9 @@ class TargetFormat:
     Attributes:
         kind: one of the formats in the table above.
         label_set: the labels in order.
-        delimiter: what stands between the names of a `delimited` cell.
+        delimiter: separator of the names in a `delimited` cell.
         by_position: whether values are positions in the label set instead of names.
-        of_model: whether the labels are those of a trained model, to which none can be added.
+        of_model: whether the labels are those of a trained model, so that none can be added.
     """
 
     kind: Kind
@@ -119,16 +116,16 @@ def infer_format(
     num_classes: int | None = None,
     unknown: UnknownTargets = NOT_ALLOWED,
 ) -> TargetFormat:
-    """Decide the format by the table above, and the labels: `labels`, or those of `source` in natural order.
+    """Infer the format by the table above, and the labels: `labels`, or those of `source` in natural order.
 
     Args:
         source: the table that decides, normally train.
         target_fields: a column, or a list of columns.
         multi_label: None to let the structure decide.
-        label_delimiter: separates the names in a cell of text.
-        labels: the names in order; None to take them from `source`.
-        num_classes: their number, where it is known without names.
-        unknown: which values say that nothing is known: they are no labels, and no target of a structure of its own.
+        label_delimiter: separator of the names in a cell of text.
+        labels: the label names in order; None to take them from `source`.
+        num_classes: number of labels, if they have no names.
+        unknown: which values mean "not known"; they are not labels and do not influence the format.
 
     Raises:
         DataError: arguments that contradict each other or the column, an ambiguous column, no label at all.
@@ -165,7 +162,7 @@ def infer_format(
     integers = pa.types.is_integer(values.type)
     whole = integers or (len(values) > 0 and _all_match(values, WHOLE_NUMBER))
     if given and (labels is not None or field in source.class_names):
-        # The names of a ClassLabel come with positions; a user's names may be numbers themselves.
+        # a ClassLabel's integers are positions; a user's label names may themselves be whole numbers
         by_position = field in source.class_names or not any(re.match(WHOLE_NUMBER, name) for name in given)
         return TargetFormat(kind, LabelSet(given, multi), delimiter, by_position=whole and by_position)
     if kind == "lists" and integers and not given:
@@ -189,9 +186,9 @@ def infer_format(
 
 
 def _says_whether(column: pa.Array, unknown: UnknownTargets) -> bool:
-    """Whether a column holds nothing but 0/1, true/false or fractions, and so says whether a label applies.
+    """Whether a column contains only 0/1, true/false or fractions, and so is the target of a single label.
 
-    Beside these, -1, NA and other values that say that nothing is known make no names of them.
+    Values that mean "not known", such as -1 and NA, are allowed too.
     """
     if is_text(column.type):
         cells = pc.unique(pc.ascii_lower(pc.utf8_trim_whitespace(column)))
@@ -214,7 +211,7 @@ def _kind_of(
     known: int | None,
     blanks: bool,
 ) -> Kind:
-    """The structure; `blanks` says whether cells of text are empty, as those of rows without labels are."""
+    """Return the kind of a column; `blanks` says whether some cells of text are empty."""
     if is_list(column.type):
         if delimiter is not None:
             raise DataError(
@@ -239,7 +236,7 @@ def _blank_rows(column: pa.Array) -> np.ndarray:
 
 
 def _say_that_blanks_decided(source: Source, field: str, blanks: np.ndarray) -> None:
-    """Where each cell holds one name or none, the empty ones alone say that rows have any number of labels."""
+    """Warn that only the empty cells made a column multi-label, as no cell has several names."""
     warnings.warn(
         f"{source.name}: {count_rows(len(blanks), 'row has')} no label in column {field!r} ({source.places(blanks)}), and "
         "no row has several; read as multi-label, where a text may have no label; pass multi_label=False and "
@@ -265,7 +262,7 @@ def _kind_of_lists(source: Source, field: str, column: pa.Array, known: int | No
     flat = pc.min_max(pc.list_flatten(column)).as_py()
     length = known or lengths[0]
     if flat["min"] == -1 and flat["max"] <= 1 and lengths == [length]:
-        return "vectors"  # -1 is no class index; what it says is for the encoding to tell
+        return "vectors"  # -1 is not a class index; the encoding decides what it means
     if flat["min"] is None or flat["min"] < 0 or flat["max"] > 1:
         return "lists"
     if lengths != [length]:
@@ -288,10 +285,10 @@ def _kind_of_lists(source: Source, field: str, column: pa.Array, known: int | No
 def _no_misfit_vectors(
     source: Source, field: str, column: pa.Array, lengths: list[int], known: int | None
 ) -> None:
-    """Lists of 0 and 1 that would be vectors but for their width must not silently become indices 0 and 1."""
+    """Raise DataError for lists of 0 and 1 that look like vectors of a wrong width, instead of reading them as indices."""
     values, parents = pc.list_flatten(column), pc.list_parent_indices(column)
     if values.null_count:
-        return  # reading them as indices will name the rows
+        return  # reading them as indices raises an error that names the rows
     cells, counts = np.unique(
         np.asarray(parents).astype(np.int64) * 2 + np.asarray(values), return_counts=True
     )
@@ -305,15 +302,15 @@ def _no_misfit_vectors(
     labels, width = "", "as many values in each row"
     if known:
         labels = f", but there are {known:,} labels" if known > 1 else ", but there is 1 label"
-        width = f"{known:,} value{'s' * (known > 1)} a row"
+        width = f"{known:,} value{'s' * (known > 1)} per row"
     raise DataError(
-        f"{source.name}: {shape}{labels} ({source.where(row)}: {column[row].as_py()}); write {width}, one a "
+        f"{source.name}: {shape}{labels} ({source.where(row)}: {column[row].as_py()}); write {width}, one per "
         f"label, or, if these are class indices, names instead of them ({source.counting})"
     )
 
 
 def _refuse_digits(source: Source, field: str, column: pa.Array, given: Sequence[str]) -> None:
-    """Cells such as `011`, all of one width, are 0/1 vectors with nothing between their values, or names."""
+    """Raise DataError for cells such as `011`, all of one width: either 0/1 vectors without separators, or names."""
     cells = pc.unique(pc.utf8_trim_whitespace(column))
     found = [cell for cell in cells.to_pylist() if cell] if _all_match(cells, DIGITS) else []
     if len({*map(len, found)}) != 1 or not any(cell[0] == "0" for cell in found) or set(found) <= set(given):
@@ -387,14 +384,14 @@ def _column_labels(fields: list[str], given: tuple[str, ...] | None) -> tuple[st
 def _found_labels(
     source: Source, field: str, values: pa.Array, numbered: tuple[str, ...] | None
 ) -> tuple[str, ...]:
-    """The names in the column; with num_classes=, the `numbered` ones where they cover these."""
+    """Return the names in the column; with num_classes=, the `numbered` names if they include all of these."""
     names = pc.unique(values.cast(pa.large_string())).to_pylist()
     if not names:
         raise DataError(
             f"{source.name}: no row has a label in column {field!r}; pass labels=[...] or another column"
         )
     if numbered and set(names) <= set(numbered):
-        return numbered  # it counts the classes that no row has, too
+        return numbered  # includes classes that occur in no row
     if numbered and len(names) != len(numbered):
         raise DataError(
             f"{source.name}: column {field!r} has {len(names):,} labels, but num_classes={len(numbered)}"

@@ -1,7 +1,4 @@
-"""Lightning Flash's target formatters: objects that say how targets are written, as options of a datamodule.
-
-Imports only the errors.
-"""
+"""Lightning Flash's target formatters: objects that describe how targets are written."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,11 +9,11 @@ from flash.core.errors import FlashError
 
 @dataclass
 class TargetFormatter:
-    """How targets are written; passed as `target_formatter=` of a `TextClassificationData.from_*`.
+    """How targets are written; passed as `target_formatter=` to `TextClassificationData.from_*`.
 
     Args:
-        labels: L names, in the order of the columns; None for those of the training rows.
-        num_classes: L, where class indices have no names.
+        labels: L names, in the order of the columns; None takes them from the training rows.
+        num_classes: L, if class indices have no names.
     """
 
     multi_label: ClassVar[bool | None] = None
@@ -25,10 +22,10 @@ class TargetFormatter:
     num_classes: int | None = None
 
     def options(self) -> dict[str, Any]:
-        """The options of a datamodule that say the same.
+        """Return the equivalent options of a datamodule.
 
         Raises:
-            FlashError: a class of the user's own, whose `format` is code.
+            FlashError: the formatter is a class of the user, which cannot be expressed by options.
         """
         if type(self) not in FORMATTERS:
             raise FlashError(

@@ -1,7 +1,6 @@
-"""Which targets are known: an unknown one is NaN, stored explicitly where the `(N, L)` targets are sparse.
+"""Masks and counts of known targets; an unknown target is NaN, stored explicitly in sparse `(N, L)` targets.
 
-Every consumer of targets asks here, and pays one look at the stored values where all targets are known. Imports
-nothing of the project; SciPy only where there is something unknown in a sparse matrix.
+If all targets are known, each function costs one pass over the stored values. Imports nothing of the project.
 """
 
 from typing import Any
@@ -13,7 +12,7 @@ Bools = NDArray[np.bool_]
 
 
 def any_unknown(targets: Any) -> bool:
-    """Whether some target is NaN."""
+    """Whether any target is NaN."""
     values = targets.data if hasattr(targets, "tocoo") else np.asarray(targets)
     return bool(
         values.size and np.isnan(values.min())
@@ -21,7 +20,7 @@ def any_unknown(targets: Any) -> bool:
 
 
 def known_cells(targets: Any) -> Bools | None:
-    """(N, L), False where a target is NaN; None where all of them are known.
+    """Return (N, L), False for a target that is NaN; None if all are known.
 
     Args:
         targets: (N, L), sparse or dense.
@@ -38,7 +37,7 @@ def known_cells(targets: Any) -> Bools | None:
 
 
 def unknown_places(targets: Any) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The rows and the columns of the NaN cells of a sparse matrix."""
+    """Return the rows and the columns of the NaN cells of a sparse matrix."""
     cells = targets.tocoo()
     unknown = np.isnan(cells.data)
     return cells.row[unknown].astype(np.int64), cells.col[unknown].astype(np.int64)
@@ -63,13 +62,13 @@ def known_per_row(targets: Any) -> NDArray[np.int64]:
 
 
 def label_counts(targets: Any) -> tuple[NDArray[np.float64], Any]:
-    """(L,) sums of each label's known targets, and in how many rows they are known: N, or (L,) where it differs."""
+    """Return (L,) sums of the known targets per label, and the number of rows in which they are known: N, or (L,)."""
     sums = np.asarray(without_unknown(targets).sum(axis=0), np.float64)
     return sums, known_rows(targets) if any_unknown(targets) else targets.shape[0]
 
 
 def without_unknown(targets: Any) -> Any:
-    """A sparse matrix with 0 for NaN; the matrix itself where it has none."""
+    """Return a sparse matrix with 0 for NaN; the matrix itself if it has no NaN."""
     if not any_unknown(targets):
         return targets
     known = targets.copy()

@@ -1,7 +1,4 @@
-"""Label names: the set of them, their natural order, and those in the cells of a column.
-
-Imports nothing of the project but errors, `Source` and the wording of mistakes; neither torch nor lightning.
-"""
+"""Label names: the label set, the natural order, and splitting the cells of a column into names."""
 
 import re
 from collections import Counter
@@ -19,7 +16,7 @@ from flash.text.classification.reading.mistakes import count_rows, short_type
 from flash.text.classification.reading.source import Source
 
 Kind: TypeAlias = Literal["columns", "vectors", "lists", "delimited", "single"]
-"""How a target column is read; the table in `targets` says when."""
+"""How a target column is read; see the table in `formats`."""
 Rows: TypeAlias = npt.NDArray[np.int64]
 
 
@@ -28,7 +25,7 @@ class LabelSet:
     """Ordered label names; column j of every `(N, L)` array means `names[j]`.
 
     Raises:
-        DataError: no name, an empty name, a name that is not text, or one that is there twice.
+        DataError: no name, an empty name, a name that is not a string, or a duplicate name.
     """
 
     names: tuple[str, ...]
@@ -48,7 +45,7 @@ class LabelSet:
                 f"label names are there more than once: {', '.join(map(repr, twice[:10]))}; keep one of each"
             )
         trimmed: dict[str, str] = {}
-        for name in self.names:  # a cell is read without the white space at its edges
+        for name in self.names:  # cells are trimmed when they are read
             if (other := trimmed.setdefault(name.strip(), name)) != name:
                 raise DataError(
                     f"the labels {other!r} and {name!r} differ only by white space at their edges; rename one of them"
@@ -76,7 +73,7 @@ def natural_key(name: str) -> tuple[tuple[tuple[int, str], ...], str]:
 def _natural_piece(piece: str) -> tuple[int, str]:
     if "0" <= piece[0] <= "9":
         digits = piece.lstrip("0")
-        return len(digits), digits  # the longer number is the larger; int() refuses thousands of digits
+        return len(digits), digits  # a longer number is larger; int() would refuse thousands of digits
     return 1 << 62, piece  # text comes after numbers
 
 
@@ -86,7 +83,7 @@ def _natural_piece(piece: str) -> tuple[int, str]:
 def pieces_of(
     source: Source, field: str, column: pa.Array, kind: Kind, delimiter: str | None
 ) -> tuple[Rows, pa.Array]:
-    """(row, value) of every label in the column, as two arrays of one length; values are text or integers."""
+    """Return the row and the value of every label in the column, as two arrays; values are text or integers."""
     if kind == "lists":
         rows, values = pc.list_parent_indices(column), pc.list_flatten(column)
         wrong = pc.fill_null(pc.equal(values, ""), True) if is_text(values.type) else pc.is_null(values)
@@ -114,7 +111,7 @@ def pieces_of(
 
 
 def _whole_numbers(source: Source, field: str, column: pa.Array) -> pa.Array:
-    """Class indices that a frame keeps as 1.0, 2.0."""
+    """Convert class indices that a data frame stores as 1.0, 2.0."""
     values = np.asarray(column)
     wrong = np.flatnonzero(values != np.floor(values))
     if len(wrong):
@@ -127,9 +124,9 @@ def _whole_numbers(source: Source, field: str, column: pa.Array) -> pa.Array:
 
 
 def _split(column: pa.Array, delimiter: str) -> tuple[Rows, pa.Array]:
-    """Cells cut at the delimiter and trimmed, without empty pieces; only quoted cells meet Python."""
+    """Split cells at the delimiter and trim the pieces, without empty ones; only quoted cells are handled in Python."""
     column = column.cast(pa.large_string())
-    if delimiter != delimiter.strip():  # of `a | b |`, whose end was trimmed, the last one counts, too
+    if delimiter != delimiter.strip():  # also find the last delimiter of `a | b |`, whose end was trimmed
         space, nothing = (pa.scalar(text, pa.large_string()) for text in (" ", ""))
         column = pc.binary_join_element_wise(space, column, space, nothing)
     quoted = np.asarray(pc.match_substring(column, '"'))
@@ -151,7 +148,7 @@ def _split(column: pa.Array, delimiter: str) -> tuple[Rows, pa.Array]:
 
 
 def split_cell(cell: str, delimiter: str) -> list[str]:
-    """The names in one cell; a name in double quotes may hold the delimiter, spaces at its edges, and a quote written twice.
+    """Split one cell into names; a quoted name may contain the delimiter, outer spaces, and a quote written twice.
 
     >>> split_cell('"a, b",c , "the ""x"" one"," d"', ",")
     ['a, b', 'c', 'the "x" one', ' d']
@@ -171,7 +168,7 @@ def split_cell(cell: str, delimiter: str) -> list[str]:
 
 
 def no_nulls(source: Source, field: str, column: pa.Array) -> None:
-    """A null is no empty label set: raise a DataError that names the first such rows."""
+    """Raise a DataError that names the first rows with a null: a null is not an empty label set."""
     if column.null_count or pa.types.is_null(column.type):
         nulls = np.flatnonzero(pc.is_null(column))
         help_ = (

@@ -1,10 +1,7 @@
-"""Columns of lists written as text, such as `['a', 'b']`, become columns of lists.
+"""Convert columns of lists written as text, such as `['a', 'b']`, to columns of lists.
 
-The form of all of a column's cells decides, once for every split, before anything is split by a delimiter. A column
-whose cells have several forms, or one that cannot be read, is refused with the rows and with what to write instead.
-
-Imports nothing of the project but errors, `Source`, the wording of mistakes and `cell_forms`; neither torch nor
-lightning.
+The form of all cells of a column is decided once, for every split, before cells are split by a delimiter. Cells with
+different forms, or with a form that cannot be read, are an error that names the rows and says what to write instead.
 """
 
 import re
@@ -25,10 +22,10 @@ from flash.text.classification.targets.cell_forms import LONGEST, SUSPICIOUS, Ce
 from flash.text.classification.targets.labels import is_text, split_cell
 
 Reading: TypeAlias = Literal["text", "lists", "choices", "tags", "inside", "vectors"]
-"""What the cells of a column are read as: `text` as they stand, `inside` what stands between brackets and delimiters."""
+"""How the cells of a column are read: `text` unchanged; `inside` by splitting what is inside the brackets."""
 
 STRANGE: tuple[Form, ...] = ("objects", "object", "nested", "cut", "broken", "long")
-LONGEST_SHOWN = 60  # characters of a cell in a sentence
+LONGEST_SHOWN = 60  # characters of a cell in a message
 _UNIT = r"(?:[01](?:\.[0-9]*)?|\.[0-9]+)"
 VECTOR = rf"^\s*{_UNIT}(?:[,;|\s]\s*{_UNIT})+\s*$"
 """A cell such as `0 1 0`, without brackets."""
@@ -53,12 +50,12 @@ _HELP: dict[Form, tuple[str, str]] = {
     "broken": ("lists whose quotes do not pair up", "write them again with json.dumps"),
     "long": (f"lists of more than {LONGEST:,} characters", "write the file as JSON lines or Parquet"),
 }
-"""Form to what a sentence calls it, and how to convert it."""
+"""For each form: its name in messages, and how to convert it."""
 
 
 @dataclass(frozen=True)
 class _Cells:
-    """The distinct cells of a column of text, and which row has which; -1 where a row has none."""
+    """The distinct cells of a text column, and the index of each row's cell; -1 for a null."""
 
     source: Source
     field: str
@@ -67,11 +64,11 @@ class _Cells:
     indices: npt.NDArray[np.int64]
 
     def having(self, *forms: Form) -> list[int]:
-        """The distinct cells of these forms, without blank ones."""
+        """Return the indices of the distinct cells with one of these forms, without blank cells."""
         return [index for index, cell in enumerate(self.parsed) if cell.form in forms and cell.text]
 
     def places(self, chosen: list[int]) -> str:
-        """How many rows have one of these cells, and the first of them."""
+        """Describe how many rows have one of these cells, and the first of these rows."""
         rows = np.flatnonzero(np.isin(self.indices, chosen))
         cell = self.cells[self.indices[rows[0]]]
         shown = cell if len(cell) <= LONGEST_SHOWN else f"{cell[:LONGEST_SHOWN]}..."
@@ -87,23 +84,23 @@ def read_list_cells(
     label_delimiter: str | None = None,
     labels: Collection[str] | None = None,
 ) -> tuple[dict[str, Source], str | None]:
-    """Sources whose column `field` holds lists where their cells were lists written as text.
+    """Convert the column `field` of all sources to lists if its cells are lists written as text.
 
     Args:
-        sources: those with targets; the first one, normally train, decides how all are read.
+        sources: the sources with targets; the first, normally train, decides how all are read.
         field: the target column.
-        multi_label: False keeps names in brackets without quotes, such as `[x]`, as they stand.
-        label_delimiter: between the names inside brackets, where these have no quotes.
-        labels: cells that are names of these are no lists.
+        multi_label: False keeps names in brackets without quotes, such as `[x]`, unchanged.
+        label_delimiter: separator of names without quotes inside brackets.
+        labels: label names; a cell that is one of these is not a list.
 
     Returns:
         The sources, and `label_delimiter`, which is None once it has been used.
 
     Raises:
-        DataError: cells of several forms, or of one that cannot be read.
+        DataError: cells with different forms, or with a form that cannot be read.
 
     Warns:
-        UserWarning: that cells are read as lists.
+        UserWarning: cells are read as lists.
     """
     read: dict[str, Source] = {}
     given = frozenset(labels or ())
@@ -126,7 +123,7 @@ def read_list_cells(
 
 
 def _distinct_cells(source: Source, field: str, reading: Reading) -> _Cells | None:
-    """None where the column is not one of text, or where its cells are ordinary ones and those of train were, too."""
+    """Parse the distinct cells; None if the column is not text, or if neither its cells nor train's look like lists."""
     column = plain_column(source, field)
     if not is_text(column.type):
         return None
@@ -166,7 +163,7 @@ def _decide(cells: _Cells, multi_label: bool | None, delimiter: str | None, give
 
 
 def _names_in_brackets(cells: _Cells, plain: list[int]) -> list[int]:
-    """Cells such as `[a, b]` and `{a,b}`; parentheses are those of ordinary names unless every cell is a list so."""
+    """Return cells such as `[a, b]` and `{a,b}`; `(a, b)` is included only if every cell has this form."""
     unquoted = cells.having("unquoted")
     round_ones = {index for index in unquoted if cells.cells[index].strip().startswith("(")}
     if round_ones and (plain or not any("," in cells.parsed[index].text for index in round_ones)):
@@ -207,7 +204,7 @@ def _decide_unquoted(
 
 
 def _decide_tags(cells: _Cells, plain: list[int], given: frozenset[str]) -> Reading:
-    """`<a><b>` is a list; a column in which no cell has two tags may hold ordinary names."""
+    """Read `<a><b>` as a list; if no cell has two tags, they may be ordinary names."""
     tags = cells.having("tags")
     several = [index for index in tags if len(cells.parsed[index].values) > 1]
     if several and plain:
@@ -217,14 +214,14 @@ def _decide_tags(cells: _Cells, plain: list[int], given: frozenset[str]) -> Read
 
 
 def _are_vectors(cells: _Cells, plain: list[int]) -> bool:
-    """Cells such as `0 1 0`, without brackets, all of one width."""
+    """Whether the cells are like `0 1 0`, without brackets, and all of one width."""
     if not plain or not all(re.match(VECTOR, cells.cells[index]) for index in plain):
         return False
     return len({len(_numbers(cells.cells[index])) for index in plain}) == 1
 
 
 def _follow(cells: _Cells, reading: Reading) -> Reading:
-    """Another split is read as train is, or refused."""
+    """Check that another split's cells have the forms that train's reading allows."""
     forms: dict[Reading, tuple[Form, ...]] = {
         "lists": ("list", "choices"),
         "choices": ("list", "choices", "plain"),
@@ -293,7 +290,7 @@ def _list_type(values: list[list[Value] | None]) -> pa.DataType:
 
 
 def _one_type(cells: _Cells, values: list[list[Value] | None]) -> None:
-    """Names and numbers in one column cannot both be labels."""
+    """Raise DataError if a column's lists contain both names and numbers."""
     text, numbers = [], []
     for index, row in enumerate(values):
         kinds = {isinstance(value, str) for value in row or [] if value is not None}

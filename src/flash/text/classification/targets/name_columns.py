@@ -1,7 +1,4 @@
-"""Label names that are spread over several columns, such as `label1`, `label2`, `label3`, become one column of lists.
-
-Imports nothing of the project but errors, `Source`, the wording of mistakes and labels; neither torch nor lightning.
-"""
+"""Join label names in several columns, such as `label1`, `label2`, `label3`, to one column of lists."""
 
 import re
 import warnings
@@ -18,26 +15,26 @@ from flash.text.classification.reading.source import Source, plain_column
 from flash.text.classification.targets.labels import is_text
 
 VALUE = r"(?i)^(?:[+-]?[0-9.]+(?:e[+-]?[0-9]+)?|true|false|yes|no|y|n|t|f|on|off|nan|none|null|<na>|n/a|na)$"
-"""What is no name in a target column: numbers, words for yes and no, and those for a missing value."""
+"""Values that are not names in a target column: numbers, words for yes and no, and words for a missing value."""
 
 
 def join_name_columns(
     sources: Mapping[str, Source], fields: Sequence[str]
 ) -> tuple[dict[str, Source], list[str]]:
-    """Sources in which several columns of names are one column of lists, and the name of that column.
+    """Join several columns of names to one column of lists; return the sources and the name of that column.
 
     Args:
-        sources: those with targets; the first one, normally train, decides.
+        sources: the sources with targets; the first, normally train, decides.
         fields: the target columns.
 
     Returns:
-        Both as they were, `fields` as a list, where the columns hold numbers, yes and no, or a mark.
+        The sources and the target columns; unchanged if the columns contain numbers, yes and no, or a mark.
 
     Raises:
-        DataError: columns of names that are not numbered: whether they mean one label set is not known.
+        DataError: the columns contain names but are not numbered, so that their meaning is unclear.
 
     Warns:
-        UserWarning: that the columns are read as one list a row.
+        UserWarning: the columns are read as one list per row.
     """
     first = next(iter(sources.values()))
     example = _first_name(first, fields) if len(fields) > 1 else None
@@ -53,7 +50,7 @@ def join_name_columns(
             f"target_fields='labels' ({first.counting})"
         )
     warnings.warn(
-        f"{first.name}: the names in the columns {some_of(list(map(repr, fields)))} are read as one list a row, as in "
+        f"{first.name}: the names in the columns {some_of(list(map(repr, fields)))} are read as one list per row, as in "
         f"{first.where(row)}: {name!r}",
         UserWarning,
         stacklevel=5,
@@ -63,13 +60,13 @@ def join_name_columns(
 
 
 def _first_name(source: Source, fields: Sequence[str]) -> tuple[int, str, str] | None:
-    """Row, column and text of the first name; None where the columns hold something else than names."""
+    """Return row, column and text of the first name; None if the columns do not contain names."""
     columns = [plain_column(source, field) for field in fields]
     if not all(is_text(column.type) or pa.types.is_null(column.type) for column in columns):
         return None
     distinct = [pc.unique(pc.utf8_trim_whitespace(column.cast(pa.large_string()))) for column in columns]
     names = [name for column in distinct for name in column.to_pylist() if name]
-    # One character, the same in all of a column, is a mark, such as x.
+    # if each column has a single distinct one-character value, such as x, these are marks
     marks = all(len(name) == 1 for name in names) and len(names) <= len(fields)
     if len({name.casefold() for name in names}) < 2 or marks or any(re.match(VALUE, name) for name in names):
         return None

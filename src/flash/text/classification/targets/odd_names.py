@@ -1,7 +1,4 @@
-"""Label names that look like mistakes: one name written in several ways, the word for a missing value, or texts.
-
-Imports nothing of the project but errors, `Source` and the wording of mistakes; neither torch nor lightning.
-"""
+"""Detect label names that look like mistakes: spelling variants of one name, words for a missing value, or texts."""
 
 import unicodedata
 import warnings
@@ -16,25 +13,22 @@ from flash.text.classification.reading.mistakes import some_of
 from flash.text.classification.reading.source import Source
 
 MISSING_VALUES = frozenset({"none", "nan", "null", "<na>", "na", "n/a", "#n/a", "-", "--", "?"})
-"""What tools and people write into cells for no value, in lower case."""
-SAMPLE, FEWEST = 1_000, 100  # rows that are looked at for texts; of fewer nothing can be said
-MOST_ONCE, WORDS = (
-    0.9,
-    5,
-)  # names that stand in one row of the sample alone, and words of each: texts have as many
+"""Words for a missing value, in lower case."""
+SAMPLE, FEWEST = 1_000, 100  # rows that are sampled to detect texts, and the minimum for a decision
+MOST_ONCE, WORDS = 0.9, 5  # texts: minimum share of values that occur once, and mean number of words
 
 
 def refuse_texts(source: Source, field: str, column: pa.Array, delimiter: str | None) -> None:
-    """Refuse a column of texts in place of labels, by a sample of its rows: to read it would take long, and help nobody.
+    """Raise an error if a sample of the target column looks like texts instead of labels.
 
     Args:
-        source: for the message.
+        source: the source, for the message.
         field: the target column.
-        column: its cells, of text.
-        delimiter: separates the names in a cell; None where each cell is one.
+        column: its cells, text.
+        delimiter: separator of the names in a cell; None if each cell is one name.
 
     Raises:
-        DataError: nearly each name stands in one row alone, and names are as long as sentences.
+        DataError: nearly every name occurs in a single row, and names are as long as sentences.
     """
     rows = np.unique(np.linspace(0, max(len(column) - 1, 0), SAMPLE, dtype=np.int64))
     cells = column.take(pa.array(rows)).to_pylist() if len(column) >= FEWEST else []
@@ -52,7 +46,7 @@ def refuse_texts(source: Source, field: str, column: pa.Array, delimiter: str | 
 
 
 def warn_of_odd_names(source: Source, field: str, names: Sequence[str], *, stacklevel: int) -> None:
-    """Warn of names that are one name written in several ways, or that stand for no value at all."""
+    """Warn about spelling variants of one name, and about names that are words for a missing value."""
     by_case = _alike(names, _without_case)
     on_screen = _alike([same[0] for same in _groups(names, _without_case)], _on_screen)
     missing = [repr(name) for name in names if name.lower() in MISSING_VALUES]
@@ -75,7 +69,7 @@ def warn_of_odd_names(source: Source, field: str, names: Sequence[str], *, stack
 
 
 def written_otherwise(values: Iterable[str], names: Sequence[str]) -> str:
-    """The first value that is one of the names but for case, spaces or look-alike characters, for a sentence; or nothing."""
+    """Describe the first value that differs from a name only by case, spaces or look-alike characters; "" if none does."""
     known = {_on_screen(name): name for name in reversed(names)}
     for value in values:
         name = known.get(_on_screen(value))
@@ -103,7 +97,7 @@ def _without_case(name: str) -> str:
 
 
 def _on_screen(name: str) -> str:
-    """A name without what cannot be seen: the Unicode form, the width of characters, zero-width ones, case and spaces."""
+    """Normalise what the eye cannot see: Unicode form, width of characters, zero-width characters, case and spaces."""
     if name.isascii():
         return _without_case(name)
     visible = [one for one in name if unicodedata.category(one) != "Cf"]

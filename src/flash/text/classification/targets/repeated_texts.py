@@ -1,7 +1,6 @@
-"""Texts that stand in several rows: with contrary labels, or on both sides of training and measuring.
+"""Warn about duplicate texts: with contradictory labels, or in both the training and the evaluation data.
 
-Texts are the same if they are equal character by character. Both are found on arrays: a million rows take a second.
-Imports the wording of mistakes and `Source`; neither torch nor lightning.
+Texts are duplicates if they are equal character by character. The search works on arrays: a million rows take a second.
 """
 
 import warnings
@@ -18,14 +17,14 @@ from flash.text.classification.reading.source import Source
 
 
 def warn_of_repeated_texts(sources: Mapping[str, Source], datasets: Mapping[str, Any]) -> None:
-    """Warn of contrary labels within each split, and of texts of val and test that are in train.
+    """Warn about contradictory labels within each split, and about texts of val and test that are in train.
 
     Args:
-        sources: by split, for the rows' places.
-        datasets: by split; each has `texts`, and `targets` where there are any, a row for each of its source's.
+        sources: sources by split, for the places of the rows.
+        datasets: datasets by split, with the rows of their sources; each has `texts`, and `targets` or None.
 
     Warns:
-        UserWarning: one for each split and kind.
+        UserWarning: one per split and kind.
     """
     for split, dataset in datasets.items():
         if dataset.targets is not None:
@@ -36,12 +35,12 @@ def warn_of_repeated_texts(sources: Mapping[str, Source], datasets: Mapping[str,
 
 
 def warn_of_contrary_labels(source: Source, texts: pa.LargeStringArray, targets: csr_array) -> None:
-    """Warn of texts that stand in several rows with different labels.
+    """Warn about texts that occur in several rows with different labels.
 
-    Rows with a target that is not known contradict nothing.
+    Rows with an unknown target are ignored.
 
     Warns:
-        UserWarning: how many texts and rows, and the first of these.
+        UserWarning: the number of texts and the first rows.
     """
     rows = contrary_rows(texts, targets)
     if len(rows):
@@ -57,7 +56,7 @@ def warn_of_contrary_labels(source: Source, texts: pa.LargeStringArray, targets:
 
 
 def contrary_rows(texts: pa.LargeStringArray, targets: csr_array) -> npt.NDArray[np.int64]:
-    """The rows, in order, whose text is also in a row with other labels; empty texts are no texts."""
+    """Return the rows, in order, whose text also occurs with other labels; empty texts are ignored."""
     codes = np.asarray(texts.dictionary_encode().indices)
     repeated = np.bincount(codes)[codes] > 1
     repeated &= np.asarray(pc.not_equal(texts, ""))
@@ -67,7 +66,7 @@ def contrary_rows(texts: pa.LargeStringArray, targets: csr_array) -> npt.NDArray
     some = csr_array(targets[rows])
     unknown = np.unique(some.tocoo().row[np.isnan(some.data)])
     applies = csr_array((some.data >= 0.5, some.indices, some.indptr), shape=some.shape)
-    # A label set as one number: the sum of a random number for each label.
+    # hash of a label set: the sum of a random number per label
     numbers = np.random.default_rng(0).random(some.shape[1])
     sets = np.delete(applies @ numbers, unknown)
     rows = np.delete(rows, unknown)

@@ -1,19 +1,19 @@
-"""The multi-label stratified split: which rows train and which validate. Imports errors and which targets are known.
+"""The multi-label stratified split into training and validation rows.
 
 The method is iterative stratification (Sechidis, Tsoumakas, Vlahavas 2011, "On the Stratification of
-Multi-Label Data", algorithm 1) for two folds: take the label with the fewest rows left, deal its rows one by
-one to the fold that still wants that label most, then take the next rarest label. Four things differ:
+Multi-Label Data", algorithm 1) for two folds: take the label with the fewest rows left, assign its rows one by
+one to the fold with the greatest demand for that label, then take the next rarest label. Four things differ:
 
-- what is dealt is a *group* of rows (identical texts), which never lands on both sides;
-- the size is exact: how many groups of each size validate is decided beforehand (`validation_quotas`), and a
-  fold whose quota for that size is used up takes no more of them;
-- "no label" is one more label, so that rows without labels are balanced like the others;
-- a last pass exchanges rows between the folds (`_exchange`). Labels too rare for the smaller fold all go to
-  the larger one, and the most frequent labels, dealt last, pay for it: without the pass the validation side
+- the unit is a *group* of rows with identical texts, which is never divided between the folds;
+- the size is exact: the number of validation groups of each size is decided beforehand (`validation_quotas`), and
+  a fold whose quota for a size is used up gets no more groups of that size;
+- "no label" is an additional label, so that rows without labels are balanced like the others;
+- a last pass exchanges rows between the folds (`_exchange`). Labels that are too rare for the smaller fold all go
+  to the larger one, which unbalances the most frequent labels, assigned last: without the pass, the validation fold
   of EUR-Lex (45,000 rows, 4,108 labels) is off by up to 85 rows in such a label, with it by fewer than 3.
 
-The rows of one label are dealt with scalars, and all other labels learn of it in one array operation, so that
-the whole costs O(nnz log L), and only the labels that a deal touched are queued anew.
+The rows of one label are assigned with scalar arithmetic, and all other labels are updated in one array operation,
+so that the whole costs O(nnz log L). Only the labels that have changed are queued again.
 """
 
 import heapq
@@ -30,29 +30,29 @@ from flash.text.classification.targets.known import any_unknown, known_per_row
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
-POSITIVE = 0.5  # a soft target from here on counts as the label being there
+POSITIVE = 0.5  # a soft target from here on counts as positive
 EXCHANGE_BATCH, EXCHANGE_ROUNDS = 16, 60
 
 
 def stratified_split(
     targets: csr_array, size: float | int, *, groups: NDArray[np.integer] | None = None, seed: int = 0
 ) -> tuple[Ints, Ints]:
-    """Split rows in two so that each label keeps its share on both sides.
+    """Split rows into two folds so that each label keeps its share in both.
 
     Args:
-        targets: `(N, L)`; a value from 0.5 on counts as positive, NaN as not known. Rows without labels are ordinary
-            rows; those without a known label of which something is not known keep a share of their own.
-        size: rows of the second side. A fraction f between 0 and 1 means `round(f * N)`, kept within
-            1 and N - 1; a whole number means that many rows.
-        groups: `(N,)` integers; rows with the same number stay together. None: every row stands alone.
+        targets: `(N, L)`; a value from 0.5 on counts as positive, NaN as unknown. Rows without labels are balanced
+            too, and so are, separately, rows without a known label but with unknown targets.
+        size: size of the validation fold. A fraction f between 0 and 1 means `round(f * N)`, at least 1 and at most
+            N - 1; a whole number is the number of rows.
+        groups: `(N,)` integers; rows with the same number stay together. None: every row is its own group.
         seed: the same seed and input give the same split.
 
     Returns:
-        The train rows and the validation rows, each sorted. The second has exactly the asked size whenever
-        some set of whole groups has it; otherwise the nearest size some set has (the smaller of two as near).
+        The training rows and the validation rows, each sorted. The validation fold has exactly the requested size if
+        a set of whole groups has it, otherwise the nearest possible size (the smaller of two equally near ones).
 
     Raises:
-        FlashError: the size is out of range, there are fewer than two rows, or all rows are one group.
+        FlashError: the size is out of range, there are fewer than two rows, or all rows belong to one group.
     """
     rows = int(targets.shape[0])
     wanted = _rows_wanted(size, rows)
@@ -63,7 +63,7 @@ def stratified_split(
             "give validation data of its own (val_file=...) or leave val_split out"
         )
     rng = np.random.default_rng(seed)
-    group_of = rng.permutation(group_of.max() + 1)[group_of]  # groups are dealt in random order
+    group_of = rng.permutation(group_of.max() + 1)[group_of]  # groups are assigned in random order
     sizes = np.bincount(group_of)
     counts = _label_counts(targets, group_of)
     dealt = _Dealer(counts, sizes, validation_quotas(sizes, wanted), rng).deal()
@@ -72,23 +72,23 @@ def stratified_split(
 
 
 def validation_quotas(sizes: Ints, wanted: int) -> dict[int, int]:
-    """How many groups of each size validate, so that their rows add up to `wanted`.
+    """Return how many groups of each size go to the validation fold, so that their rows add up to `wanted`.
 
-    Each quota is as near to its fair share as the sum allows, the largest groups being decided first: single
-    rows, of which there are most, make up the rest. The sums that smaller groups can still make are kept as
-    the bits of one integer per size (a bounded subset sum), so that no choice leads into a dead end.
+    Each quota is as near to its proportional share as the sum allows. Larger groups are decided first; single rows,
+    the most frequent size, make up the rest. The sums that the smaller groups can still reach are the bits of one
+    integer per size (a bounded subset sum), so that every choice can be completed.
 
     Args:
         sizes: `(G,)` rows of each group, G >= 2.
-        wanted: rows to validate, 1 to N - 1.
+        wanted: number of validation rows, 1 to N - 1.
 
     Returns:
-        {group size: number of groups of it that validate}. When no set of groups has `wanted` rows, they add
-        up to the nearest size some set has (the smaller of two as near).
+        {group size: number of validation groups}. If no set of groups has `wanted` rows, they add up to the nearest
+        possible size (the smaller of two equally near ones).
     """
     counts = dict(zip(*(column.tolist() for column in np.unique(sizes, return_counts=True)), strict=True))
     total = int(sizes.sum())
-    reachable = [1]  # bit s of entry i: s rows can be made of the i smallest sizes
+    reachable = [1]  # bit s of entry i: the i smallest sizes can add up to s rows
     for size, count in counts.items():
         reachable.append(_sums_with(reachable[-1], size, count))
     sums = reachable.pop()
@@ -107,7 +107,7 @@ def validation_quotas(sizes: Ints, wanted: int) -> dict[int, int]:
 
 
 def _sums_with(sums: int, size: int, count: int) -> int:
-    """The sums (bits) that become possible with up to `count` more groups of `size` rows."""
+    """Return the sums (as bits) that are possible with up to `count` more groups of `size` rows."""
     step = 1
     while count:
         step = min(step, count)
@@ -118,7 +118,7 @@ def _sums_with(sums: int, size: int, count: int) -> int:
 
 
 def _outwards(start: int, low: int, high: int) -> Iterator[int]:
-    """The whole numbers from `low` to `high`, the nearest to `start` first, the lower of two as near."""
+    """Yield the whole numbers from `low` to `high` by distance from `start`, the lower of two equally near ones first."""
     for distance in range(max(start - low, high - start) + 1):
         for number in (start - distance, start + distance)[: 2 if distance else 1]:
             if low <= number <= high:
@@ -143,7 +143,7 @@ def _rows_wanted(size: float | int, rows: int) -> int:
 
 
 def _group_numbers(groups: NDArray[np.integer] | None, rows: int) -> Ints:
-    """`(N,)` numbers from 0 to G - 1, the same for rows of one group."""
+    """Renumber the groups from 0 to G - 1, `(N,)`."""
     if groups is None:
         return np.arange(rows, dtype=np.int64)
     if groups.shape != (rows,):
@@ -155,9 +155,9 @@ def _group_numbers(groups: NDArray[np.integer] | None, rows: int) -> Ints:
 
 
 def _label_counts(targets: csr_array, group_of: Ints) -> csr_array:
-    """`(G, L + 1)` int64: each group's rows with each label; the last column counts rows without labels.
+    """Return `(G, L + 1)` int64: the number of rows per group and label; the last column counts rows without labels.
 
-    Where targets are not known there is one column more, of rows without a known label that may have one.
+    If some targets are unknown, one more column counts rows without a known label but with unknown targets.
     """
     rows, labels = targets.shape
     row, column = _positives(targets)
@@ -181,10 +181,10 @@ def _positives(targets: csr_array) -> tuple[Ints, Ints]:
 
 
 class _Dealer:
-    """Deals groups to the two folds and keeps the books.
+    """Assigns groups to the two folds.
 
-    What the validation side still wants of label j is `desire[j]`, in units of 1/N row so that all arithmetic
-    is exact. The train side wants `N * left[j] - desire[j]`: the two wishes always add up to what is left.
+    `desire[j]` is the validation fold's remaining demand for label j, in units of 1/N row, so that the arithmetic is
+    exact. The training fold's demand is `N * left[j] - desire[j]`: both add up to what is left.
     """
 
     def __init__(
@@ -192,7 +192,7 @@ class _Dealer:
     ) -> None:
         self.counts, self.by_label, self.sizes = counts, counts.tocsc(), sizes
         self.rows = self.rows_left = int(sizes.sum())
-        self.wanted = sum(size * quota for size, quota in quotas.items())  # validation rows still to deal
+        self.wanted = sum(size * quota for size, quota in quotas.items())  # validation rows still to assign
         self.left: Ints = np.asarray(counts.sum(axis=0), dtype=np.int64)
         self.desire: Ints = self.wanted * self.left
         kinds = zip(*(column.tolist() for column in np.unique(sizes, return_counts=True)), strict=True)
@@ -204,26 +204,26 @@ class _Dealer:
         self.coins = rng.integers(0, 2, sizes.size, dtype=np.int64)
 
     def deal(self) -> Bools:
-        """Which groups validate, `(G,)`. The label that is rarest at the moment is dealt first."""
+        """Assign all groups, always those of the rarest remaining label next; return `(G,)`, True for validation."""
         queue = [(count, self.tie[j], j) for j, count in enumerate(self.left.tolist()) if count]
         heapq.heapify(queue)
         while queue:
             count, _, label = heapq.heappop(queue)
             if count != self.left[label]:
-                continue  # it has lost rows since: a newer entry stands further ahead
+                continue  # outdated: a newer entry for this label is in the queue
             members = self._open_members(label)
             for j in self._place(members, self._choose(label, *members)):
                 heapq.heappush(queue, (int(self.left[j]), self.tie[j], j))
         return self.validates
 
     def _open_members(self, label: int) -> tuple[Ints, Ints]:
-        """The groups of `label` not dealt yet, in random order, and how many of their rows carry it."""
+        """Return the unassigned groups of `label`, in random order, and how many of their rows have the label."""
         column = slice(self.by_label.indptr[label], self.by_label.indptr[label + 1])
         still_open = ~self.dealt[self.by_label.indices[column]]
         return self.by_label.indices[column][still_open], self.by_label.data[column][still_open]
 
     def _choose(self, label: int, members: Ints, weights: Ints) -> Bools:
-        """For each group in turn the fold that wants the label most, then rows most, then a coin's word."""
+        """Choose a fold for each group: by demand for the label, then by demand for rows, then at random."""
         desire, left = int(self.desire[label]), int(self.left[label])
         choices = []
         columns = (self.sizes[members].tolist(), weights.tolist(), self.coins[members].tolist())
@@ -241,7 +241,7 @@ class _Dealer:
         return np.array(choices, dtype=np.bool_)
 
     def _place(self, members: tuple[Ints, Ints], validates: Bools) -> list[int]:
-        """Write the choices down for all labels of those groups; the labels that still have rows left."""
+        """Update the counts of all labels of these groups; return the changed labels that still have rows left."""
         groups = members[0]
         self.dealt[groups], self.validates[groups] = True, validates
         starts, lengths = self.counts.indptr[groups], np.diff(self.counts.indptr)[groups]
@@ -255,16 +255,16 @@ class _Dealer:
 
 
 def _exchange(counts: csr_array, sizes: Ints, validates: Bools) -> Bools:
-    """Swap rows that stand alone between the folds while the label counts come nearer to their shares.
+    """Swap single-row groups between the folds as long as this brings the label counts nearer to their shares.
 
-    What shrinks is the sum over labels of (count - share)^2 / sqrt(label total): a rare label's one row and a
-    frequent label's many rows both weigh something. The rows that gain most change sides a batch at a time,
-    and the batch is halved when it no longer helps; a few dozen sparse products in all.
+    The objective is the sum over labels of (count - share)^2 / sqrt(label total), in which both the single row of a rare
+    label and the many rows of a frequent one have weight. The rows with the largest gains are swapped in batches, and
+    the batch is halved when a swap no longer helps; this takes a few dozen sparse products.
     """
     totals = np.asarray(counts.sum(axis=0), dtype=np.float64)
     weights = 1.0 / np.sqrt(np.maximum(totals, 1.0))
     off = counts.T @ validates.astype(np.float64) - totals * (sizes[validates].sum() / sizes.sum())
-    own = counts @ weights  # what a row adds by itself, whichever way it goes
+    own = counts @ weights  # the quadratic term of moving a row, in either direction
     validates, alone, batch = validates.copy(), sizes == 1, EXCHANGE_BATCH
     for _ in range(EXCHANGE_ROUNDS):
         gain = np.where(validates, 2.0, -2.0) * (counts @ (off * weights)) - own
@@ -280,6 +280,6 @@ def _exchange(counts: csr_array, sizes: Ints, validates: Bools) -> Bools:
 
 
 def _best(gain: NDArray[np.float64], among: Bools, number: int) -> Ints:
-    """The `number` groups that gain most, the first of equal ones first."""
+    """Return the `number` groups with the largest gains; ties keep their order."""
     candidates = np.flatnonzero(among)
     return candidates[np.argsort(-gain[candidates], kind="stable")[:number]]

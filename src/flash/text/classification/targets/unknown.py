@@ -1,9 +1,7 @@
-"""Targets that nobody knows, as files write them: which cells those are, and what the user wants made of them.
+"""Unknown targets in files: which cells are unknown, and how to treat them.
 
-`-1` (the Jigsaw challenge's own mark for "not scored"), blank cells and NA mean "not known" to many people and "does
-not apply" to others, so that by default they are an error that says where they stand and offers both.
-
-Imports nothing of the project but errors, `Source` and the wording of mistakes; neither torch nor lightning.
+`-1` (used by the Jigsaw challenge for "not scored"), blank cells and NA mean "not known" to some people and "does not
+apply" to others, so that by default they are an error that names the cells and offers both options.
 """
 
 import re
@@ -36,13 +34,13 @@ ADVICE = (
 
 @dataclass(frozen=True)
 class UnknownTargets:
-    """Which target values stand for "not known", and what becomes of them.
+    """Which target values mean "not known", and how to treat them.
 
     Attributes:
-        action: `"error"` refuses them; `"mask"` makes them NaN, which counts nowhere; `"negative"` makes them 0.
-        numbers: those that do, in columns of numbers and of text.
-        spellings: texts that do, trimmed and in lower case.
-        blank: whether empty cells, nulls and NaN do.
+        action: `"error"` raises an error; `"mask"` makes them NaN, which is ignored everywhere; `"negative"` makes them 0.
+        numbers: numbers that mean "not known", in columns of numbers and of text.
+        spellings: texts that mean "not known", trimmed and in lower case.
+        blank: whether empty cells, nulls and NaN mean "not known".
     """
 
     action: Action = "error"
@@ -52,10 +50,10 @@ class UnknownTargets:
 
     @classmethod
     def from_options(cls, action: str, values: UnknownValues = None) -> "UnknownTargets":
-        """From `unknown_targets=` and `unknown_values=`, of which None stands for -1, blanks and NA.
+        """Create from the options `unknown_targets=` and `unknown_values=`; None stands for -1, blanks and NA.
 
         Raises:
-            FlashError: an unknown action; values without an action that takes them.
+            FlashError: an unknown action, or values with the action "error".
         """
         if action not in ACTIONS:
             raise FlashError(unknown_name("unknown_targets", str(action), ACTIONS))
@@ -74,16 +72,16 @@ class UnknownTargets:
 
     @property
     def fill(self) -> float:
-        """What stands in the targets for an unknown cell."""
+        """The encoded target of an unknown cell."""
         return 0.0 if self.action == "negative" else np.nan
 
     @property
     def takes_targets(self) -> bool:
-        """Whether a value that would be a target, such as 0.5, says that nothing is known."""
+        """Whether an otherwise valid target, such as 0.5, means "not known"."""
         return any(0 <= number <= 1 for number in self.numbers) or bool(self.spellings & {"true", "false"})
 
     def cells(self, column: pa.Array) -> Bools:
-        """(N,): which cells of a column of text or numbers say that nothing is known; text is looked at once a distinct value."""
+        """Return an (N,) mask of the unknown cells of a column of text or numbers; text is checked once per distinct value."""
         if is_text(column.type):
             encoded = column.dictionary_encode()
             distinct = pc.ascii_lower(pc.utf8_trim_whitespace(encoded.dictionary))
@@ -106,7 +104,7 @@ class UnknownTargets:
         return pc.is_in(values, pa.array(sorted(self.numbers), pa.float64()), skip_nulls=True)
 
     def without_unknown_rows(self, source: Source, name: str) -> Source:
-        """A source without the rows in whose column of names, indices or lists nothing is known, if that is no error.
+        """Remove the rows whose target in a column of names, indices or lists is unknown, unless the action is "error".
 
         Raises:
             DataError: no row is left.
@@ -119,7 +117,7 @@ class UnknownTargets:
         return kept_rows(source, ~unknown) if unknown.any() else source
 
     def as_no_labels(self, source: Source, name: str, unknown: Bools, width: int) -> Source:
-        """A source in whose column some rows become empty label sets, or vectors of `width` zeros where that is not 0."""
+        """Replace unknown rows of a column by empty label sets, or by vectors of `width` zeros if `width` is not 0."""
         column = plain_column(source, name)
         empty: Any = [0] * width if is_list(column.type) else "" if is_text(column.type) else None
         filled = pc.if_else(pa.array(~unknown), column, pa.scalar(empty, column.type))
@@ -127,11 +125,11 @@ class UnknownTargets:
         return replace(source, table=source.table.set_column(place, name, filled))
 
     def rows(self, column: pa.Array, *, blank_is_unknown: bool) -> Bools:
-        """(N,): in which rows of a column of names, indices or lists nothing is known.
+        """Return an (N,) mask of the rows of a column of names, indices or lists whose target is unknown.
 
         Args:
             column: N cells.
-            blank_is_unknown: whether an empty text says so; else it is an empty label set.
+            blank_is_unknown: whether an empty text is unknown; otherwise it is an empty label set.
         """
         if is_list(column.type):
             missing: Bools = np.asarray(column.is_null()) & self.blank
@@ -143,17 +141,17 @@ class UnknownTargets:
 
 
 NOT_ALLOWED = UnknownTargets()
-"""What holds unless the user says what becomes of unknown targets."""
+"""The default: unknown targets are an error."""
 
 
 @dataclass
 class UnknownFound:
-    """The values that say that nothing is known: of each, how many cells have it, and the first of these."""
+    """Counts the unknown values of a source, and keeps the first cell of each."""
 
     cells: dict[str, tuple[int, int, str]] = field(default_factory=dict)
 
     def add(self, column: pa.Array, name: str, unknown: Bools, per_row: int = 1) -> None:
-        """Count some cells of a column, of which `per_row` in turn are of one row."""
+        """Count the unknown cells of a column, in which each row has `per_row` consecutive cells."""
         rows = np.flatnonzero(unknown)
         if not len(rows):
             return
@@ -167,7 +165,7 @@ class UnknownFound:
             self.cells[values[code]] = (before + count, *place)
 
     def sentence(self, source: Source) -> str:
-        """Which values they are, where they stand, and what to do."""
+        """Return a message with the values, their first places, and the options."""
         ordered = sorted(self.cells.items(), key=lambda item: (-item[1][0], item[1][1], item[0]))
         total = sum(count for count, _, _ in self.cells.values())
         located = [source.locate(row) for _, (_, row, _) in ordered[:SHOWN]]
@@ -185,7 +183,7 @@ class UnknownFound:
 
 
 def refuse_negative(unknown: UnknownTargets) -> None:
-    """Single-label targets: the label of a row is known or not, and none of them is merely negative."""
+    """Raise DataError for the action "negative", which is meaningless for single-label targets."""
     if unknown.action == "negative":
         raise DataError(
             "unknown_targets='negative' says that a label does not apply, and in single-label targets each row has "
@@ -194,10 +192,10 @@ def refuse_negative(unknown: UnknownTargets) -> None:
 
 
 def left_out_sentence(source: Source, kept: Bools) -> str:
-    """How many rows are left out, as nothing is known of them.
+    """Return the message about rows that are left out because their targets are unknown.
 
     Raises:
-        DataError: all of them are.
+        DataError: no row is left.
     """
     gone = np.flatnonzero(~kept)
     if len(gone) == len(kept):
@@ -213,7 +211,7 @@ def left_out_sentence(source: Source, kept: Bools) -> str:
 
 
 def _as_text(value: Any) -> str:
-    """A value of `unknown_values=` as text in lower case; blank for None and NaN."""
+    """Return a value of `unknown_values=` as text in lower case; "" for None and NaN."""
     if value is None or (isinstance(value, float) and np.isnan(value)):
         return ""
     return str(value).strip().lower()

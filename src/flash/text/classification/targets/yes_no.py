@@ -1,8 +1,4 @@
-"""0/1 columns that say it otherwise: yes and no, on and off, or a mark such as `x` where a label applies.
-
-Imports nothing of the project but errors, `Source`, the wording of mistakes, labels and unknown targets; neither torch
-nor lightning.
-"""
+"""Convert columns of yes and no, on and off, or marks such as `x`, to columns of 1 and 0."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -33,18 +29,18 @@ def read_yes_no(
     labels: Sequence[str] | None,
     blank_is_negative: bool,
 ) -> dict[str, Source]:
-    """Sources in whose target columns yes, y, t and on are 1, no, n, f and off are 0, in any case, and marks are 1.
+    """Replace yes, y, t and on by 1, no, n, f and off by 0, in any case, and marks by 1, in the target columns.
 
     Args:
-        sources: those with targets; the first one, normally train, decides about marks.
+        sources: the sources with targets; the first, normally train, decides about marks.
         fields: the target columns.
-        columns: whether these are columns of 0 and 1; else one column, which may also hold names.
-        multi_label: as the user has it.
-        labels: the names, where the user has given them: these are no marks and no words.
-        blank_is_negative: whether `unknown_targets="negative"` was passed, which marks need.
+        columns: whether these are 0/1 columns; otherwise one column, which may also contain names.
+        multi_label: the user's option.
+        labels: the user's label names, if given; these are neither marks nor words for yes and no.
+        blank_is_negative: whether `unknown_targets="negative"` was passed, which columns of marks and blanks need.
 
     Raises:
-        DataError: a mark and blanks, without `blank_is_negative`.
+        DataError: a column of marks and blanks, without `blank_is_negative`.
     """
     first = next(iter(sources.values()))
     told = _distinct(first, fields)
@@ -62,7 +58,7 @@ def read_yes_no(
 
 
 def _distinct(source: Source, fields: Sequence[str]) -> dict[str, set[str]]:
-    """The cells of each column of text, trimmed and in lower case; a null is blank."""
+    """Return the distinct cells of each text column, trimmed and in lower case; a null is blank."""
     found = {}
     for field in fields:
         column = plain_column(source, field)
@@ -77,17 +73,17 @@ def _one_pair(said: set[str]) -> bool:
 
 
 def _is_mark(said: set[str]) -> bool:
-    """Whether nothing is said but one thing, which is no number and no word for yes or no."""
+    """Whether there is only one value, and it is neither a number nor a word for yes or no."""
     return len(said) == 1 and not any(_VALUE.fullmatch(one) or one in WORDS for one in said)
 
 
 def _is_usual_mark(said: set[str]) -> bool:
-    """Whether it is one that is no name either: a letter x or v, or something like a check mark."""
+    """Whether the only value is a typical mark that is not a name: x, v, or a symbol such as a check mark."""
     return _is_mark(said) and all(one in ("x", "v") or (len(one) < 3 and not one.isalnum()) for one in said)
 
 
 def _are_marks(told: Mapping[str, set[str]]) -> bool:
-    """Whether all columns have the same mark, or each has one of its own, of one character."""
+    """Whether all columns have the same mark, or each column has its own mark of one character."""
     each = [cells - UNKNOWN for cells in told.values()]
     own = any(each) and all(not said or (_is_mark(said) and len(next(iter(said))) == 1) for said in each)
     return own or _is_mark(set().union(*each))

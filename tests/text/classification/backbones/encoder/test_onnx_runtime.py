@@ -266,7 +266,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"labels": []}, r"is damaged: its labels are \[\], expected a list of one or more different names"),
     ({"labels": ["a", "a"]}, "is damaged: its labels are .*, expected a list of one or more different names"),
     ({"multi_label": 1}, "is damaged: its multi_label is 1, expected a bool"),
-    ({"thresholds": [0.5]}, "is damaged: its thresholds are .*, expected 2 numbers, one a label"),
+    ({"thresholds": [0.5]}, "is damaged: its thresholds are .*, expected 2 numbers, one per label"),
     ({"thresholds": [0.5, 1.5]}, "is damaged: its thresholds are 0.5 to 1.5, expected numbers from 0 to 1"),
     ({"thresholds": ["a", "b"]}, "is damaged: its thresholds or its calibration are no numbers"),
     (

@@ -51,7 +51,7 @@ class TrainingOptions:
     """How an encoder is finetuned, beside the classifier's optimiser, schedule and learning rate."""
 
     pos_weight: Any = None
-    """How much more rows with a label count for it: a number, one a label, a dict by label, or "balanced"."""
+    """How much more rows with a label count for it: a number, one per label, a dict by label, or "balanced"."""
     layer_decay: float = 1.0
     """What the learning rate is multiplied by from each layer to the one below it."""
     warmup: float = 0.06

@@ -236,7 +236,7 @@ class LabelBlocks:
         return part
 
     def _share(self, labels: slice, rows: Indices) -> float | Doubles:
-        """Which share of the rows where a label's target is known is among `rows`: one number, or one a label."""
+        """Which share of the rows where a label's target is known is among `rows`: one number, or one per label."""
         if not self._partial:
             return len(rows) / len(self.rows.ends)
         targets = csr_array(self.targets[:, labels])

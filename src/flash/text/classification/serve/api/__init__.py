@@ -1,1 +1,1 @@
-"""The web application of a server: what it answers at which path, and in which shape."""
+"""The server's ASGI application: routes, request and response schemas, middleware."""

@@ -1,4 +1,4 @@
-"""The web application: routes to the endpoints, the page, the documentation and the metrics, behind one gate."""
+"""The ASGI application: routes to the endpoints, the page, the API reference and the metrics, behind the middleware."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -17,7 +17,7 @@ from flash.core.errors import unknown_name
 from flash.text.classification.serve.api import schemas
 from flash.text.classification.serve.api.endpoints import ENDPOINTS, Endpoint
 from flash.text.classification.serve.api.handlers import Call
-from flash.text.classification.serve.api.middleware import Gate, Hosts, Keys, Problems, answer
+from flash.text.classification.serve.api.middleware import Hosts, Keys, Problems, RequestLog, answer
 from flash.text.classification.serve.api.openapi import document
 from flash.text.classification.serve.metrics import CONTENT_TYPE
 from flash.text.classification.serve.options import ServeOptions
@@ -25,8 +25,8 @@ from flash.text.classification.serve.problems import CLIENT_GONE, CLOSE, Problem
 from flash.text.classification.serve.service import Service, too_many
 
 JSON = "application/json"
-MOST_KEYS = 10_000  # of an object in a body
-SHOWN = 100  # characters of a key that is the client's own
+MOST_KEYS = 10_000  # maximum number of keys of a JSON object in a body
+SHOWN = 100  # characters that a message repeats of a client's key
 PAGES = {"index.html": "/", "docs.html": "/docs"}
 KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 PAGE_HEADERS = {
@@ -40,11 +40,11 @@ Handler = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 def make_app(service: Service, begun: Callable[[], object] = lambda: None) -> ASGIApp:
-    """The application around a service, which it starts and closes with the server.
+    """Return the application of a service; the server's start and end also start and close the service.
 
     Args:
-        service: that answers.
-        begun: called in the event loop once it does.
+        service: the state that the endpoints share.
+        begun: called in the event loop once the service has started.
     """
 
     @asynccontextmanager
@@ -80,7 +80,7 @@ def make_app(service: Service, begun: Callable[[], object] = lambda: None) -> AS
             allow_headers=["Authorization", "Content-Type", "X-API-Key", "X-Request-ID"],
             expose_headers=["Retry-After", "X-Request-ID"],
         )
-    return Gate(app, service.metrics, frozenset(handlers))
+    return RequestLog(app, service.metrics, frozenset(handlers))
 
 
 async def _openapi(service: Service, scope: Scope, receive: Receive, send: Send) -> None:
@@ -89,7 +89,7 @@ async def _openapi(service: Service, scope: Scope, receive: Receive, send: Send)
 
 
 def _files() -> Iterator[tuple[str, Handler]]:
-    """The files of the folder `page`: where each is, and what gives it."""
+    """Yield the path and the handler of each file in the folder `page`."""
     for file in (resources.files("flash.text.classification.serve") / "page").iterdir():
         kind = KINDS.get(Path(file.name).suffix)
         if kind is not None:
@@ -98,7 +98,7 @@ def _files() -> Iterator[tuple[str, Handler]]:
 
 
 class _ByMethod:
-    """What a path answers to each method."""
+    """Dispatches the requests of one path to a handler per HTTP method."""
 
     def __init__(self, handlers: dict[str, Handler]) -> None:
         self._handlers = dict(handlers)
@@ -119,7 +119,7 @@ class _ByMethod:
 
 
 async def _nothing_there(scope: Scope, receive: Receive, send: Send) -> None:
-    raise ProblemError(404, "not_found", "nothing is at this path; what there is stands at /docs")
+    raise ProblemError(404, "not_found", "nothing is at this path; the API reference is at /docs")
 
 
 async def _give(
@@ -153,11 +153,11 @@ def _json(made: Any) -> bytes:
 
 
 async def _read(scope: Scope, receive: Receive, options: ServeOptions) -> bytes:
-    """A request's body.
+    """Read a request's body.
 
     Raises:
-        ProblemError: it is larger than it may be, as its head says or as is seen while it comes; it does not come in
-            time; or the client has gone.
+        ProblemError: the body is too large, by its Content-Length or by what arrives; it does not arrive in time; or
+            the client disconnected.
     """
     for name, value in scope["headers"]:
         if name == b"content-length" and value.isdigit() and int(value) > options.max_body:
@@ -170,7 +170,7 @@ async def _read(scope: Scope, receive: Receive, options: ServeOptions) -> bytes:
         if task is not None:
             task.cancel()
 
-    # not asyncio.wait_for, which makes a task of its own for each request
+    # asyncio.wait_for would cost one more task per request
     timer = asyncio.get_running_loop().call_later(options.receive_timeout, give_up)
     try:
         content = await _parts(receive, options.max_body)
@@ -219,11 +219,11 @@ def _too_large(size: int, most: int) -> ProblemError:
 
 
 def _checked(expected: TypeAdapter[Any], content: bytes, most: int) -> Any:
-    """A body as its model has it.
+    """Parse and validate a body.
 
     Raises:
-        ProblemError: it is no JSON, or not what is expected. What has more parts than it may is refused before each of
-            them is looked at.
+        ProblemError: the body is not JSON, or does not match the schema. Oversized lists and objects are refused before
+            their items are validated.
     """
     try:
         body = from_json(content, allow_inf_nan=False)
@@ -241,7 +241,7 @@ def _checked(expected: TypeAdapter[Any], content: bytes, most: int) -> Any:
                 raise ProblemError(
                     422,
                     "invalid_body",
-                    f"an object of the body has {len(part):,} keys; see /docs for those there are",
+                    f"an object of the body has {len(part):,} keys; see /docs for the known ones",
                 )
             parts += [(key[:SHOWN], item) for key, item in part.items() if isinstance(item, list | dict)]
     try:
@@ -251,7 +251,7 @@ def _checked(expected: TypeAdapter[Any], content: bytes, most: int) -> Any:
 
 
 def _misfit(error: ValidationError) -> ProblemError:
-    """What is wrong with a body, where, as a sentence; no value of it is repeated."""
+    """Describe the first validation error and its place; the message repeats no value of the body."""
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     place, strange = first["loc"], first["type"] == "extra_forbidden"
     names: list[Any] = [part for part in place if isinstance(part, int) or part in NAMES]
@@ -260,7 +260,7 @@ def _misfit(error: ValidationError) -> ProblemError:
         "."
     )
     what = f"{first['msg'][:1].lower()}{first['msg'][1:]}"
-    if strange:  # only our own protocol is strict
+    if strange:  # only /v1/classify refuses unknown fields
         what = unknown_name("field", str(place[-1])[:SHOWN], schemas.ClassifyRequest.model_fields)
     return ProblemError(
         422,
@@ -276,10 +276,10 @@ NAMES = frozenset(
     if isinstance(kind, type) and issubclass(kind, BaseModel)
     for name in kind.model_fields
 )
-"""Parts of an error's place that are the body's; others are names of types."""
+"""Field names of the schemas; the other parts of a Pydantic error's location are names of types."""
 
 
 async def _gone(receive: Receive) -> None:
-    """Return when the client has gone away."""
+    """Return once the client has disconnected."""
     while (await receive())["type"] != "http.disconnect":
         await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""The endpoints: where each is, what it takes and gives. The routes and the OpenAPI document both follow this table."""
+"""The table of endpoints: path, request and response. The routes and the OpenAPI document both follow it."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -12,18 +12,18 @@ from flash.text.classification.serve.api.handlers import Call
 
 @dataclass(frozen=True)
 class Endpoint:
-    """One of the server's answers.
+    """One endpoint.
 
     Attributes:
-        method: of HTTP.
+        method: HTTP method.
         path: without parameters.
-        summary: a line on what it does.
-        tag: what it goes with in the documentation.
-        answer: does it; gives a JSON value, or raises `ProblemError`.
-        response: what the answer is like.
-        request: what the body is like; None where there is none.
-        problems: statuses beside 200 that it answers.
-        open: whether it needs no API key.
+        summary: one line for the API reference.
+        tag: its section in the API reference.
+        answer: the handler; returns a JSON value, or a function that makes it, or raises `ProblemError`.
+        response: schema of the response.
+        request: schema of the body; None if there is no body.
+        problems: error statuses that it may return.
+        open: whether it works without an API key.
     """
 
     method: Literal["GET", "POST"]
@@ -55,7 +55,7 @@ ENDPOINTS = (
     Endpoint(
         "POST",
         "/predict",
-        "As Lightning Flash's server, or as Text Embeddings Inference: the body tells which",
+        "Compatible with Lightning Flash's server and with Text Embeddings Inference; the body decides which",
         "Other clients",
         handlers.predict,
         _PREDICTED,
@@ -65,7 +65,7 @@ ENDPOINTS = (
     Endpoint(
         "POST",
         "/v1/moderations",
-        "As OpenAI's moderation; flagged by the model's thresholds",
+        "Compatible with OpenAI's moderation; flagged by the model's thresholds",
         "Other clients",
         handlers.moderate,
         TypeAdapter(schemas.ModerationResponse),
@@ -75,7 +75,7 @@ ENDPOINTS = (
     Endpoint(
         "POST",
         "/",
-        "As Hugging Face's inference: a list of scores for each text, also for one",
+        "Compatible with Hugging Face's inference: a list of scores per text, also for a single text",
         "Other clients",
         handlers.infer,
         _PREDICTED,
@@ -85,7 +85,7 @@ ENDPOINTS = (
     Endpoint(
         "GET",
         "/v1/models",
-        "The model, as OpenAI's clients ask for it",
+        "The model, in the form of OpenAI's list of models",
         "Other clients",
         handlers.models,
         TypeAdapter(schemas.ModelList),
@@ -103,7 +103,7 @@ ENDPOINTS = (
     Endpoint(
         "GET",
         "/health",
-        "Whether it runs",
+        "Whether the server runs",
         "The server",
         handlers.health,
         TypeAdapter(schemas.Status),
@@ -112,7 +112,7 @@ ENDPOINTS = (
     Endpoint(
         "GET",
         "/ready",
-        "Whether its model is loaded, and requests are welcome",
+        "Whether the model is loaded and the server accepts requests",
         "The server",
         handlers.ready,
         TypeAdapter(schemas.Status),
@@ -122,7 +122,7 @@ ENDPOINTS = (
     Endpoint(
         "GET",
         "/flashserve/alive",
-        "Whether it runs, as Lightning Flash's clients ask",
+        "Whether the server runs, for Lightning Flash's clients",
         "Other clients",
         handlers.alive,
         TypeAdapter(schemas.Alive),
@@ -131,7 +131,7 @@ ENDPOINTS = (
     Endpoint(
         "POST",
         "/admin/reload",
-        "Load the model's file again, in every worker; the old one stays if the new one is bad",
+        "Reload the model's file in every worker; the old model stays if loading fails",
         "The server",
         handlers.reload,
         TypeAdapter(schemas.Reloaded),

@@ -1,7 +1,7 @@
-"""Each protocol's body to texts, and scores to each protocol's answer.
+"""The endpoint handlers: from each protocol's body to texts, and from scores to each protocol's response.
 
-Answers are plain dicts and lists, whose shapes `schemas` has: that tests check, and no request pays for it. An endpoint
-gives its answer, or what makes it, which is called in another thread where it is long.
+Responses are plain dicts and lists; tests check them against `schemas`, so that no request pays for validation. A
+handler returns its response or a function that makes it, which runs in another thread for a large response.
 """
 
 import platform
@@ -27,21 +27,21 @@ from flash.text.classification.serve.service import Service, place_of
 Gone = Callable[[], Awaitable[None]]
 TextValue: TypeAlias = str | dict[str, str | None] | list[str | None]
 VALUE = itemgetter(1)
-MANY_CELLS = 5_000  # probabilities of an answer that is long
+MANY_CELLS = 5_000  # probabilities from which on a response is large
 
 
 @dataclass
 class Call:
-    """A request as an endpoint sees it.
+    """A request as its handler sees it.
 
     Attributes:
-        service: that answers.
-        body: of the endpoint's request model; None where it has none.
-        gone: returns when the client has gone away.
-        path: the path asked.
-        texts: how many texts it had, for the log.
-        long: whether writing the answer would keep others waiting.
-        shown: the texts themselves, where the log is to have them.
+        service: the state that the endpoints share.
+        body: the validated body; None if the endpoint has none.
+        gone: returns once the client has disconnected.
+        path: the requested path.
+        texts: number of texts, for the log.
+        long: whether making the response takes long enough to delay other requests.
+        shown: the texts themselves, if they are logged.
     """
 
     service: Service
@@ -53,9 +53,9 @@ class Call:
     shown: Sequence[str] | None = None
 
     async def scores(self, given: Sequence[Any], param: str, *, whole: bool = False) -> Scores:
-        """What the model says of the texts; `whole`: none may be cut.
+        """Compute the scores of the texts; with `whole`, a text that would be truncated is an error.
 
-        The body calls them `param`, which ends with `[]` where it is a list.
+        `param` is the name of the texts in the body; it ends with `[]` for a list.
         """
         self.texts = len(given)
         texts = joined_texts(given, self.service.model.predictor.input_fields, param)
@@ -67,10 +67,10 @@ class Call:
 
 
 def joined_texts(given: Sequence[TextValue], fields: Sequence[str] | None, param: str) -> Sequence[str]:
-    """Each text as one string, those of several fields joined.
+    """Return each text as one string; several fields are joined.
 
     Raises:
-        ProblemError: a text that has not the fields that the model reads.
+        ProblemError: a text does not have the fields that the model reads.
     """
     if fields is None or len(fields) < 2:
         if all(type(text) is str for text in given):
@@ -90,14 +90,14 @@ def joined_texts(given: Sequence[TextValue], fields: Sequence[str] | None, param
 
 
 async def predict(call: Call) -> Any:
-    """What the body's own protocol answers; Flash's has a `payload`."""
+    """Answer in the body's protocol: a body with `payload` is Flash's, any other Text Embeddings Inference's."""
     if isinstance(call.body, schemas.FlashRequest):
         return await _flash(call, call.body)
     return await _inference(call, call.body, nested=call.body.parameters is not None)
 
 
 async def infer(call: Call) -> Any:
-    """As `predict` for Hugging Face's client, which reads a list of answers for one text, too."""
+    """Like `predict`, for Hugging Face's client, which expects a list of results even for a single text."""
     if isinstance(call.body, schemas.FlashRequest):
         return await _flash(call, call.body)
     return await _inference(call, call.body, nested=True)
@@ -146,7 +146,7 @@ async def _inference(call: Call, body: schemas.InferenceRequest, *, nested: bool
 
 
 def _single(item: TextValue) -> TextValue | None:
-    """The one text of an entry of a batch."""
+    """Unwrap `[text]`, the form of a single text in a batch."""
     if not isinstance(item, list):
         return item
     if len(item) != 1:
@@ -160,8 +160,8 @@ def _single(item: TextValue) -> TextValue | None:
 
 
 def sorted_rows(values: Floats, top: int | None = None) -> list[list[tuple[int, float]]]:
-    """For each row of (N, L): columns and values, the highest first, at most `top` of them."""
-    # not by NumPy, which lets other threads run before and after each of its sorts, however short
+    """Return (column, value) pairs for each row of (N, L), the highest value first, at most `top` of them."""
+    # Python's sort: NumPy's releases the GIL around every sort, which costs more than sorting a short row
     return [sorted(enumerate(row), key=VALUE, reverse=True)[:top] for row in values.tolist()]
 
 
@@ -171,12 +171,11 @@ def sorted_rows(values: Floats, top: int | None = None) -> list[list[tuple[int, 
 async def classify(call: Call) -> Any:
     """Labels and scores of texts."""
     body: schemas.ClassifyRequest = call.body
-    (
-        _columns(call.service.model, body.labels),
-        _thresholds(call.service.model, body.threshold),
-    )  # wrong: no work
+    # check the arguments before the model computes anything
+    _columns(call.service.model, body.labels)
+    _thresholds(call.service.model, body.threshold)
     scores = await call.scores(body.texts, "texts[]")
-    model = scores.model  # which may have been exchanged meanwhile
+    model = scores.model  # a reload may have changed the model since the check
     columns, thresholds = _columns(model, body.labels), _thresholds(model, body.threshold)
 
     def made() -> Any:
@@ -248,7 +247,7 @@ async def moderate(call: Call) -> Any:
 
 
 def _inputs(value: str | Sequence[Any], fields: Sequence[str] | None) -> list[Any]:
-    """The texts of `input`; its parts are one text, or the fields of one."""
+    """Return the texts of `input`; a list of parts is one text, or the fields of one text."""
     if isinstance(value, str):
         return [value]
     if not value or isinstance(value[0], str):
@@ -280,24 +279,24 @@ async def models(call: Call) -> Any:
 
 
 async def health(call: Call) -> Any:
-    """It runs."""
+    """The server runs."""
     return {"status": "ok"}
 
 
 async def alive(call: Call) -> Any:
-    """It runs, for Flash's clients."""
+    """The server runs, for Flash's clients."""
     return {"alive": True}
 
 
 async def ready(call: Call) -> Any:
-    """It has a model that answers."""
+    """The server accepts requests."""
     if not call.service.ready:
         raise stopping()
     return {"status": "ok"}
 
 
 async def info(call: Call) -> Any:
-    """What answers here."""
+    """Model, labels, thresholds, limits and versions."""
     service, model = call.service, call.service.model
     thresholds = model.thresholds.tolist() if model.multi_label else [None] * len(model.labels)
     return {
@@ -322,13 +321,13 @@ async def info(call: Call) -> Any:
 
 
 async def reload(call: Call) -> Any:
-    """Load the model again, in every worker."""
+    """Reload the model in every worker."""
     service = call.service
     if not service.options.api_keys:
         raise ProblemError(
             403,
             "no_key",
-            "a server without API keys is not told what to load over HTTP; start it with --api_key, or send it SIGHUP",
+            "a server without API keys does not reload its model over HTTP; start it with --api_key, or send it SIGHUP",
         )
     try:
         message = await service.reload()

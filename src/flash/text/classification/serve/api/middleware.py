@@ -1,4 +1,4 @@
-"""What every request passes: an id, its host, API keys, the log's line, counters, and JSON for whatever goes wrong."""
+"""ASGI middleware: request ids, allowed hosts, API keys, request log, metrics, and error responses."""
 
 import asyncio
 import hmac
@@ -20,12 +20,12 @@ from flash.text.classification.serve.metrics import Metrics
 from flash.text.classification.serve.problems import CLIENT_GONE, CLOSE, ProblemError, stopping
 
 ID = re.compile(rb"[!-~]{1,128}")
-PROCESS, COUNT = urandom(6).hex().encode(), count(1)  # of requests without an id of their own
+PROCESS, COUNT = urandom(6).hex().encode(), count(1)  # make the ids of requests that have none
 SHOWN_PATH = 200  # characters of a path in the log
 SHOWN_HOST = 100
 PORT = re.compile(r":\d*$", re.ASCII)
 LINGER = 2.0
-"""Seconds in which a client that was refused in the middle of a request may stop sending, and read why."""
+"""Seconds for which a refused request is still read, so that its client stops sending and reads the error."""
 
 
 async def answer(
@@ -36,15 +36,15 @@ async def answer(
     headers: Mapping[str, str] | None = None,
     before_end: Callable[[], Awaitable[None]] | None = None,
 ) -> None:
-    """Send an answer whole.
+    """Send a response.
 
     Args:
-        send: of the request.
-        status: of HTTP.
+        send: the request's ASGI callable.
+        status: HTTP status.
         content: the body.
-        kind: its media type.
-        headers: more of them.
-        before_end: what is waited for between the last byte and the end, at which the connection may be closed.
+        kind: the media type.
+        headers: further headers.
+        before_end: awaited between the last byte and the end of the response, after which the connection may close.
     """
     made = [(b"content-type", kind.encode()), (b"content-length", b"%d" % len(content))]
     if headers:
@@ -58,7 +58,7 @@ async def answer(
 
 
 async def _linger(receive: Receive) -> None:
-    """Read on for a while: if the connection were closed at once, the client's system might throw the answer away."""
+    """Keep reading for a while: if the connection closed at once, the client's system might discard the response."""
     with suppress(asyncio.TimeoutError, asyncio.CancelledError):
         await asyncio.wait_for(_rest(receive), LINGER)
 
@@ -70,11 +70,11 @@ async def _rest(receive: Receive) -> None:
 
 
 class Hosts:
-    """Lets in what is for a host that this server answers for, with a body in a form that is read.
+    """Checks the header `Host`, and refuses encoded transfers.
 
     Args:
-        app: what is behind it.
-        allowed: names and addresses of hosts, without ports; none for all.
+        app: the wrapped application.
+        allowed: host names and addresses without ports; empty allows all.
     """
 
     def __init__(self, app: ASGIApp, allowed: tuple[str, ...]) -> None:
@@ -82,11 +82,11 @@ class Hosts:
         self._allowed = frozenset() if "*" in allowed else frozenset(map(_plain_host, allowed))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, or refuse it.
+        """Pass on the request, or raise the error response.
 
         Raises:
-            ProblemError: 400: it names no host, or several; 421: it is for another one; 501: its body is compressed on
-                its way.
+            ProblemError: 400: no `Host` header, or several; 421: the host is not allowed; 501: a transfer encoding
+                other than chunked.
         """
         if scope["type"] == "http":
             hosts = [value for name, value in scope["headers"] if name == b"host"]
@@ -123,12 +123,12 @@ def _plain_host(host: str) -> str:
 
 
 class Keys:
-    """Lets in who has a key.
+    """Requires an API key.
 
     Args:
-        app: what is behind it.
-        keys: any of them will do.
-        open_paths: what may be read without.
+        app: the wrapped application.
+        keys: the valid keys.
+        open_paths: paths that GET and HEAD requests may read without a key.
     """
 
     def __init__(self, app: ASGIApp, keys: tuple[str, ...], open_paths: frozenset[str]) -> None:
@@ -136,17 +136,17 @@ class Keys:
         self._keys = [sha256(key.encode()).digest() for key in keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, or refuse it.
+        """Pass on the request, or raise the error response.
 
         Raises:
-            ProblemError: 401: it has no key, or a wrong one.
+            ProblemError: 401: no key, or a wrong one.
         """
         if scope["type"] == "http" and not (self._is_open(scope) or self._known(scope["headers"])):
             given = any(name in (b"authorization", b"x-api-key") for name, _ in scope["headers"])
             raise ProblemError(
                 401,
                 "invalid_api_key",
-                ("the API key is none that this server knows; " if given else "")
+                ("this server does not know the API key; " if given else "")
                 + "an API key is needed, in the header Authorization as `Bearer KEY`, or in X-API-Key",
                 headers={"WWW-Authenticate": "Bearer"},
             )
@@ -156,7 +156,7 @@ class Keys:
         return scope["method"] in ("GET", "HEAD") and scope["path"] in self._open
 
     def _known(self, headers: list[tuple[bytes, bytes]]) -> bool:
-        """Whether a header holds a key; all keys are compared whole, so that time tells nothing."""
+        """Return whether a header holds a valid key, in constant time over all keys."""
         found = False
         for name, value in headers:
             if name == b"x-api-key":
@@ -172,17 +172,17 @@ class Keys:
 
 
 class Problems:
-    """Answers with JSON whatever goes wrong behind it.
+    """Turns exceptions into JSON error responses.
 
     Args:
-        app: what is behind it.
+        app: the wrapped application.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request, whatever happens."""
+        """Pass a request on, and answer its exceptions."""
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
         begun = False
@@ -195,10 +195,9 @@ class Problems:
         try:
             return await self._app(scope, receive, mark)
         except ProblemError as found:
-            problem = found.with_traceback(
-                None
-            )  # whose frames would hold the body until garbage is collected
-        except asyncio.CancelledError:  # the server stops, and its patience is over
+            # the traceback's frames would keep the body in memory until the garbage collector runs
+            problem = found.with_traceback(None)
+        except asyncio.CancelledError:  # the server stops, and the grace period is over
             problem = stopping()
         except Exception as error:
             logs.event(
@@ -216,20 +215,20 @@ class Problems:
         await answer(send, problem.status, body, "application/json", problem.headers, linger)
 
 
-class Gate:
-    """The outermost: nothing gets past it without an id, a line and a count.
+class RequestLog:
+    """The outermost middleware: gives each request an id, a line in the log, and a count in the metrics.
 
     Args:
-        app: what is behind it.
-        metrics: that count.
-        paths: the routes; other paths are counted together.
+        app: the wrapped application.
+        metrics: counts the requests.
+        paths: the routes; all other paths are counted together.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics, paths: frozenset[str]) -> None:
         self._app, self._metrics, self._paths = app, metrics, paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, and the server's start and end."""
+        """Pass on a request, or the server's lifespan events."""
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
         began = perf_counter()
@@ -275,7 +274,7 @@ class Gate:
 
 
 def _identity(headers: list[tuple[bytes, bytes]]) -> bytes:
-    """The id that the client or a proxy gave, or a new one."""
+    """Return the request id that the client or a proxy gave, or a new one."""
     for name, value in headers:
         if name == b"x-request-id" and ID.fullmatch(value):
             return value

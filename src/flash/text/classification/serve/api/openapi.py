@@ -1,4 +1,4 @@
-"""The OpenAPI document, from the table of endpoints and their Pydantic models."""
+"""The OpenAPI document, made from the table of endpoints and their Pydantic models."""
 
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -13,29 +13,29 @@ from flash.text.classification.serve.problems import HUGGING_FACE_PATHS
 
 DESCRIPTION = "Multi-label text classification: labels for texts, in the shapes of several clients."
 PROBLEMS = {
-    400: "The body is no JSON, or the head names no host.",
+    400: "The body is not JSON, or the header Host is missing.",
     401: "No API key, or a wrong one.",
-    403: "Not on this server.",
+    403: "Not allowed on this server.",
     408: "The body did not arrive in time.",
     409: "The new model cannot be used; the old one stays.",
     413: "The body is too large.",
-    422: "The body is JSON, but not what is expected; or too many texts, or one that is too long.",
-    421: "For a host that this server does not answer for.",
-    500: "A mistake of the server.",
-    501: "The body is compressed on its way.",
-    503: "Too much waits, or the server is being stopped; Retry-After says when to come again.",
-    504: "No answer in time.",
+    422: "The body does not match the schema, has too many texts, or a text is too long.",
+    421: "The server does not answer for this host.",
+    500: "An error in the server.",
+    501: "The transfer encoding is not supported.",
+    503: "The queue is full, or the server is being stopped; Retry-After says when to try again.",
+    504: "The request timed out.",
 }
 REF = "#/components/schemas/"
 Mode = Literal["validation", "serialization"]
 
 
 def document(options: ServeOptions, fields: Sequence[str] | None = None) -> dict[str, Any]:
-    """The document of a server with these options, OpenAPI 3.1.
+    """Return the OpenAPI 3.1 document of a server with these options.
 
     Args:
-        options: of the server.
-        fields: that its model reads of each text; None where that is one string.
+        options: the server's options.
+        fields: the fields that the model reads per text; None if a text is one string.
     """
     of_errors: tuple[TypeAdapter[Any], ...] = (TypeAdapter(ProblemResponse), TypeAdapter(InferenceProblem))
     wanted: list[tuple[str, Mode, TypeAdapter[Any]]] = []
@@ -67,7 +67,7 @@ def document(options: ServeOptions, fields: Sequence[str] | None = None) -> dict
 
 
 def _of_fields(schemas: dict[str, Any], fields: Sequence[str]) -> dict[str, Any]:
-    """Those schemas that differ for a model that reads several fields of each text."""
+    """Return the schemas that differ for a model that reads several fields per text."""
     count, text = len(fields), {"type": ["string", "null"]}
     one = {
         "type": "object",

@@ -1,4 +1,4 @@
-"""The bodies of requests and answers, as Pydantic models: what is checked, and what the OpenAPI document says."""
+"""Pydantic models of the request and response bodies, for validation and for the OpenAPI document."""
 
 from typing import Annotated, Any, Literal
 
@@ -7,13 +7,13 @@ from typing_extensions import TypeAliasType
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Text = TypeAliasType("Text", str | dict[str, str | None])
-"""A text; of a model that reads several fields, an object with these. The OpenAPI document has the model's own form."""
+"""A text: a string or, for a model that reads several fields, an object. The OpenAPI document shows the model's form."""
 TextInList = TypeAliasType("TextInList", Text | list[str | None])
-"""The same where it stands in a list: there it may also be a list of the fields' texts in order."""
+"""A text in a list of texts: it may also be a list of its fields in order."""
 
 
 class Model(BaseModel):
-    """Strict: a number is no text."""
+    """Base of the schemas; strict, so that a number is not accepted as a text."""
 
     model_config = ConfigDict(strict=True, frozen=True)
 
@@ -30,27 +30,29 @@ class ClassifyRequest(Model):
     )
 
     texts: list[TextInList] = Field(
-        description="The texts; their order is that of the results. Of a model that reads several fields (see "
-        "input_fields of /info) each is an object with these, or a list of their texts in order."
+        description="The texts; the results have the same order. For a model that reads several fields (see "
+        "input_fields of /info), a text is an object with these fields, or a list of their values in order."
     )
     threshold: Probability | dict[str, Probability] | None = Field(
         default=None,
-        description="From which probability on a label applies, in place of the model's own thresholds: one number, or "
-        "one for each label named.",
+        description="The probability from which on a label applies, instead of the model's own thresholds: one number, "
+        "or one per named label.",
     )
-    top_k: int | None = Field(default=None, ge=1, description="Only the scores of so many labels a text.")
+    top_k: int | None = Field(
+        default=None, ge=1, description="Return the scores of the k most probable labels only."
+    )
     labels: list[str] | None = Field(default=None, min_length=1, description="Only these labels.")
 
 
 class ClassifyResult(Model):
-    """What applies to one text."""
+    """The result of one text."""
 
     labels: list[str] = Field(description="The labels that apply, the most probable first.")
     scores: dict[str, Probability] = Field(description="Probability by label, the highest first.")
 
 
 class ClassifyResponse(Model):
-    """One result a text."""
+    """One result per text."""
 
     model: str
     results: list[ClassifyResult]
@@ -60,7 +62,7 @@ class ClassifyResponse(Model):
 
 
 class FlashInputs(Model):
-    """Where Flash's clients put a text."""
+    """The texts in a request of Flash's clients."""
 
     data: Text | list[TextInList]
 
@@ -72,7 +74,7 @@ class FlashPayload(Model):
 
 
 class FlashRequest(Model):
-    """What Flash's clients send."""
+    """The request of Flash's clients."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -80,27 +82,27 @@ class FlashRequest(Model):
         }
     )
 
-    session: str | None = Field(default=None, description="Comes back as it is; made up if it is not there.")
+    session: str | None = Field(default=None, description="Returned unchanged; generated if missing.")
     payload: FlashPayload
 
 
 class FlashResult(Model):
-    """What Flash's clients read."""
+    """The outputs in a response to Flash's clients."""
 
     outputs: Any = Field(
-        description="Of one text by default a dict of label to probability; of a list of texts, a list of them."
+        description="For one text, by default, a dict of label to probability; for a list of texts, a list of these."
     )
 
 
 class FlashResponse(Model):
-    """The answer to Flash's clients."""
+    """The response to Flash's clients."""
 
     session: str
     result: FlashResult
 
 
 class Alive(Model):
-    """The answer of a server that runs."""
+    """The response of a running server."""
 
     alive: bool = True
 
@@ -109,27 +111,27 @@ class Alive(Model):
 
 
 class InferenceParameters(Model):
-    """What Hugging Face's client may ask for."""
+    """The parameters of Hugging Face's client."""
 
     top_k: int | None = Field(default=None, ge=1)
     function_to_apply: Literal["sigmoid", "softmax", "none"] | None = Field(
         default=None,
-        description="What makes scores of logits; unless given, what the model was trained with.",
+        description="Function from logits to scores; by default the one that the model was trained with.",
     )
 
 
 class InferenceRequest(Model):
-    """What clients of Text Embeddings Inference and of Hugging Face's inference send."""
+    """The request of clients of Text Embeddings Inference and of Hugging Face's inference."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"inputs": "You absolute turnip"}]})
 
     inputs: Text | list[TextInList] = Field(
-        description="A text, or texts; [[text], [text]] is one a text. Of a model that reads several fields a text is an "
-        "object with these, or in a list of texts a list of theirs in order."
+        description="A text or a list of texts; [[text], [text]] is a list of two texts. For a model that reads several "
+        "fields, a text is an object with these fields or, in a list of texts, a list of their values in order."
     )
-    raw_scores: bool = Field(default=False, description="Logits in place of probabilities.")
+    raw_scores: bool = Field(default=False, description="Return logits instead of probabilities.")
     truncate: bool | None = Field(
-        default=None, description="false: a text that the model would cut is refused, in place of cut."
+        default=None, description="false: a text longer than max_length is refused instead of truncated."
     )
     parameters: InferenceParameters | None = None
 
@@ -150,7 +152,7 @@ PredictRequest = Annotated[
     Annotated[FlashRequest, Tag("flash")] | Annotated[InferenceRequest, Tag("inference")],
     Discriminator(_kind_of),
 ]
-"""Either: told apart by `payload`."""
+"""Flash's request if the body has `payload`, otherwise an inference request."""
 
 PredictResponse = FlashResponse | list[LabelScore] | list[list[LabelScore]]
 
@@ -161,26 +163,26 @@ PredictResponse = FlashResponse | list[LabelScore] | list[list[LabelScore]]
 class ModerationPart(Model):
     """A part of one input."""
 
-    type: str = Field(description='"text"; nothing else can be read.')
+    type: str = Field(description='Only "text" is supported.')
     text: str | None = None
 
 
 class ModerationRequest(Model):
-    """What clients of OpenAI's moderation send."""
+    """The request of clients of OpenAI's moderation."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"input": ["You absolute turnip"]}]})
 
     input: str | list[str] | list[ModerationPart] = Field(
-        description="A text, or texts, or the parts of one text, which are joined by line ends; a model that reads "
-        "several fields takes one part for each, in order."
+        description="A text, a list of texts, or the parts of one text, which are joined by line ends; for a model that "
+        "reads several fields, one part per field, in order."
     )
     model: str | None = Field(
-        default=None, description="Any name: there is one model, and the answer names it."
+        default=None, description="Ignored: there is one model, and the response names it."
     )
 
 
 class ModerationResult(Model):
-    """What applies to one text."""
+    """The result of one text."""
 
     flagged: bool = Field(description="Whether any label applies.")
     categories: dict[str, bool] = Field(description="Whether a label applies, by the model's thresholds.")
@@ -189,7 +191,7 @@ class ModerationResult(Model):
 
 
 class ModerationResponse(Model):
-    """The answer in OpenAI's shape."""
+    """The response in OpenAI's shape."""
 
     id: str
     model: str
@@ -201,12 +203,12 @@ class OneModel(Model):
 
     id: str
     object: Literal["model"] = "model"
-    created: int = Field(description="When it was loaded, in seconds since 1970.")
+    created: int = Field(description="Time of loading, in seconds since 1970.")
     owned_by: str = "flash"
 
 
 class ModelList(Model):
-    """The models there are: one."""
+    """The list of models, with one entry."""
 
     object: Literal["list"] = "list"
     data: list[OneModel]
@@ -216,59 +218,59 @@ class ModelList(Model):
 
 
 class Status(Model):
-    """Alive, or ready."""
+    """The server's status."""
 
     status: Literal["ok", "stopping"]
 
 
 class InfoLabel(Model):
-    """A label."""
+    """A label and its threshold."""
 
     label: str
     threshold: Probability | None = Field(
-        description="From which probability on it applies; none where each text has its most probable label."
+        description="The probability from which on the label applies; null if each text gets its most probable label."
     )
 
 
 class Limits(Model):
-    """What a request may be."""
+    """The limits of a request."""
 
-    max_texts: int = Field(description="Texts.")
-    max_text_length: int = Field(description="Characters of a text.")
-    max_body: int = Field(description="Bytes.")
+    max_texts: int = Field(description="Maximum number of texts.")
+    max_text_length: int = Field(description="Maximum number of characters per text.")
+    max_body: int = Field(description="Maximum size of the body in bytes.")
 
 
 class Info(Model):
-    """What answers here."""
+    """The model, its labels, the limits and the versions."""
 
     model: str
     backbone: str = Field(description='"linear", "encoder" or "onnx".')
-    multi_label: bool = Field(description="Whether any number of labels applies to a text, or exactly one.")
+    multi_label: bool = Field(description="true: any number of labels applies to a text; false: exactly one.")
     labels: list[InfoLabel]
     input_fields: list[str] | None = Field(
-        description="The columns of texts that it was trained on; with several, each text has these fields."
+        description="The text columns that the model was trained on; with several, each text has these fields."
     )
-    max_length: int | None = Field(description="Tokens of a text that are read; null for all.")
+    max_length: int | None = Field(description="Number of tokens that are read per text; null for all.")
     limits: Limits
     workers: int
-    version: str = Field(description="Of the library.")
+    version: str = Field(description="Version of the library.")
     python: str
 
 
 class Reloaded(Model):
-    """A model was exchanged."""
+    """The response after the model was reloaded."""
 
     status: Literal["ok"] = "ok"
     message: str
 
 
 class Problem(Model):
-    """Why there is no answer."""
+    """An error."""
 
-    message: str = Field(description="A sentence for people.")
+    message: str = Field(description="Error message for people.")
     type: str
     param: str | None = None
-    code: str = Field(description="A word for programs.")
+    code: str = Field(description="Error code for programs.")
 
 
 class ProblemResponse(Model):

@@ -1,4 +1,4 @@
-// Several texts at once, one a line or out of a CSV file: a table of answers to read and to download.
+// Several texts at once, one per line or out of a CSV file: a table of answers to read and to download.
 
 import { CsvError, decode, findDelimiter, findTexts, formatRow, joinLabels, readTable } from "./csv.js";
 import { byId, count, listed, make, oneForEach, percent, plural, say, shortest, visible, words } from "./dom.js";
@@ -18,7 +18,7 @@ export function setUpBulk(state, fail, choose) {
   let shown = 0;
   let limit = PAGE;
 
-  // ---- one a line -----------------------------------------------------------------------------------------
+  // ---- one per line -----------------------------------------------------------------------------------------
 
   const lines = () => byId("lines-text").value.split(/\r\n|\r|\n/).filter((line) => line.trim() !== "");
 
@@ -27,7 +27,7 @@ export function setUpBulk(state, fail, choose) {
     event.preventDefault();
     const rows = lines().map((line) => [line]);
     if (rows.length === 0) {
-      fail("There is no text yet: type or paste some, one a line.");
+      fail("There is no text yet: type or paste some, one per line.");
     } else {
       start("lines", "texts", ["text"], rows, [0]);
     }
