@@ -1,7 +1,4 @@
-"""What users pass to a classifier, as the plain values that it works with and that a model file can hold.
-
-Imports of the project only the errors.
-"""
+"""Convert arguments of a classifier to plain values, which it works with and a model file can contain."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,7 +10,7 @@ from flash.core.errors import FlashError, unknown_name
 
 
 def plain_value(value: Any) -> Any:
-    """Numbers and arrays of NumPy, torch and others as Python's, also inside lists, tuples and dicts; else `value`."""
+    """Convert numbers and arrays of NumPy, torch and others to Python's, also inside lists, tuples and dicts."""
     if hasattr(value, "tolist") and not isinstance(value, type):
         return plain_value(value.tolist())
     if type(value) in (list, tuple):
@@ -21,12 +18,12 @@ def plain_value(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {plain_value(key): plain_value(item) for key, item in value.items()}
     if isinstance(value, Real) and not isinstance(value, int | float):
-        return float(value)  # of a fraction, for instance
+        return float(value)  # such as a Fraction
     return value
 
 
 def label_names(labels: Sequence[str] | None, num_classes: int | None) -> list[str]:
-    """L distinct names, whichever way they were given."""
+    """Return L distinct label names from the user's `labels` or `num_classes`."""
     if labels is None and num_classes is None:
         raise FlashError("a classifier needs its labels; pass labels=datamodule.labels, or num_classes=")
     if (
@@ -51,13 +48,13 @@ def label_names(labels: Sequence[str] | None, num_classes: int | None) -> list[s
 
 
 def some_names(names: Sequence[str]) -> str:
-    """The first names, and how many more there are."""
+    """Format the first names, and how many more there are."""
     more = f", and {len(names) - 6} more" if len(names) > 6 else ""
     return ", ".join(names[:6]) + more
 
 
 def option_value(name: str, value: Any, labels: Sequence[str]) -> Any:
-    """An option of the backbone; a dict by label as a tuple in label order, 1.0 for labels that it lacks."""
+    """Convert an option of the backbone; a dict by label becomes a tuple in label order, with 1.0 for missing labels."""
     if not isinstance(value, Mapping):
         return plain_value(value)
     for label in value:

@@ -1,13 +1,11 @@
-"""Texts to token ids once, and batches of rows of similar length, padded to the longest in the batch.
+"""Tokenise texts once, and batch rows of similar length, padded to the longest in the batch.
 
-What is kept of the texts is two flat arrays, ids and where rows end, so that an epoch tokenises nothing and a
-batch is one gather. The way from strings to arrays is the one that measured fastest: the tokenizer's compiled
-backend, `encode_batch_fast` without offsets, truncation or padding, the ids of a whole chunk read into one array,
-and special tokens, cuts and windows added to that by numpy. On comments and a BERT vocabulary it takes about two
-thirds of the processor time of `tokenizer(texts, truncation=True)`, and what remains is the vocabulary search
-itself: reading the ids is a few hundredths of it. Letting the backend truncate costs more than not doing so, since
-it builds the rest of a cut text too. Imports errors and
-`fields`; torch only inside the functions that give tensors.
+Texts are stored as two flat arrays, token ids and ends of rows, so that an epoch tokenises nothing and a batch is one
+gather. The conversion is the fastest of those measured: the tokenizer's compiled backend, `encode_batch_fast` without
+offsets, truncation or padding, the ids of a whole chunk read into one array, and special tokens, truncation and windows
+added by NumPy. For comments and a BERT vocabulary it takes about two thirds of the processor time of
+`tokenizer(texts, truncation=True)`; nearly all of that is the vocabulary search. Truncation by the backend would cost
+more, since it builds the rest of a truncated text too. torch is only imported in functions that return tensors.
 """
 
 import mmap
@@ -34,30 +32,30 @@ Ids: TypeAlias = npt.NDArray[np.int32]
 
 CHUNK_BYTES = (
     1 << 21
-)  # of text at a time: the backend keeps about a hundred bytes a token until its ids are read
+)  # bytes of text per chunk: the backend needs about 100 bytes per token until its ids are read
 LIKELY_WHOLE = 4
-"""A text of no more characters a token that a row holds is hardly ever cut."""
-TEXT_BYTES = 64  # what a text counts for beside its characters, so that a chunk of empty ones ends too
+"""A text with at most this many characters per token of a row is rarely truncated."""
+TEXT_BYTES = 64  # size of a text in a chunk beside its characters, so that a chunk of empty texts ends too
 MOST_IN_MEMORY = 1 << 28  # bytes of ids; more go to a file
 
 LONG_TEXT = ("truncate", "window")
 POOLS = ("max", "mean")
 
-_parallel_in = 0  # the process whose tokenizer threads have been used: a fork of it has none
+_parallel_in = 0  # id of the process that has started tokenizer threads, which a fork does not have
 
 
 @dataclass(frozen=True, eq=False)
 class TokenRows:
-    """Token ids of N texts in R rows: one per text, or one per window of it; special tokens are in each row.
+    """Token ids of N texts in R rows: one row per text or per window; each row includes special tokens.
 
     Attributes:
-        ids: (T,) the rows one after another; read-only and memory-mapped where they are many.
-        ends: (R,) where in `ids` each row ends.
-        owner: (R,) which text a row is of, ascending.
+        ids: (T,) the concatenated rows; read-only and memory-mapped if they are large.
+        ends: (R,) end of each row in `ids`.
+        owner: (R,) index of each row's text, ascending.
         texts: N.
-        cut: how many texts have more tokens than a row holds: they lost some, or have several rows.
-        pad_id: what a batch is padded with, behind the tokens whatever the tokenizer's side: positions that a model
-            counts itself begin with the row, and would depend on the padding before it.
+        cut: number of texts with more tokens than a row holds: they are truncated, or have several rows.
+        pad_id: id of the pad token. Padding is always on the right, whatever the tokenizer's side, because a model that
+            counts positions itself starts at the first column.
     """
 
     ids: Ids
@@ -72,11 +70,11 @@ class TokenRows:
 
     @property
     def lengths(self) -> Ints:
-        """(R,) tokens a row, at least 1."""
+        """(R,) number of tokens per row, at least 1."""
         return np.diff(self.ends, prepend=0)
 
     def arrays(self, rows: npt.ArrayLike) -> tuple[Ints, Ints]:
-        """Ids and mask of `rows`, (B, longest of them): the mask is 1 at a token, 0 at padding."""
+        """Return ids and mask of `rows`, (B, length of the longest); the mask is 1 for a token, 0 for padding."""
         rows = np.asarray(rows, np.int64)
         begins = np.where(rows > 0, self.ends[rows - 1], 0)
         lengths = self.ends[rows] - begins
@@ -88,17 +86,17 @@ class TokenRows:
         return ids, mask.astype(np.int64)
 
     def batch(self, rows: npt.ArrayLike) -> "tuple[torch.Tensor, torch.Tensor]":
-        """`arrays(rows)` as int64 tensors: `input_ids` and `attention_mask` of a model."""
+        """Return `arrays(rows)` as int64 tensors: `input_ids` and `attention_mask` of a model."""
         import torch
 
         ids, mask = self.arrays(rows)
         return torch.from_numpy(ids), torch.from_numpy(mask)
 
     def pooled(self, logits: npt.NDArray[np.float32], how: str) -> npt.NDArray[np.float32]:
-        """The label logits of the texts (N, L) from those of all rows (R, L): `how` is "max" or "mean" of windows.
+        """Pool the logits of all rows (R, L) to those of the texts (N, L); `how` is "max" or "mean" over windows.
 
         Raises:
-            FlashError: another word.
+            FlashError: `how` is unknown.
         """
         if how not in POOLS:
             raise FlashError(unknown_name("window_pooling", how, POOLS))
@@ -120,28 +118,27 @@ def tokenize(
     long_text: Literal["truncate", "window"] = "truncate",
     overlap: float = 0.25,
 ) -> TokenRows:
-    """The token ids of N texts, as `tokenizer` gives them, special tokens included.
+    """Tokenise N texts, including special tokens.
 
-    A text without any token, where the tokenizer adds none either, is one padding token that counts as a token:
-    a model must have something to look at. Between the fields of a text (see `fields.SEPARATOR`) stand the ids of
-    `between_ids`; token types are all 0, also behind them. A text of fields that is truncated loses tokens of its
-    longest field first. Every core is used, unless
-    `RAYON_NUM_THREADS` or `TOKENIZERS_PARALLELISM` say otherwise. A process forked from one that has tokenised uses one
-    thread, since the backend's threads do not survive a fork and waiting for them would never end. The backend's own truncation
-    and padding are switched off, and stay so until the tokenizer is called with other ones.
+    A text without any token, also without special ones, becomes one pad token that counts as a token, because a model
+    needs at least one. The fields of a text (see `fields.SEPARATOR`) are separated by the ids of `between_ids`; token
+    types are all 0. A truncated text with several fields loses tokens of its longest field first. All cores are used
+    unless `RAYON_NUM_THREADS` or `TOKENIZERS_PARALLELISM` say otherwise; a process that was forked after its parent had
+    tokenised uses one thread, because the backend's threads do not survive a fork. The backend's truncation and padding
+    are turned off, and stay off until the tokenizer is called with other settings.
 
     Args:
         texts: strings without nulls.
-        tokenizer: a fast one of transformers, with a padding token. Its `truncation_side` says which end of a long
-            text is kept, and from which end windows are counted.
-        max_length: most tokens a row, special ones included.
-        long_text: of a text with more tokens: "truncate" keeps one row, "window" as many as hold all of it, which
-            are those of the tokenizer's own `stride`. Windows after the first are as long, but for the last.
-        overlap: the share of `max_length` that consecutive windows have in common.
+        tokenizer: a fast tokenizer of transformers with a pad token. Its `truncation_side` determines which end of a
+            long text is truncated, and from which end windows are counted.
+        max_length: maximum number of tokens per row, special tokens included.
+        long_text: how to read a text with more tokens: "truncate" keeps one row, "window" makes as many rows as needed,
+            like the tokenizer's own `stride`. All windows but the last have the same length.
+        overlap: overlap of consecutive windows as a share of `max_length`.
 
     Raises:
-        FlashError: no room beside the special tokens, windows that would not advance, no padding token, no room
-            for the file that many ids go to.
+        FlashError: no room beside the special tokens, windows that would not advance, no pad token, or no disk space
+            for a large number of ids.
     """
     backend = tokenizer.backend_tokenizer
     if backend.truncation is not None:  # set once, not each time: other threads may be tokenising
@@ -158,7 +155,9 @@ def tokenize(
     text = texts[0].as_py() if len(texts) == 1 else SEPARATOR
     if SEPARATOR not in text and len(text) <= LIKELY_WHOLE * max_length:
         whole = backend.encode_batch_fast([text])[0].ids
-        if 0 < len(whole) <= max_length:  # as most that come alone; a quarter of the time of what follows
+        if (
+            0 < len(whole) <= max_length
+        ):  # a shortcut for single texts: a quarter of the time of the code below
             ids = np.array(whole, np.int32)
             pad_id = tokenizer.pad_token_id
             return TokenRows(ids, np.array([len(ids)]), np.array([0]), texts=1, cut=0, pad_id=pad_id)
@@ -193,9 +192,9 @@ def tokenize(
 
 
 def special_ids(tokenizer: Any) -> tuple[Ids, Ids]:
-    """What the tokenizer puts before a text, and after it, as its post-processor says."""
+    """Return the special tokens that the tokenizer's post-processor adds before and after a text."""
     backend = tokenizer.backend_tokenizer
-    for text in tokenizer.all_special_tokens:  # each is one token of any tokenizer; other texts may be none
+    for text in tokenizer.all_special_tokens:  # in any tokenizer, each of these texts is one token
         encoding = backend.encode(text)
         inside = np.flatnonzero(np.array(encoding.special_tokens_mask) == 0)
         if len(inside):
@@ -205,9 +204,9 @@ def special_ids(tokenizer: Any) -> tuple[Ids, Ids]:
 
 
 def between_ids(tokenizer: Any) -> Ids:
-    """What stands between two fields of a text: what the tokenizer puts between the two texts of a pair.
+    """Return the token ids between two fields of a text: those that the tokenizer puts between a pair of texts.
 
-    Of a tokenizer without pairs it is the separator token, else the end token, else a line end.
+    For a tokenizer without pairs, it is the separator token, else the end token, else a line end.
     """
     stored = getattr(tokenizer, "between", None)
     if stored is not None:
@@ -216,7 +215,9 @@ def between_ids(tokenizer: Any) -> Ids:
     for text in tokenizer.all_special_tokens:
         encoding = backend.encode(text, text)
         inside = np.flatnonzero(np.array(encoding.special_tokens_mask) == 0)
-        if len(inside) == 2 and inside[1] > inside[0] + 1:  # each is one token of any tokenizer
+        if (
+            len(inside) == 2 and inside[1] > inside[0] + 1
+        ):  # each text is one token, with special tokens between
             return np.array(encoding.ids[inside[0] + 1 : inside[1]], np.int32)
     for found in (tokenizer.sep_token_id, tokenizer.eos_token_id):
         if found is not None:
@@ -225,7 +226,7 @@ def between_ids(tokenizer: Any) -> Ids:
 
 
 def _check_room(max_length: int, room: int, long_text: str, overlap: float) -> int:
-    """How many tokens further each window begins; 0 where texts are truncated."""
+    """Return the number of tokens between the starts of consecutive windows; 0 for truncation."""
     if long_text not in LONG_TEXT:
         raise FlashError(unknown_name("long_text", long_text, LONG_TEXT))
     special = max_length - room
@@ -246,8 +247,8 @@ def _check_room(max_length: int, room: int, long_text: str, overlap: float) -> i
 
 
 def _chunks(texts: pa.Array) -> Iterator[pa.Array]:
-    """The texts in runs of about `CHUNK_BYTES`."""
-    # by way of the buffer, as making numpy's array of an Arrow one imports pandas
+    """Divide the texts into chunks of about `CHUNK_BYTES`."""
+    # read the buffer, because converting an Arrow array to NumPy imports pandas
     kind = np.int64 if pa.types.is_large_string(texts.type) else np.int32
     _, bounds, _ = texts.buffers()
     bounds = np.frombuffer(bounds or bytes(8), kind)[texts.offset : texts.offset + len(texts) + 1]
@@ -262,13 +263,11 @@ def _chunks(texts: pa.Array) -> Iterator[pa.Array]:
 
 
 def _raw_ids(backend: Any, chunk: pa.Array) -> tuple[Ids, Ints]:
-    """The ids of the chunk's texts one after another, and how many each has; no special tokens."""
+    """Return the concatenated ids of the chunk's texts, and the number of ids per text, without special tokens."""
     global _parallel_in
     texts = chunk.to_pylist()
-    if len(texts) > 1 and _parallel_in not in (
-        0,
-        os.getpid(),
-    ):  # one text takes no thread beside the caller's
+    # in a fork, encode the texts one by one: a single text is encoded in the caller's thread
+    if len(texts) > 1 and _parallel_in not in (0, os.getpid()):
         encodings = [backend.encode_batch_fast([text], add_special_tokens=False)[0] for text in texts]
     else:
         _parallel_in = os.getpid() if len(texts) > 1 else _parallel_in
@@ -279,15 +278,15 @@ def _raw_ids(backend: Any, chunk: pa.Array) -> tuple[Ids, Ints]:
 
 
 def _field_ids(tokenizer: Any, chunk: pa.Array, room: int | None) -> tuple[Ids, Ints, int]:
-    """As `_raw_ids` for texts of several fields, `between_ids` between these.
+    """Like `_raw_ids` for texts with several fields, which are separated by `between_ids`.
 
     Args:
-        tokenizer: whose backend gives the ids.
+        tokenizer: the tokenizer.
         chunk: the texts.
-        room: tokens that a text is cut to, the longest field first; None to cut none.
+        room: maximum number of tokens per text, by truncating the longest fields first; None for no truncation.
 
     Returns:
-        Ids, how many each text has, and how many texts were cut.
+        Ids, number of ids per text, and number of truncated texts.
     """
     fields = pc.split_pattern(chunk, SEPARATOR)
     ids, lengths = _raw_ids(tokenizer.backend_tokenizer, fields.flatten())
@@ -317,11 +316,11 @@ def _offset_kind(lists: pa.Array) -> type[np.signedinteger[Any]]:
 
 
 def _shares(lengths: Ints, owner: Ints, counts: Ints, most: Ints) -> Ints:
-    """How many tokens of each field are kept, so that text i has at most `most[i]`: the longest fields lose first.
+    """Return how many tokens of each field are kept, so that text i has at most `most[i]`; the longest are cut first.
 
-    What transformers calls `longest_first`, for any number of fields.
+    This is transformers' `longest_first`, for any number of fields.
     """
-    order = np.lexsort((lengths, owner))  # of each text the shortest field first
+    order = np.lexsort((lengths, owner))  # the fields of each text, the shortest first
     kept = lengths.copy()
     left, first = most.astype(np.int64), np.cumsum(counts) - counts
     for field in range(int(counts.max(initial=0))):
@@ -333,17 +332,17 @@ def _shares(lengths: Ints, owner: Ints, counts: Ints, most: Ints) -> Ints:
 
 
 def _rows(lengths: Ints, room: int, step: int, *, from_end: bool) -> tuple[Ints, Ints, Ints]:
-    """Which text each row is of, where among all ids it begins, and how many it takes.
+    """Return the text of each row, its start among all ids, and its length.
 
     Args:
-        lengths: (N,) tokens a text.
-        room: most tokens a row, special ones not included.
-        step: how many tokens after a window the next one begins; 0 for one row a text.
-        from_end: whether the first row of a text is its end.
+        lengths: (N,) number of tokens per text.
+        room: maximum number of tokens per row, without special tokens.
+        step: number of tokens between the starts of consecutive windows; 0 for one row per text.
+        from_end: whether the first row of a text is at its end.
     """
     windows = np.ones(len(lengths), np.int64)
     if step:
-        windows += -(np.minimum(room - lengths, 0) // step)  # the ceiling of what is left over step
+        windows += -(np.minimum(room - lengths, 0) // step)  # ceiling of (remaining tokens / step)
     owner = np.repeat(np.arange(len(lengths)), windows)
     window = np.arange(len(owner)) - np.repeat(np.cumsum(windows) - windows, windows)
     length = np.minimum(lengths[owner] - window * step, room)
@@ -354,7 +353,7 @@ def _rows(lengths: Ints, room: int, step: int, *, from_end: bool) -> tuple[Ints,
 def _with_special(
     ids: Ids, begin: Ints, length: Ints, before: Ids, after: Ids, pad_id: int
 ) -> tuple[Ids, Ints]:
-    """Rows of `ids` one after another, each between its special tokens, and where each ends."""
+    """Return the concatenated rows with their special tokens, and the end of each row."""
     whole = np.maximum(length + len(before) + len(after), 1)
     end = np.cumsum(whole)
     result = np.full(int(whole.sum()), pad_id, np.int32)
@@ -366,7 +365,7 @@ def _with_special(
 
 
 def _one_array(parts: Iterable[Ids]) -> Ids:
-    """The parts one after another; past `MOST_IN_MEMORY`, in a nameless file that ends with the array."""
+    """Concatenate the parts; beyond `MOST_IN_MEMORY` in an unnamed temporary file that is deleted with the array."""
     held: list[Ids] = []
     size = 0
     file = None
@@ -402,24 +401,23 @@ def length_batches(
     epoch: int,
     owner: npt.ArrayLike | None = None,
 ) -> list[Ints]:
-    """Every row once, in batches of rows of similar length.
+    """Divide all rows into batches of similar length.
 
-    Without `shuffle`, the longest rows come first: what does not fit into memory fails at once. With it, each epoch
-    has its own batches in its own order: a row's place in the order of lengths moves by up to one batch, and the batch
-    that is not full is a random one, not always that of the shortest rows. How many batches there are depends on
-    neither seed nor epoch. Same arguments, same batches.
+    Without `shuffle`, the longest rows come first, so that a lack of memory shows at once. With it, each epoch has its
+    own batches in its own order: a row's rank by length moves by up to one batch, and the incomplete batch is a random
+    one. The number of batches depends on neither seed nor epoch. The same arguments give the same batches.
 
     Args:
-        lengths: (R,) tokens a row.
-        batch_size: rows a batch. A text's windows stay together, so that batches of windows may hold fewer, and
-            one of a single text more.
+        lengths: (R,) number of tokens per row.
+        batch_size: rows per batch. The windows of a text stay together, so that a batch with windows may have fewer
+            rows, and a batch with a single text more.
         shuffle: whether the order is random.
-        seed: of the order, 0 or more.
-        epoch: of the order, 0 or more.
-        owner: (R,) which text a row is of; None where each row is a text.
+        seed: seed of the order, 0 or more.
+        epoch: the epoch, 0 or more.
+        owner: (R,) index of each row's text; None if each row is a text.
 
     Raises:
-        FlashError: a batch size below 1.
+        FlashError: the batch size is below 1.
     """
     if batch_size < 1:
         raise FlashError(f"batch_size={batch_size} holds no row; pass 1 or more")
@@ -430,15 +428,15 @@ def length_batches(
     first = np.flatnonzero(np.diff(texts, prepend=texts[:1] - 1))
     windows = np.diff(first, append=len(lengths))
     longest = np.maximum.reduceat(lengths[by_text], first) if len(first) else first
-    # texts of several windows come first, most windows first, whatever their order among each other: so all orders
-    # make equally many batches
+    # texts with several windows always come first, by number of windows, so that every order gives the same number of
+    # batches
     order = np.lexsort((random.permutation(len(longest)) if shuffle else first, -longest, -windows))
     if shuffle:
         place = np.argsort(order) + batch_size * random.random(len(order))
         order = np.lexsort((place, -windows))
     sizes = _batch_sizes(windows[order], batch_size)
     if shuffle:
-        # the batches after the last text of several windows
+        # shuffle the sizes of the batches after the last text with several windows
         single = int(np.searchsorted(np.cumsum(sizes) - sizes, (windows > 1).sum()))
         sizes[single:] = random.permutation(sizes[single:])
     windows = windows[order]
@@ -449,22 +447,22 @@ def length_batches(
 
 
 def cheapest_batches(lengths: npt.ArrayLike, most: int, overhead: int) -> list[Ints]:
-    """Every row once, in the batches that cost least to predict: longest rows first, no more than `most` in one.
+    """Divide all rows into the batches with the lowest total cost, the longest rows first.
 
-    A batch costs its rows times the longest of them, which the others are padded to, and what any batch costs. Of
-    thousands of rows neighbours are of nearly one length, and batches are full; of thirty, as a server has them, one
-    batch would be half padding.
+    The cost of a batch is its number of rows times its longest row, plus a fixed overhead. With thousands of rows,
+    neighbours have similar lengths and batches are full. With thirty rows, as in a server, a single batch would be half
+    padding.
 
     Args:
-        lengths: (R,) tokens a row.
-        most: rows a batch at most, 1 or more.
-        overhead: what a batch costs beside its tokens, in tokens.
+        lengths: (R,) number of tokens per row.
+        most: maximum number of rows per batch, 1 or more.
+        overhead: fixed cost of a batch, in tokens.
     """
     lengths = np.asarray(lengths, np.int64)
     order = np.argsort(-lengths, kind="stable")
     widths = lengths[order]
-    least = np.zeros(len(order) + 1, np.int64)  # the cost of the first rows
-    begins = np.zeros(len(order) + 1, np.int64)  # where the last batch of them begins
+    least = np.zeros(len(order) + 1, np.int64)  # minimum cost of the first rows
+    begins = np.zeros(len(order) + 1, np.int64)  # start of their last batch
     for end in range(1, len(order) + 1):
         first = np.arange(max(0, end - most), end)
         costs = least[first] + overhead + (end - first) * widths[first]
@@ -478,7 +476,7 @@ def cheapest_batches(lengths: npt.ArrayLike, most: int, overhead: int) -> list[I
 
 
 def _batch_sizes(windows: Ints, batch_size: int) -> Ints:
-    """How many texts each batch takes, in order: as many as have `batch_size` rows, at least one."""
+    """Return the number of texts per batch, in order: as many as fit into `batch_size` rows, at least one."""
     ends = np.cumsum(windows)
     bounds = [0]
     while bounds[-1] < len(windows):
@@ -489,23 +487,23 @@ def _batch_sizes(windows: Ints, batch_size: int) -> Ints:
 
 
 def pool_windows(logits: "torch.Tensor", owner: "torch.Tensor", texts: int, how: str) -> "torch.Tensor":
-    """The label logits of texts from those of their windows, (R, L) to (N, L).
+    """Pool the logits of windows, (R, L), to logits of texts, (N, L).
 
     Args:
         logits: (R, L).
-        owner: (R,) int64, which of the N texts a row is of: 0 to N - 1, each at least once. Of the rows of a
-            batch, `np.unique(rows.owner[batch], return_inverse=True)` gives the texts and this.
+        owner: (R,) int64, index of each row's text, 0 to N - 1, each at least once. For a batch,
+            `np.unique(rows.owner[batch], return_inverse=True)` returns the texts and these indices.
         texts: N.
         how: "max" or "mean" over the windows of a text.
 
     Raises:
-        FlashError: another word.
+        FlashError: `how` is unknown.
     """
     if how not in POOLS:
         raise FlashError(unknown_name("window_pooling", how, POOLS))
     index = owner[:, None].expand_as(logits)
     if how == "max":
-        # from -inf: torch gives a start that equals the highest a share of its gradient, even with include_self=False
+        # start at -inf: a start equal to the maximum would get a share of the gradient, even with include_self=False
         lowest = logits.new_full((texts, logits.shape[1]), float("-inf"))
         return lowest.scatter_reduce(0, index, logits, "amax")
     sums = logits.new_zeros(texts, logits.shape[1]).scatter_add(0, index, logits)

@@ -1,7 +1,6 @@
-"""A trained encoder as a folder for others: an ONNX graph that needs no torch, or a folder of transformers.
+"""Export a trained encoder to a folder: an ONNX graph, which needs no torch, or a model of transformers.
 
-Imports torch and transformers only in the functions that write. Each export is compared with its model file before
-its folder takes its name.
+Each export is compared with its model file before the folder gets its name. torch and transformers are imported on use.
 """
 
 import json
@@ -34,9 +33,9 @@ if TYPE_CHECKING:
 
 QUANTIZE = ("int8",)
 CLOSE = 1e-4
-"""How far a probability in float32 may be from the model file's."""
+"""Maximum difference of a probability in float32 from the model file's."""
 SAMPLE_ROWS = 48
-"""Synthetic comments that every export is compared on, beside an empty text and one of all of them."""
+"""Number of synthetic comments for the comparison, beside an empty text and the concatenation of all comments."""
 OWN_FILES = {
     SETTINGS,
     GRAPH,
@@ -44,7 +43,7 @@ OWN_FILES = {
     TOKENIZER,
     *("config.json", "model.safetensors", "tokenizer_config.json", "special_tokens_map.json"),
 }
-"""What an export's folder may hold: a folder with anything else in it is never replaced."""
+"""Files of an export; a folder with any other file is never replaced."""
 
 
 @dataclass(frozen=True)
@@ -52,15 +51,15 @@ class ExportReport:
     """An export, and how its probabilities differ from the model file's.
 
     Attributes:
-        folder: where it is.
+        folder: the folder.
         format: one of `FORMATS`.
         quantize: None for float32, or "int8".
-        size: bytes of all files.
-        texts: how many texts were compared.
-        own_texts: whether they are the user's sample; else synthetic ones.
+        size: total size in bytes.
+        texts: number of compared texts.
+        own_texts: whether the texts are the user's sample; otherwise they are synthetic.
         largest: the largest difference of a probability.
         mean: the mean difference.
-        input_fields: the columns of texts that the model was trained on; None where its file says of none.
+        input_fields: the text columns that the model was trained on; None if its file does not say.
     """
 
     folder: Path
@@ -84,26 +83,26 @@ def export(
     overwrite: bool = False,
     trust_remote_code: bool = False,
 ) -> ExportReport:
-    """Write the encoder of a model file as a folder that stands on its own, whole or not at all.
+    """Export the encoder of a model file to a self-contained folder, atomically.
 
     Args:
-        model_path: what `save_checkpoint` wrote.
-        folder: must not be there, or be empty, unless `overwrite`.
-        format: "onnx", for onnxruntime: `Predictor.load`, `flash predict` and `flash evaluate` take it, without
-            torch. "transformers", for `transformers.pipeline("text-classification", top_k=None)` and
-            `TextClassifier(backbone=folder)`: of a model whose head was kept, or is new with `pooling="model"`. The
-            pipeline reads the start of a text alone where the model reads windows (`long_text="window"`).
-        quantize: of an ONNX export, "int8" for smaller and faster matrices.
-        sample: texts of yours to compare on; synthetic comments without it.
+        model_path: a file that `save_checkpoint` wrote.
+        folder: must not exist or be empty, unless `overwrite`.
+        format: "onnx", for onnxruntime: `Predictor.load`, `flash predict` and `flash evaluate` read it without torch.
+            "transformers", for `transformers.pipeline("text-classification", top_k=None)` and
+            `TextClassifier(backbone=folder)`; for a model whose head was kept, or is new with `pooling="model"`. If the
+            model reads windows (`long_text="window"`), the pipeline still reads only the start of a text.
+        quantize: for an ONNX export, "int8" for smaller and faster matrices.
+        sample: texts for the comparison; synthetic comments by default.
         overwrite: whether to replace an earlier export.
-        trust_remote_code: whether Python code that comes with the encoder may be fetched and run again, where the model
-            was made with it; an ONNX export needs none any more.
+        trust_remote_code: whether the encoder's own Python code may be downloaded and run again, if the model was
+            created with it; an ONNX export no longer needs it.
 
     Raises:
         CheckpointError: the model file cannot be used.
-        FlashError: the model or the folder is none for this export, or the export would answer differently.
+        FlashError: the model or the folder is not suitable, or the export's probabilities would differ.
         MissingExtraError: a package is not installed.
-        RemoteCodeError: the model needs Python code that is not trusted, or that is not where it was.
+        RemoteCodeError: the model needs Python code that is not trusted, or that has moved.
     """
     if format not in FORMATS:
         raise FlashError(unknown_name("export format", format, FORMATS))
@@ -142,7 +141,7 @@ def export(
 
 
 def _load(model_path: str | Path, trust_remote_code: bool) -> tuple[Predictor, "EncoderModule"]:
-    """The model of a file, and its encoder."""
+    """Load a model file, and return it with its encoder."""
     if is_folder(model_path):
         raise FlashError(f"{model_path} is a folder; give the file that save_checkpoint wrote")
     predictor = Predictor.load(model_path, precision="32", trust_remote_code=trust_remote_code)
@@ -158,7 +157,7 @@ def _load(model_path: str | Path, trust_remote_code: bool) -> tuple[Predictor, "
 
 
 def _write_onnx(predictor: Predictor, module: "EncoderModule", folder: Path) -> None:
-    """Graph, tokenizer and settings; the first way of writing the graph that gives the model's answers is taken."""
+    """Write graph, tokenizer and settings, with the first exporter whose graph gives the model's probabilities."""
     from flash.text.classification.backbones.encoder.files import tokenizer_content
     from flash.text.classification.backbones.encoder.onnx_graph import WAYS, write_graph
 
@@ -176,7 +175,7 @@ def _write_onnx(predictor: Predictor, module: "EncoderModule", folder: Path) -> 
             return
         except MissingExtraError:
             raise
-        except Exception as error:  # of torch, of its exporters, of onnxruntime, or ours on the answers
+        except Exception as error:  # of torch, its exporters or onnxruntime, or different probabilities
             problems.append(f"{way.__name__}: {first_words(error)}")
             for file in folder.iterdir():
                 if file.name not in (TOKENIZER, SETTINGS):  # weights may have any name
@@ -188,22 +187,22 @@ def _write_onnx(predictor: Predictor, module: "EncoderModule", folder: Path) -> 
 
 
 def _example(predictor: Predictor, module: "EncoderModule") -> "tuple[torch.Tensor, torch.Tensor]":
-    """A batch to write a graph by, padded, of sizes that are none of an encoder's own and not taken for these."""
+    """Return a padded example batch, with sizes that differ from all sizes of an encoder."""
     texts = pa.array([*_check_texts(predictor)[:4].to_pylist(), "a"], pa.large_string())
     rows = tokenize(texts, module.encoder.tokenizer, max_length=min(7, module.max_length))
     return rows.batch(np.arange(len(rows)))
 
 
 def _write_transformers(predictor: Predictor, module: "EncoderModule", folder: Path) -> None:
-    """The encoder under its own head, which calibration becomes a part of, its tokenizer, and settings."""
+    """Write the encoder, with its head including the calibration, its tokenizer, and the settings."""
     from flash.text.classification.backbones.encoder import files
     from flash.text.classification.backbones.encoder.transformers_classifier import whole_classifier
 
     encoder = module.encoder
     whole = whole_classifier(encoder, predictor.calibration, multi_label=predictor.multi_label)
     tokenizer = files.tokenizer_from(files.tokenizer_content(encoder.tokenizer))
-    tokenizer.model_max_length = module.max_length  # where pipeline(..., truncation=True) cuts
-    if len(predictor.input_fields or []) > 1:  # whose token types are all 0 here
+    tokenizer.model_max_length = module.max_length  # for pipeline(..., truncation=True)
+    if len(predictor.input_fields or []) > 1:  # the model was trained with token types 0 only
         tokenizer.model_input_names = ["input_ids", "attention_mask"]
     with files.quiet():
         whole.save_pretrained(folder)
@@ -224,7 +223,7 @@ FORMATS: dict[str, Callable[[Predictor, "EncoderModule", Path], None]] = {
     "onnx": _write_onnx,
     "transformers": _write_transformers,
 }
-"""Format to what writes it into an empty folder."""
+"""The writer of each format, for an empty folder."""
 
 
 def _quantize(folder: Path) -> None:
@@ -243,7 +242,7 @@ def _quantize(folder: Path) -> None:
 def _write_settings(
     predictor: Predictor, module: "EncoderModule", folder: Path, kind: str, calibration: Calibration
 ) -> None:
-    """What Flash knows of the model beside network and tokenizer; float32 is written so that it comes back."""
+    """Write the settings beside network and tokenizer; float32 values are written without loss."""
     tokenizer = module.encoder.tokenizer
     settings = {
         "export_format": FORMAT_VERSION,
@@ -257,7 +256,7 @@ def _write_settings(
         "calibration_shift": calibration.shift.tolist(),
         "max_length": module.max_length,
         "backbone": module.name,
-        # where the encoder came from and whose code it ran ends with the export
+        # the export no longer depends on the encoder's origin and code
         "backbone_options": {**module.options(), "revision": None, "trust_remote_code": False},
         "tokenizer": {
             "pad_id": tokenizer.pad_token_id,
@@ -273,7 +272,7 @@ def _write_settings(
 
 
 def _check_texts(predictor: Predictor) -> pa.Array:
-    """Comments of all lengths, an empty text, and one that is longer than most encoders read; of several fields each."""
+    """Return comments of all lengths, an empty text, and one longer than most encoders read, with the model's fields."""
     comments = sample_table(SAMPLE_ROWS)["comment_text"].to_pylist()
     texts = [*comments, "", " ".join(comments)]
     more = [comments[:count] for count in range(1, len(predictor.input_fields or [""]))]
@@ -285,7 +284,7 @@ def _check_texts(predictor: Predictor) -> pa.Array:
 
 
 def _difference(predictor: Predictor, folder: Path, texts: pa.Array) -> np.ndarray:
-    """How far each probability (N, L) of an export is from the model's, once its checksums are written."""
+    """Write the checksums, and return the differences (N, L) of the export's probabilities from the model's."""
     seal(folder)
     difference: np.ndarray = np.abs(
         Predictor.load(folder, precision="32").probabilities(texts) - predictor.probabilities(texts)
@@ -294,7 +293,7 @@ def _difference(predictor: Predictor, folder: Path, texts: pa.Array) -> np.ndarr
 
 
 def _check_close(predictor: Predictor, folder: Path) -> None:
-    """Refuse an export that answers differently, for many texts at once or for one alone."""
+    """Raise FlashError if the export's probabilities differ, for many texts at once or for a single one."""
     texts = _check_texts(predictor)
     largest = max(
         float(_difference(predictor, folder, some).max()) for some in (texts, texts[:1], texts[-2:-1])
@@ -309,7 +308,7 @@ def _check_close(predictor: Predictor, folder: Path) -> None:
 
 
 def _check_free(folder: Path, overwrite: bool) -> None:
-    """Refuse a place that holds something else, before anything is computed."""
+    """Raise FlashError if the folder contains something else, before anything is computed."""
     if not is_folder(folder):
         if folder.exists():
             raise FlashError(f"{folder} is a file; name a folder for the export")

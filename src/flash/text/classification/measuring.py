@@ -1,6 +1,6 @@
-"""What `TextClassifier` measures: thresholds and calibration, numbers on validation and test rows, the table.
+"""Evaluation in `TextClassifier`: calibration and thresholds, metrics on validation and test rows, the table.
 
-Knows the `(N, L)` scores that a backbone gave, and no backbone.
+Works on `(N, L)` scores, independently of the backbone.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,16 +34,16 @@ SAME_ROWS = "chosen on these rows: only rows of a test file give unbiased number
 
 
 class MeasuringModule(pl.LightningModule):
-    """A LightningModule with scores of rows to calibrate, choose thresholds on, and compare with targets.
+    """A LightningModule that calibrates scores, tunes thresholds and computes metrics.
 
     Args:
-        backbone: what gives the scores.
+        backbone: computes the scores.
         labels: L names.
         multi_label: sigmoid and thresholds, or softmax.
-        thresholds_option: what the user gave; `"auto"` has them chosen.
-        threshold_objective: one per label.
-        loss_fn: the user's, for the reported losses.
-        metrics: the user's.
+        thresholds_option: the user's option; `"auto"` tunes thresholds.
+        threshold_objective: one objective per label.
+        loss_fn: the user's loss, for the reported losses.
+        metrics: the user's metrics.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class MeasuringModule(pl.LightningModule):
         self.loss_fn = no_module(loss_fn)
         self.thresholds: torch.Tensor
         self.register_buffer("thresholds", torch.full((len(labels),), 0.5))
-        # No buffers: a trainer's precision would round them.
+        # not buffers, because a trainer's precision would round them
         self.calibration = Calibration.identity(len(labels))
         self.metrics = torch.nn.ModuleDict({stage: OwnMetrics(metrics, stage) for stage in ("val", "test")})
         self.evaluation: Evaluation | None = None
@@ -73,22 +73,22 @@ class MeasuringModule(pl.LightningModule):
 
     @property
     def attached(self) -> pl.Trainer | None:
-        """The trainer, or None where there is none, for which Lightning's `trainer` raises an error."""
+        """The trainer, or None if there is none (Lightning's `trainer` raises an error then)."""
         try:
             return self.trainer
         except RuntimeError:
             return None
 
     def check_metrics(self, data: Any) -> None:
-        """Refuse the user's metrics before the first epoch if some target is not known that they would count."""
+        """Raise FlashError, before the first epoch, if the user's metrics would not ignore unknown targets."""
         for stage, metrics in self.metrics.items():
             targets = getattr(getattr(data, f"{stage}_dataset", None), "targets", None)
             if targets is not None and any_unknown(targets):
                 cast(OwnMetrics, metrics).ignored()
 
     def choose(self, margins: np.ndarray, targets: Any) -> None:
-        """Calibrate, and choose thresholds, on rows that the weights have not seen."""
-        self._notes.clear()  # of an epoch before
+        """Calibrate and tune thresholds on rows that were not used for fitting."""
+        self._notes.clear()  # of the previous epoch
         self.calibration = fit_calibration(margins, targets, multi_label=self.multi_label)
         if self.thresholds_option == "auto" and self.multi_label:
             probabilities = to_probabilities(self.calibration.apply(margins), multi_label=True)
@@ -106,7 +106,7 @@ class MeasuringModule(pl.LightningModule):
         self._keep(batch, "test", dataloader_idx)
 
     def on_validation_epoch_end(self) -> None:
-        """Choose thresholds if this is a fit, measure at the thresholds in force, log."""
+        """Tune thresholds if this is a fit, then compute and log metrics."""
         if self.trainer.sanity_checking:
             self._scores.take(self.score)
             return
@@ -116,19 +116,19 @@ class MeasuringModule(pl.LightningModule):
             self._print_table("Validation")
 
     def on_test_epoch_end(self) -> None:
-        """Measure at the thresholds in force, log, print the table."""
+        """Compute and log metrics, and print the table."""
         self._log(self._measure("test", tune=False), "test")
         self._print_table("Test")
 
     def _keep(self, batch: Batch, stage: str, dataloader_idx: int) -> None:
-        """Keep one batch for the backbone, which scores many of them at once, and its targets."""
+        """Keep one batch's texts and targets; texts are scored many batches at a time."""
         if dataloader_idx:
             raise DataError(
                 f"there are several sets of {stage} rows; join them, or measure one after the other"
             )
         if "targets" not in batch:
             raise DataError(f"the {stage} rows have no targets to compare with; pass target_fields=")
-        targets = batch["targets"].cpu().float()  # as the margins are
+        targets = batch["targets"].cpu().float()  # the type of the scores
         if targets.shape[1] != len(self.labels):
             raise DataError(
                 f"the {stage} rows have {targets.shape[1]} labels and the model {len(self.labels)}"
@@ -136,19 +136,19 @@ class MeasuringModule(pl.LightningModule):
         self._scores.add(batch["texts"], targets.numpy(), self.score)
 
     def score(self, texts: pa.Array, batch_size: int) -> np.ndarray:
-        """(N, L) scores of texts before calibration, in the trainer's precision where there is one.
+        """Return (N, L) scores of texts before calibration, in the trainer's precision if there is a trainer.
 
         Args:
             texts: N strings.
-            batch_size: how many of them the user has in a batch.
+            batch_size: the user's batch size.
         """
         trainer = self.attached
         with nullcontext() if trainer is None else trainer.precision_plugin.forward_context():
             return self.backbone.margins_of_many(texts, batch_size)
 
     def _loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """The mean loss a row and label (multi-label) or a row, in nats."""
-        loss = self.backbone.loss  # what a training has made of the user's choice
+        """Return the mean loss per row and label (multi-label) or per row, in nats."""
+        loss = self.backbone.loss  # the loss of the training, made from the user's option
         if loss is None:
             loss = make_loss(self.loss_fn, multi_label=self.multi_label, labels=self.labels)
         if any_unknown(targets.numpy()):
@@ -156,12 +156,12 @@ class MeasuringModule(pl.LightningModule):
         return one_number(loss(logits, targets))
 
     def _measure(self, stage: str, *, tune: bool, dealt: bool = True) -> dict[str, Any]:
-        """Evaluate what was kept. Returns what to log.
+        """Evaluate the kept rows; return the metrics to log.
 
         Args:
             stage: "val" or "test".
-            tune: whether to choose on it what no cross-validation has chosen.
-            dealt: whether each of several processes has kept its share of the rows, and not all of them.
+            tune: whether to calibrate and tune thresholds on these rows, unless cross-validation has done so.
+            dealt: whether each of several processes has a share of the rows, instead of all.
         """
         margins, targets, lengths = self._scores.take(self.score)
         if dealt and self.trainer.world_size > 1:
@@ -176,7 +176,7 @@ class MeasuringModule(pl.LightningModule):
         return scores | self._users_scores(stage, logits, truth)
 
     def _evaluate(self, margins: np.ndarray, targets: Any, lengths: np.ndarray) -> Evaluation:
-        """Compare at the thresholds and the calibration in force."""
+        """Evaluate with the current thresholds and calibration."""
         calibration = self.calibration
         calibrated = bool(np.any(calibration.scale != 1) or np.any(calibration.shift != 0))
         return evaluate(
@@ -192,9 +192,9 @@ class MeasuringModule(pl.LightningModule):
     def _users_scores(
         self, stage: str, logits: torch.Tensor, targets: torch.Tensor
     ) -> dict[str, torch.Tensor]:
-        """What the user's metrics found, a number a label where they give L of them.
+        """Compute the user's metrics, with one entry per label for metrics that return L numbers.
 
-        A target that is not known is to them what they were told to ignore.
+        Unknown targets are replaced by the metrics' `ignore_index`.
         """
         metrics = cast(OwnMetrics, self.metrics[stage])
         if not metrics.names:
@@ -206,7 +206,7 @@ class MeasuringModule(pl.LightningModule):
         return metrics.scores(probabilities.to(self.device), expected.to(self.device), self.labels)
 
     def _log(self, scores: Mapping[str, Any], stage: str) -> None:
-        """Log what was measured; under Lightning Flash's names, too, for callbacks but not for loggers."""
+        """Log metrics; also under Lightning Flash's names, for callbacks but not for loggers."""
         self.log_dict(scores, batch_size=1)
         self.log_dict(flash_names(scores, stage, self), batch_size=1, logger=False)
 
@@ -216,5 +216,5 @@ class MeasuringModule(pl.LightningModule):
 
 
 def _first(loaders: Any) -> Any:
-    """The loader, where Lightning has a list of one."""
+    """Return the loader, which Lightning may have put into a list."""
     return loaders[0] if isinstance(loaders, list) else loaders

@@ -26,12 +26,12 @@ from flash.core.hyper_parameters import (
 from flash.core.version import __version__
 from flash.text.classification.arguments import label_names, option_value, plain_value, some_names
 from flash.text.classification.backbones import available_backbones, load_backbone
+from flash.text.classification.backbones.compatibility import difference, load_weights
 from flash.text.classification.backbones.encoder.module import EncoderModule
 from flash.text.classification.backbones.encoder.transformers_folder import numbers_of
 from flash.text.classification.backbones.encoder.weight_shapes import MisfitError
 from flash.text.classification.backbones.linear.module import LinearModule
 from flash.text.classification.backbones.module import BackboneModule, known_to_numpy
-from flash.text.classification.backbones.same_model import difference, load_weights
 from flash.text.classification.checkpoint import FORMAT_VERSION
 from flash.text.classification.checkpoint import load as load_checkpoint
 from flash.text.classification.checkpoint.saved_options import (

@@ -1,6 +1,6 @@
-"""Optimisers, groups of parameters and schedules of the learning rate, by name, class or callable.
+"""Optimizers, parameter groups and learning rate schedules, by name, class or callable.
 
-Imports nothing of the project but errors; no Lightning, whose scheduler dicts are plain ones.
+Does not import Lightning, whose scheduler dicts are plain dicts.
 """
 
 import inspect
@@ -20,12 +20,12 @@ ScheduleChoice: TypeAlias = str | tuple[Any, ...] | Callable[..., Any] | None
 
 DEFAULT_LEARNING_RATES = {
     "no_freeze": 3e-4,
-    "freeze": 1e-2,  # the head alone, on features that stay as they are
+    "freeze": 1e-2,  # only the head is trained
     "freeze_unfreeze": 3e-4,
     "unfreeze_milestones": 3e-4,
     "lora": 2e-3,
 }
-"""By finetuning strategy, for AdamW with the default schedule and an encoder of 384 features: see `default_learning_rate`."""
+"""By finetuning strategy, for AdamW with the default schedule and an encoder with 384 features."""
 MEASURED_WIDTH, MOST_GROWTH = 384, 5 / 3
 
 DEFAULT_WEIGHT_DECAY = 0.01
@@ -35,22 +35,23 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {
     for name, kind in vars(torch.optim).items()
     if isinstance(kind, type) and issubclass(kind, Optimizer) and kind is not Optimizer
 }
-"""torch's optimisers by name; upper and lower case are the same."""
+"""torch's optimizers by name; the case is ignored."""
 
 FUSED = ("Adagrad", "Adam", "AdamW", "SGD")
-"""Those of torch's with a step that is computed in one pass over the parameters, on a processor or a CUDA device."""
+"""Optimizers of torch with a fused step on CPU and CUDA."""
 
 DENSE = {"SparseAdam": "Adam"}
-"""Those of torch's that take sparse gradients alone, which no layer here has, and what takes dense ones."""
+"""Optimizers of torch for sparse gradients only, which do not occur here, and their dense counterparts."""
 
 SCHEDULERS: dict[str, type[lr_scheduler.LRScheduler]] = {
     name: kind
     for name, kind in vars(lr_scheduler).items()
     if isinstance(kind, type)
     and issubclass(kind, lr_scheduler.LRScheduler)
-    and name not in ("LRScheduler", "_LRScheduler", "ChainedScheduler", "SequentialLR")  # of other schedulers
+    and name
+    not in ("LRScheduler", "_LRScheduler", "ChainedScheduler", "SequentialLR")  # need other schedulers
 }
-"""torch's schedulers by name; upper and lower case are the same."""
+"""torch's schedulers by name; the case is ignored."""
 
 STEPPED = (
     "StepLR",
@@ -60,10 +61,10 @@ STEPPED = (
     "CosineAnnealingWarmRestarts",
     "OneCycleLR",
 )
-"""Those of torch's that count steps by name, as in Flash; the others count epochs."""
+"""Schedulers of torch that step per optimizer step if given by name, as in Lightning Flash; others per epoch."""
 
 CONFIG_KEYS = ("interval", "frequency", "monitor", "strict", "name", "reduce_on_plateau")
-"""What Lightning's scheduler dict may say beside the scheduler."""
+"""Keys of Lightning's scheduler dict beside the scheduler."""
 
 TUPLE = "expected (name, {its arguments}) or (name, {its arguments}, {'interval': 'step', ...})"
 
@@ -72,13 +73,14 @@ TUPLE = "expected (name, {its arguments}) or (name, {its arguments}, {'interval'
 
 
 def default_learning_rate(strategy: str, width: int) -> float:
-    """The learning rate of AdamW, at the peak of the default schedule, for an encoder of `width` features.
+    """Return the peak learning rate of AdamW, with the default schedule, for an encoder with `width` features.
 
-    Where the encoder's own weights train, it sinks with the square of the width: MiniLM, which has 384, was the best with
-    3e-4 of 1.5e-4, 3e-4 and 6e-4, and encoders of 768 and 1,024 are finetuned with 2e-5 to 1e-4 (Devlin et al., NAACL
-    2019; Liu et al., "RoBERTa", 2019), where this gives 7.5e-5 and 4.2e-5. Adapters have seven times that: MiniLM learnt
-    best with 2e-3 and 3e-3 and nothing with 6e-3, and those of an encoder of 768 are trained with 4e-4 to 5e-4 (Hu et al.,
-    "LoRA", ICLR 2022), where this gives 5e-4. A strategy of another name is taken for "no_freeze".
+    If the encoder's weights are trained, the rate falls with the square of the width. MiniLM (width 384) was best with
+    3e-4, among 1.5e-4, 3e-4 and 6e-4. Encoders of width 768 and 1,024 are usually finetuned with 2e-5 to 1e-4 (Devlin et
+    al., NAACL 2019; Liu et al., "RoBERTa", 2019); here they get 7.5e-5 and 4.2e-5. Adapters get seven times as much:
+    MiniLM was best with 2e-3 and 3e-3 and learned nothing with 6e-3, and adapters of encoders of width 768 are usually
+    trained with 4e-4 to 5e-4 (Hu et al., "LoRA", ICLR 2022); here they get 5e-4. Any other strategy counts as
+    "no_freeze".
     """
     rate = DEFAULT_LEARNING_RATES.get(strategy, DEFAULT_LEARNING_RATES["no_freeze"])
     if strategy == "freeze":
@@ -94,20 +96,20 @@ def parameter_groups(
     weight_decay: float = DEFAULT_WEIGHT_DECAY,
     trainable_only: bool = False,
 ) -> list[dict[str, Any]]:
-    """What an optimiser takes: parameters with the same learning rate and weight decay, a group each.
+    """Return the parameter groups of an optimizer, one for each combination of learning rate and weight decay.
 
-    Layer-wise decay is that of Howard and Ruder, "Universal Language Model Fine-tuning", ACL 2018, section 3.2.
+    Layer-wise decay follows Howard and Ruder, "Universal Language Model Fine-tuning", ACL 2018, section 3.2.
 
     Args:
-        layers: the embeddings first, the head last. A parameter of several layers counts in the last.
-        learning_rate: of the head, and of all layers without decay.
-        layer_decay: in (0, 1]: each layer has this share of the learning rate of the one above it.
-        weight_decay: of matrices; biases and the weights of normalisations, which have one dimension, have none.
-        trainable_only: leave out what is frozen now. By default it is in a group, and is not updated while it has
-            no gradient, so that it can train later with the schedule and the checkpoints of the same optimiser.
+        layers: the embeddings first, the head last. A parameter in several layers belongs to the last of them.
+        learning_rate: learning rate of the head and, without layer decay, of all layers.
+        layer_decay: in (0, 1]: factor of the learning rate from each layer to the one below it.
+        weight_decay: weight decay of matrices; one-dimensional parameters (biases and norms) have none.
+        trainable_only: leave out parameters that are frozen now. By default they are included, and are not updated
+            while they have no gradient, so that they can be unfrozen later with the same optimizer.
 
     Raises:
-        FlashError: a number that is not in its range, or no parameter.
+        FlashError: a number is out of range, or there is no parameter.
     """
     _check_learning_rate(learning_rate)
     if not 0 < layer_decay <= 1:
@@ -131,10 +133,10 @@ def parameter_groups(
 
 
 def own_options(optimizer: OptimizerChoice) -> dict[str, float]:
-    """The `lr` and `weight_decay` that come with the user's choice of an optimiser, where they do.
+    """Return `lr` and `weight_decay` of the user's optimizer, as far as it determines them.
 
-    A `functools.partial` or a tuple brings what it was given; a name or a class brings its default weight decay (0
-    for SGD and Adam, whose decay is another thing than AdamW's), but no learning rate.
+    A `functools.partial` or a tuple has its arguments; a name or a class has its default weight decay (0 for SGD and
+    Adam, whose weight decay differs from AdamW's), but no learning rate.
 
     >>> own_options("AdamW"), own_options(partial(torch.optim.SGD, lr=0.1))
     ({'weight_decay': 0.01}, {'weight_decay': 0.0, 'lr': 0.1})
@@ -157,21 +159,21 @@ def make_optimizer(
     fused: bool = False,
     unfreezes: bool = False,
 ) -> Optimizer:
-    """An optimiser of these groups.
+    """Create an optimizer for these groups.
 
     Args:
         optimizer: one of `OPTIMIZERS` in upper or lower case, such as `"AdamW"`; a tuple of such a name and arguments,
             `("SGD", {"momentum": 0.9})`; or a callable of the groups, and of `lr` if it has that argument, such as a
             class or a `functools.partial` of one.
-        groups: of `parameter_groups`; what they say of learning rates and weight decay holds.
-        learning_rate: of groups that say nothing.
-        fused: take the fused step of torch's own optimisers that have one, unless the user says how to step. Not for
-            scaled gradients: a fused step makes them their size itself, and clipping would come too early.
-        unfreezes: whether some parameters get gradients only in a later epoch. SGD's fused step cannot take those
-            without momentum beside those that have it, so SGD is not fused then.
+        groups: result of `parameter_groups`; their learning rates and weight decays take precedence.
+        learning_rate: learning rate of groups without their own.
+        fused: use the fused step of torch's optimizers that have one, unless the user chose how to step. Not for scaled
+            gradients, because a fused step unscales them itself, after clipping.
+        unfreezes: whether some parameters get gradients only in a later epoch. SGD's fused step cannot handle
+            parameters with and without momentum together, so SGD is not fused then.
 
     Raises:
-        FlashError: an unknown name, arguments that the optimiser does not take, or something else than an optimiser.
+        FlashError: an unknown name, wrong arguments, or the callable does not return an optimizer.
     """
     _check_learning_rate(learning_rate)
     chosen = _partial(optimizer)
@@ -200,7 +202,7 @@ def make_optimizer(
 
 
 def _partial(optimizer: Any) -> partial[Any]:
-    """A name, a tuple of one and its arguments, or a callable, as one `functools.partial` to call with the groups."""
+    """Convert a name, a tuple of name and arguments, or a callable to a `functools.partial` to call with the groups."""
     options: Any = {}
     if isinstance(optimizer, tuple | list):
         if len(optimizer) != 2 or not isinstance(optimizer[1], dict):
@@ -228,27 +230,27 @@ def _partial(optimizer: Any) -> partial[Any]:
 
 
 def linear(progress: float) -> float:
-    """The share of the learning rate that is left when this share of the steps after the warm-up is done."""
+    """Return the factor of the learning rate at `progress`, the completed share of the steps after the warm-up."""
     return 1 - progress
 
 
 def cosine(progress: float) -> float:
-    """As `linear`, along half a cosine: Loshchilov and Hutter, "SGDR", ICLR 2017, equation 5."""
+    """Half a cosine: Loshchilov and Hutter, "SGDR", ICLR 2017, equation 5."""
     return (1 + cos(pi * progress)) / 2
 
 
 def constant(progress: float) -> float:
-    """All of the learning rate, to the end."""
+    """No decay."""
     return 1.0
 
 
 def hard_restarts(progress: float, *, num_cycles: int = 1) -> float:
-    """As `cosine`, begun anew `num_cycles` times: Loshchilov and Hutter, as above."""
+    """`cosine` with `num_cycles` restarts: Loshchilov and Hutter, as above."""
     return 0.0 if progress >= 1 else cosine((progress * num_cycles) % 1)
 
 
 def polynomial(progress: float, *, power: float = 1.0) -> float:
-    """As `linear`, to a power."""
+    """`linear` to a power."""
     return float((1 - progress) ** power)
 
 
@@ -257,7 +259,7 @@ SCHEDULES: dict[str, Callable[..., float]] = {
     "cosine": cosine,
     "constant": constant,
     "constant_with_warmup": constant,
-    # Flash's names, which were those of transformers
+    # Lightning Flash's names, which come from transformers
     "linear_schedule_with_warmup": linear,
     "cosine_schedule_with_warmup": cosine,
     "constant_schedule": constant,
@@ -265,26 +267,26 @@ SCHEDULES: dict[str, Callable[..., float]] = {
     "cosine_with_hard_restarts_schedule_with_warmup": hard_restarts,
     "polynomial_decay_schedule_with_warmup": polynomial,
 }
-"""The schedules of this library, of which all but `"constant"` start with a linear warm-up."""
+"""The schedules of this library; all but `"constant"` start with a linear warm-up."""
 
 
 def make_schedule(
     lr_scheduler: ScheduleChoice, optimizer: Optimizer, *, total_steps: float, warmup: float = 0.06
 ) -> dict[str, Any]:
-    """Lightning's scheduler dict: `scheduler`, `interval`, `frequency` and what else the user gave.
+    """Return Lightning's scheduler dict: `scheduler`, `interval`, `frequency` and the user's other keys.
 
     Args:
         lr_scheduler: None for `"linear"`; one of `SCHEDULES`; one of `SCHEDULERS` in upper or lower case; a tuple
-            (name, {its arguments}) or (name, {its arguments}, {Lightning's words}), where a callable may stand
-            for the name; or a callable of the optimiser that returns a scheduler or such a dict. `SCHEDULES` take
-            the argument `num_warmup_steps`: a number of steps, or a share of them below 1. Callables step once an
-            epoch unless Lightning's words say `{"interval": "step"}`.
-        optimizer: whose learning rates are scheduled.
-        total_steps: of the optimiser, in the whole of the fit; infinite where nothing ends it.
-        warmup: the share of them in which the learning rate rises, for `SCHEDULES`.
+            (name, {its arguments}) or (name, {its arguments}, {keys of Lightning's dict}), with a name or a callable;
+            or a callable of the optimizer that returns a scheduler or such a dict. `SCHEDULES` accept the argument
+            `num_warmup_steps`: a number of steps, or a share of them below 1. Callables step once per epoch unless
+            Lightning's dict has `{"interval": "step"}`.
+        optimizer: the optimizer.
+        total_steps: number of optimizer steps in the training; infinite if there is no limit.
+        warmup: share of the steps in which the learning rate rises, for `SCHEDULES`.
 
     Raises:
-        FlashError: an unknown name, wrong arguments, or a schedule to an end of a fit that has none.
+        FlashError: an unknown name, wrong arguments, or a schedule that needs the length of a training without limit.
     """
     function, options, config = _schedule_parts(lr_scheduler)
     if unknown := [key for key in config if key not in CONFIG_KEYS]:
@@ -314,14 +316,14 @@ def make_schedule(
 
 
 def _schedule_parts(choice: Any) -> tuple[Any, dict[str, Any], dict[str, Any]]:
-    """A name in the spelling of its dict or a callable, its arguments, and Lightning's words."""
+    """Split the user's choice into a known name or a callable, its arguments, and keys of Lightning's dict."""
     options: dict[str, Any] = {}
     config: dict[str, Any] = {}
     if isinstance(choice, tuple | list):
         if len(choice) not in (2, 3) or not all(isinstance(part, dict) for part in choice[1:]):
             raise FlashError(f"the lr_scheduler {choice!r} is not understood; {TUPLE}")
         choice, options, *rest = choice
-        # Flash's dicts named an `opt_idx`, which Lightning no longer has
+        # Lightning Flash's dicts had an `opt_idx`, which Lightning no longer has
         config = {key: value for part in rest for key, value in part.items() if key != "opt_idx"}
     if choice is None:
         return "linear", options, config
@@ -336,10 +338,10 @@ def _schedule_parts(choice: Any) -> tuple[Any, dict[str, Any], dict[str, Any]]:
 
 
 class _FactorLR(lr_scheduler.LambdaLR):
-    """A factor of the learning rates, also of those of groups that a callback adds while the others train."""
+    """A factor of the learning rates, also for groups that a callback adds during training."""
 
     def get_lr(self) -> list[Any]:
-        """The rates of all groups; an added one's is in proportion to the rate that it was added with."""
+        """Return the rates of all groups; the rate of an added group is relative to its rate when it was added."""
         factor = self.lr_lambdas[0]
         for group in self.optimizer.param_groups[len(self.base_lrs) :]:
             before = factor(max(self.last_epoch - 1, 0))
@@ -352,7 +354,7 @@ class _FactorLR(lr_scheduler.LambdaLR):
 def _own_schedule(
     name: str, optimizer: Optimizer, total_steps: float, warmup: float, options: dict[str, Any]
 ) -> lr_scheduler.LRScheduler:
-    """A linear rise, then one of `SCHEDULES`."""
+    """Create a linear warm-up, followed by one of `SCHEDULES`."""
     own = inspect.getfullargspec(SCHEDULES[name]).kwonlyargs
     if unknown := [key for key in options if key not in ("num_warmup_steps", *own)]:
         are = (
@@ -378,14 +380,14 @@ def _own_schedule(
 
     def factor(step: int) -> float:
         if step < rising:
-            return (step + 1) / (rising + 1)  # no step is lost at 0
+            return (step + 1) / (rising + 1)  # above 0 from the first step on
         return shape(min((step - rising) / left, 1.0))
 
     return _FactorLR(optimizer, factor)
 
 
 def _ends(name: str, optimizer: Optimizer, total_steps: float, given: dict[str, Any]) -> dict[str, Any]:
-    """The length of the fit for the schedulers of torch that need it and count steps; a cycle's peak is the learning rate."""
+    """Return the length of the training for torch's schedulers that need it, and the peak rate of OneCycleLR."""
     peak = {"max_lr": [group["lr"] for group in optimizer.param_groups]} if name == "OneCycleLR" else {}
     if not isfinite(total_steps):
         return peak
@@ -397,7 +399,7 @@ def _ends(name: str, optimizer: Optimizer, total_steps: float, given: dict[str, 
 
 
 def _scheduler_dict(made: Any, words: dict[str, Any], name: str) -> dict[str, Any]:
-    """Lightning's dict around a scheduler, or the user's own dict."""
+    """Return Lightning's dict for a scheduler, or complete the user's own dict."""
     if isinstance(made, dict) and "scheduler" in made:
         if unknown := [key for key in made if key not in ("scheduler", "opt_idx", *CONFIG_KEYS)]:
             raise FlashError(f"in lr_scheduler: {unknown_name('word', str(unknown[0]), CONFIG_KEYS)}")
@@ -413,7 +415,7 @@ def _scheduler_dict(made: Any, words: dict[str, Any], name: str) -> dict[str, An
             f"the interval {words['interval']!r} of lr_scheduler is not understood; 'step' or 'epoch'"
         )
     if isinstance(made, lr_scheduler.MultiStepLR):
-        # a checkpoint holds plain values only, and a Counter is none; `step()` reads either
+        # a checkpoint can contain a dict but not a Counter; `step()` accepts both
         made.milestones = dict(made.milestones)  # type: ignore[assignment]
     if isinstance(made, lr_scheduler.ReduceLROnPlateau) and not words.get("monitor"):
         words = words | {"monitor": "val_loss"}
@@ -428,7 +430,7 @@ def _scheduler_dict(made: Any, words: dict[str, Any], name: str) -> dict[str, An
 
 
 def _known(kind: str, name: str, known: Iterable[str]) -> str:
-    """`name` as `known` spells it."""
+    """Return `name` in the spelling of `known`."""
     spelled = {each.lower(): each for each in known}
     if name.lower() not in spelled:
         raise FlashError(unknown_name(kind, name, spelled.values()))
@@ -436,7 +438,7 @@ def _known(kind: str, name: str, known: Iterable[str]) -> str:
 
 
 def _takes(function: Callable[..., Any], argument: str) -> bool:
-    """Whether a callable has this argument; one that hides its arguments has it."""
+    """Whether a callable has this argument; True if its signature is unknown."""
     try:
         parameters = inspect.signature(function).parameters
     except (TypeError, ValueError):

@@ -1,6 +1,6 @@
-"""Texts to logits, probabilities or labels from a checkpoint or an export: the one way of inference outside training.
+"""Inference without a trainer: texts to logits, probabilities or labels, from a checkpoint or an export.
 
-Imports neither torch nor lightning; an encoder's checkpoint needs torch when it is loaded, an ONNX export does not.
+Imports neither torch nor lightning; an encoder checkpoint needs torch when it is loaded, an ONNX export does not.
 """
 
 import logging
@@ -39,11 +39,11 @@ class Predictor:
     Attributes:
         labels: L names; column j of every `(N, L)` array means `labels[j]`.
         multi_label: whether any number of labels applies to a text (sigmoid), or exactly one (softmax).
-        thresholds: (L,) float32 in [0, 1], chosen at the end of training; a label applies where its
-            probability is at least its threshold.
-        calibration: what makes probabilities of the backbone's numbers.
-        input_fields: the columns of texts that it was trained on, in order; None where its file says of none.
-        path: the file or folder that it was loaded from; None where it was made in memory.
+        thresholds: (L,) float32 in [0, 1], chosen at the end of training; a label applies if its probability is at
+            least its threshold.
+        calibration: calibration of the backbone's logits.
+        input_fields: the text columns that it was trained on, in order; None if its file does not say.
+        path: the file or folder that it was loaded from; None if it was created in memory.
     """
 
     def __init__(
@@ -69,23 +69,23 @@ class Predictor:
     def load(
         cls, path: str | Path, *, precision: str | int = "auto", trust_remote_code: bool = False
     ) -> "Predictor":
-        """The classifier of a checkpoint file, or of a folder that `flash export` wrote.
+        """Load a checkpoint file, or a folder that `flash export` wrote.
 
         Args:
             path: the file or folder.
-            precision: of an encoder that torch computes: "32", "bf16", or "auto", which is bfloat16 where a
-                measurement of some milliseconds at the encoder's own shapes, once per process, finds it at least 1.2
-                times as fast as float32. With a small encoder (MiniLM) that was trained on GoEmotions, bfloat16 changed
-                the probabilities of 1,000 texts by 0.00003 on average and by 0.001 at most; predictions that must not
-                differ between machines need "32". An ONNX export and the linear backbone compute as they always do.
-            trust_remote_code: whether Python code that comes with the encoder of a checkpoint may be fetched and run
-                again, where the model was made with it.
+            precision: precision of an encoder in torch: "32", "bf16" or "auto". "auto" uses bfloat16 if a measurement
+                of some milliseconds with the encoder's shapes, once per process, finds it at least 1.2 times as fast
+                as float32. With a small encoder (MiniLM) that was trained on GoEmotions, bfloat16 changed the
+                probabilities of 1,000 texts by 0.00003 on average and by at most 0.001. Use "32" if predictions must
+                not differ between machines. It has no effect on an ONNX export and on the linear backbone.
+            trust_remote_code: whether the encoder's own Python code may be downloaded and run again, if the model was
+                created with it.
 
         Raises:
-            CheckpointError: the file or folder is missing, truncated, damaged, foreign or of a newer format.
-            FlashError: there is no such precision.
-            MissingExtraError: it needs a package that is not installed.
-            RemoteCodeError: it needs Python code that is not trusted, or that is not where it was.
+            CheckpointError: the file or folder is missing, truncated, damaged, of another library, or of a newer format.
+            FlashError: the precision is unknown.
+            MissingExtraError: the model needs a package that is not installed.
+            RemoteCodeError: the model needs Python code that is not trusted, or that has moved.
         """
         precision = check_precision(precision)
         if is_folder(path):
@@ -101,18 +101,18 @@ class Predictor:
         *,
         trust_remote_code: bool = False,
     ) -> "Predictor":
-        """The classifier of a checkpoint's content, as `checkpoint.read` gives it.
+        """Create a predictor from a checkpoint's content, as returned by `checkpoint.read`.
 
         Args:
-            content: with NumPy arrays, which are taken as they are.
-            path: of the file; None for content that is in memory only.
+            content: content with NumPy arrays, which are not copied.
+            path: path of the file; None for content in memory.
             precision: "32", "bf16" or "auto", as in `load`.
             trust_remote_code: as in `load`.
 
         Raises:
             CheckpointError: the content is damaged.
-            MissingExtraError: it needs a package that is not installed.
-            RemoteCodeError: it needs Python code that is not trusted, or that is not where it was.
+            MissingExtraError: the model needs a package that is not installed.
+            RemoteCodeError: the model needs Python code that is not trusted, or that has moved.
         """
         name = "this model" if path is None else path
         settings, arrays = content["flash"], content["state_dict"]
@@ -181,13 +181,13 @@ class Predictor:
         return f"Predictor({count}: {names}{more}; {kind}; thresholds {span})"
 
     def logits(self, texts: Texts) -> np.ndarray:
-        """(N, L) float32 scores before sigmoid or softmax, calibrated.
+        """Return (N, L) float32 scores before sigmoid or softmax, calibrated.
 
         Args:
             texts: N strings; for a model of several `input_fields`, dicts with these or lists of their texts.
 
         Raises:
-            DataError: an element is not a text or lacks a field, or holds lone surrogates.
+            DataError: an element is not a text, lacks a field, or contains lone surrogates.
         """
         return self.calibration.apply(self.backbone.logits(self._array(texts)))
 
@@ -198,17 +198,17 @@ class Predictor:
         return text_array(texts, "texts")
 
     def probabilities(self, texts: Texts) -> np.ndarray:
-        """(N, L) float32 probabilities; N may be 0."""
+        """Return (N, L) float32 probabilities; N may be 0."""
         return to_probabilities(self.logits(texts), self.multi_label)
 
     def predict(self, texts: Texts, output: Output = "labels", thresholds: Thresholds = None) -> Any:
-        """What `output` makes of the texts, one entry or row a text.
+        """Predict texts in the form of `output`, with one entry or row per text.
 
         Args:
             texts: N strings; for a model of several `input_fields`, dicts with these or lists of their texts.
-            output: `"labels"`, `"classes"`, `"probabilities"`, `"logits"`, `"preds"`, or a callable that takes
-                the `(N, L)` probabilities.
-            thresholds: in place of the model's own: one number, L numbers, or a dict by label.
+            output: `"labels"`, `"classes"`, `"probabilities"`, `"logits"`, `"preds"`, or a callable that gets the
+                `(N, L)` probabilities.
+            thresholds: replace the model's own: one number, L numbers, or a dict by label.
 
         >>> Predictor.load("text_classification_model.pt").predict(["You are wonderful", "You absolute turnip"])
         [[], ['toxic', 'insult']]
@@ -224,7 +224,7 @@ class Predictor:
 def _load_encoder(
     settings: dict[str, Any], arrays: dict[str, np.ndarray], precision: str, trust_remote_code: bool
 ) -> "EncoderModule":
-    """The encoder of a checkpoint, ready to predict."""
+    """Load the encoder of a checkpoint for prediction."""
     import torch
 
     from flash.text.classification.backbones.encoder.module import EncoderModule
@@ -233,13 +233,13 @@ def _load_encoder(
     module = EncoderModule.from_content(settings, arrays, trust_remote_code=trust_remote_code)
     try:
         module.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in arrays.items()})
-    except (RuntimeError, TypeError) as error:  # names or shapes; a type that NumPy lacks
+    except (RuntimeError, TypeError) as error:  # wrong names or shapes; a type that NumPy does not have
         raise FlashError(f"its weights do not fit its encoder ({first_misfit(error)})") from error
     return _ready(module, precision)
 
 
 def _read_transformers(folder: Path, settings: dict[str, Any], precision: str) -> "EncoderModule":
-    """The encoder of an export that transformers reads too, under the head that it has there."""
+    """Load the encoder and the head of an export for transformers."""
     from flash.text.classification.backbones.encoder.module import EncoderModule
 
     labels, length = settings["labels"], settings["max_length"]
@@ -250,7 +250,7 @@ def _read_transformers(folder: Path, settings: dict[str, Any], precision: str) -
 
 
 def _ready(module: "EncoderModule", precision: str) -> "EncoderModule":
-    """The encoder in the precision that was asked for, or in the faster one."""
+    """Prepare an encoder for prediction, in the requested or, with "auto", the faster precision."""
     choice = predicts_in_bfloat16(precision, matrices_of(weight.shape for weight in module.parameters()))
     if choice.measured:
         module.precision_sentence = choice.sentence
@@ -259,13 +259,12 @@ def _ready(module: "EncoderModule", precision: str) -> "EncoderModule":
 
 
 def precision_for(path: str | Path) -> str:
-    """The precision, "32" or "bf16", that this process finds the faster for a model file or an export.
+    """Return the faster precision, "32" or "bf16", for a model file or an export on this machine.
 
-    For a server's parent, which decides for all workers. A model that computes as it always does gives "32", and needs
-    no torch.
+    A server's parent process uses it to decide for all workers. For a model without an encoder in torch, it is "32".
 
     Raises:
-        CheckpointError: the file or folder is missing, truncated, damaged, foreign or of a newer format.
+        CheckpointError: the file or folder is missing, truncated, damaged, of another library, or of a newer format.
     """
     if is_folder(path):
         settings, _ = read_settings(Path(path))
@@ -281,7 +280,7 @@ def precision_for(path: str | Path) -> str:
 
 
 def _weights_of_folder(folder: Path) -> list[tuple[int, ...]]:
-    """The shapes of the weights in an export that transformers reads."""
+    """Return the shapes of the weights in an export for transformers."""
     from safetensors import safe_open
 
     with safe_open(folder / "model.safetensors", "numpy") as file:

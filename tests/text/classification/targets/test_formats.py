@@ -409,8 +409,8 @@ def test_rows_of_one_label_never_flip_the_format(rows: list[list[str]], seed: in
             [[0, 1], [1, 0]],
             "y",
             {"num_classes": 1},
-            "is a list of 2 numbers 0 or 1, but there is 1 label (train.csv, row 1: [0, 1]); write 1 value a "
-            "row, one per label",
+            "is a list of 2 numbers 0 or 1, but there is 1 label (train.csv, row 1: [0, 1]); write 1 value "
+            "per row, one per label",
         ),
         (
             [[0, 1], [1, 0, 1], [0]],

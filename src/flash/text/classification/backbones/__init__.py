@@ -1,4 +1,4 @@
-"""Backbones by name: what turns texts into `(N, L)` logits.
+"""Backbones by name: models that turn texts into `(N, L)` logits.
 
 Imports neither torch nor lightning, so that prediction starts fast.
 """
@@ -14,12 +14,12 @@ BACKBONES = {"linear": (Linear, LinearConfig)}
 
 
 def available_backbones() -> list[str]:
-    """The names that `TextClassifier(backbone=...)` takes, sorted."""
+    """Return the names that `TextClassifier(backbone=...)` accepts, sorted."""
     return sorted(BACKBONES)
 
 
 def load_backbone(name: str, num_labels: int, options: Mapping[str, Any]) -> Linear:
-    """An untrained backbone.
+    """Create an untrained backbone.
 
     Args:
         name: one of `available_backbones()`.
@@ -27,7 +27,7 @@ def load_backbone(name: str, num_labels: int, options: Mapping[str, Any]) -> Lin
         options: fields of the backbone's configuration, such as `{"regularization": 4.0}`.
 
     Raises:
-        FlashError: the name, or an option, is none that exists.
+        FlashError: the name or an option is unknown.
     """
     if name not in BACKBONES:
         raise FlashError(unknown_name("backbone", name, available_backbones()))

@@ -1,9 +1,8 @@
-"""Compiled loops on disk: a file of numba's cache that is not as it was written is removed, and its loop compiled again.
+"""Checksums of numba's cache on disk: a damaged cache file is removed, so that its loop is compiled again.
 
-numba unpickles what it finds in its cache and runs the machine code in it, unchecked: a damaged file is a traceback or
-a crash. After a block that has compiled loops, size, time and checksum of the files are kept in `LIST` beside them, and
-compared when the loops are next imported. Of numba, only `stats` of a compiled function is used. Imports errors and
-`files` alone.
+numba unpickles its cache files and runs the machine code in them without verification: a damaged file causes a traceback
+or a crash. After loops were compiled, size, time and checksum of the cache files are written to `LIST` beside them, and
+compared when the loops are imported again. The only API of numba that is used is `stats` of a compiled function.
 """
 
 import json
@@ -21,15 +20,14 @@ from flash.core.files import whole_file
 
 LIST = "flash-loops.json"
 ENDINGS = (".nbi", ".nbc")
-"""Of numba's files: an index for each loop, and the code of each of its signatures."""
+"""Endings of numba's cache files: an index per loop, and the code per signature."""
 
 
 @cache
 def remove_damaged(folder: str | None) -> None:
-    """Remove the cached files of a folder that have changed since they were noted, with their indices; once a process."""
-    with suppress(
-        OSError, LookupError, ValueError, TypeError, AttributeError
-    ):  # there is no list, or it is damaged, too
+    """Remove the cache files of a folder that have changed since they were listed, with their indices; once per process."""
+    # the list may be missing or damaged itself
+    with suppress(OSError, LookupError, ValueError, TypeError, AttributeError):
         known = json.loads((Path(str(folder)) / LIST).read_text("utf-8"))
         for name, noted in known.items():
             path = Path(str(folder)) / Path(name).name
@@ -39,7 +37,7 @@ def remove_damaged(folder: str | None) -> None:
 
 
 def note(loops: Iterable[Any]) -> None:
-    """Keep what the files of these loops are like, if one of them was compiled."""
+    """Write the list of these loops' cache files, if a loop was compiled."""
     found = [loop.stats for loop in loops]
     folders = {one.cache_path for one in found if one.cache_path and one.cache_misses}
     for folder in map(Path, folders):
@@ -51,10 +49,10 @@ def note(loops: Iterable[Any]) -> None:
 
 
 def explain(error: Exception, loops: Iterable[Any]) -> None:
-    """Say what to delete if an error arose in numba, which was reading a damaged file that no list has.
+    """Explain an error that arose in numba while it read a damaged file that is not on a list.
 
     Raises:
-        FlashError: it did.
+        FlashError: the error arose in numba; says which files to delete.
     """
     modules = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
     folders = dict.fromkeys(loop.stats.cache_path for loop in loops)
@@ -67,7 +65,7 @@ def explain(error: Exception, loops: Iterable[Any]) -> None:
 
 
 def _is_as_noted(path: Path, noted: list[int]) -> bool:
-    """Whether a file has not been touched, or only copied."""
+    """Whether a file is unchanged, or has only another time."""
     size, time = _size_and_time(path)
     return [size, time] == noted[:2] or (size == noted[0] and crc32(path.read_bytes()) == noted[2])
 

@@ -1,4 +1,4 @@
-"""Too little memory, told in a sentence with what to try. Imports torch, and errors of the project."""
+"""Turn out-of-memory errors into advice."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from flash.text.classification.batching import TokenRows
 
 WORDS = ("out of memory", "not enough memory", "can't allocate memory", "alloc_failed")
-"""How the devices' own libraries speak of it, in errors of no kind of their own."""
+"""Phrases in the RuntimeErrors with which device libraries report that memory ran out."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,11 +22,11 @@ class Work:
     """A batch that is being computed.
 
     Attributes:
-        tokens: all rows.
-        rows: (B,) those in the batch.
-        device: where.
-        accumulated: how many batches a training step takes; 0 where nothing is trained.
-        batch_size: the user's, of a training; no more rows than that are computed at once.
+        tokens: all token rows.
+        rows: (B,) the rows of the batch.
+        device: the device.
+        accumulated: number of batches per training step; 0 outside training.
+        batch_size: the user's batch size in training, the maximum number of rows computed at once.
     """
 
     tokens: "TokenRows"
@@ -36,7 +36,7 @@ class Work:
     batch_size: int = 0
 
     def too_much(self) -> str:
-        """The sentence."""
+        """Return the error message with advice."""
         rows, longest = len(self.rows), int(self.tokens.lengths[self.rows].max(initial=0))
         windows = len(self.tokens) > self.tokens.texts
         advice = ["a smaller max_length", "precision='bf16-mixed' to the trainer"]
@@ -57,7 +57,7 @@ class Work:
         )
 
     def _fewer(self) -> tuple[int, int]:
-        """The user's batch size halved until it is below this batch, and as many more batches a step."""
+        """Halve the user's batch size until it is below this batch; return it and the matching accumulation."""
         fewer, steps = max(self.batch_size // 2, 1), 2 * self.accumulated
         while fewer >= len(self.rows):
             fewer, steps = fewer // 2, 2 * steps
@@ -65,14 +65,14 @@ class Work:
 
 
 class Worker(Protocol):
-    """What remembers the batch that it is at."""
+    """An object that keeps its current batch."""
 
     at_hand: Work | None
 
 
 @contextmanager
 def memory_explained(worker: Worker) -> Iterator[None]:
-    """Raise the sentence of the batch at hand where memory runs out inside, and forget the batch.
+    """Turn an out-of-memory error in this block into advice about the current batch.
 
     Raises:
         FlashError: memory ran out.
@@ -88,7 +88,7 @@ def memory_explained(worker: Worker) -> Iterator[None]:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether this is how Python, numpy, torch or a device's library says so."""
+    """Whether an error of Python, NumPy, torch or a device library means that memory ran out."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in WORDS)

@@ -1,4 +1,4 @@
-"""What `TextClassifier` asks of a backbone: scores of texts, how it is trained, and what a file has to hold of it."""
+"""The interface between `TextClassifier` and its backbone: scores, training, and the content of a model file."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class TrainingRows(Protocol):
-    """The rows of a fit."""
+    """The training rows."""
 
     @property
     def texts(self) -> Any:
@@ -24,14 +24,14 @@ class TrainingRows(Protocol):
 
     @property
     def targets(self) -> Any:
-        """(N, L), sparse, NaN where one is not known."""
+        """(N, L), sparse, NaN for an unknown target."""
 
     def __len__(self) -> int:
-        """How many."""
+        """Number of rows."""
 
 
 class Classifier(Protocol):
-    """What a backbone asks of the classifier around it: a LightningModule with labels and the user's settings."""
+    """The interface of the classifier for its backbone: a LightningModule with labels and the user's options."""
 
     labels: list[str]
     multi_label: bool
@@ -46,40 +46,40 @@ class Classifier(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where its tensors are."""
+        """The device of its tensors."""
 
     @property
     def current_epoch(self) -> int:
-        """From 0."""
+        """The epoch, from 0."""
 
     @property
     def global_rank(self) -> int:
-        """Which of several processes this is."""
+        """The rank of this process."""
 
     @property
     def log(self) -> Any:
-        """As Lightning's method of that name."""
+        """See `LightningModule.log`."""
 
     @property
     def optimizers(self) -> Any:
-        """As Lightning's method of that name."""
+        """See `LightningModule.optimizers`."""
 
     @property
     def take_held_out(self) -> Callable[[np.ndarray, Any, np.ndarray], None]:
-        """Calibrate and choose thresholds on the scores (N, L), targets and lengths of rows that no fit has seen."""
+        """Calibrate and tune thresholds on scores (N, L), targets and lengths of rows that were not used for fitting."""
 
 
 class BackboneModule(nn.Module, ABC):
-    """A backbone as Lightning's loops see it; the classifier around it hands each of its hooks on.
+    """Base class of backbones in Lightning's loops; the classifier passes its hooks on to it.
 
     Attributes:
-        name: what `TextClassifier(backbone=...)` was given.
-        margins: (B, L) float32 scores of B texts, before calibration; no text's depend on the others.
-        automatic_optimization: whether Lightning steps the optimiser by the loss that `training_step` returns.
-        one_device: whether it refuses a trainer with several.
-        minds_length: whether a batch takes as long as if all of its texts were as long as the longest.
-        loss: what the last training minimised, where that is a function of logits and targets.
-        at_hand: the batch that it is computing, where one may be too large for the memory.
+        name: the argument of `TextClassifier(backbone=...)`.
+        margins: returns (B, L) float32 scores of B texts, before calibration; texts do not influence each other.
+        automatic_optimization: whether Lightning steps the optimizer with the loss that `training_step` returns.
+        one_device: whether it can only train on one device.
+        minds_length: whether a batch takes as long as if all its texts were as long as the longest.
+        loss: the loss of the last training, if it is a function of logits and targets.
+        at_hand: the current batch, for out-of-memory messages.
     """
 
     name: str
@@ -93,80 +93,80 @@ class BackboneModule(nn.Module, ABC):
     @property
     @abstractmethod
     def fitted(self) -> bool:
-        """Whether its weights for the labels were trained, here or elsewhere."""
+        """Whether the weights for the labels were trained, here or elsewhere."""
 
     @abstractmethod
     def options(self) -> dict[str, Any]:
-        """The options that it was made with, as plain values."""
+        """Return its options, as plain values."""
 
     def margins_of_many(self, texts: Texts, batch_size: int) -> np.ndarray:
-        """`margins` of the texts of several batches, which had `batch_size` texts each."""
+        """Return `margins` of the texts of several batches of `batch_size` texts."""
         return self.margins(texts)
 
     def take_labels(self, labels: list[str]) -> bool:
-        """Learn the names of the labels after it was made for their number; returns whether its weights changed."""
+        """Set the label names, after it was created for a number of labels; return whether its weights changed."""
         return False
 
     def content(self) -> dict[str, Any]:
-        """What else a model file needs to hold, as plain values."""
+        """Return further content of a model file, as plain values."""
         return {}
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """What stands for its own part of the state in a model file, whatever a trainer's precision has made of it."""
+        """Return tensors that replace parts of its state in a model file, independent of the trainer's precision."""
         return {}
 
     @abstractmethod
     def before_fit(self, model: Classifier, trainer: "pl.Trainer") -> None:
-        """Look at the user's settings before Lightning does."""
+        """Check the user's settings, and prepare the training."""
 
     def after_fit(self) -> None:
-        """Leave behind what was there for the fit alone, also after one that failed."""
+        """Clean up after training, also after a failure."""
 
     @abstractmethod
     def train_batches(self, model: Classifier, dataset: TrainingRows, seed: int) -> Iterable[Any]:
-        """What an epoch iterates over."""
+        """Return the iterable of an epoch's batches."""
 
     @abstractmethod
     def configure_optimizers(self, model: Classifier) -> Any:
-        """As Lightning's hook of that name."""
+        """See `LightningModule.configure_optimizers`."""
 
     @abstractmethod
     def training_step(self, model: Classifier, batch: Any) -> torch.Tensor | None:
-        """As Lightning's hook of that name."""
+        """See `LightningModule.training_step`."""
 
     def check_gradients(self, model: Classifier, optimizer: torch.optim.Optimizer) -> None:
-        """What to refuse of gradients before a step, where the trainer clips them by a number of its own."""
+        """Check gradients before a step, if the trainer clips them itself."""
 
     def clip_gradients(self, model: Classifier, optimizer: torch.optim.Optimizer) -> None:
-        """What to do to gradients before a step, where the trainer was given no `gradient_clip_val`."""
+        """Clip gradients before a step, if the trainer was given no `gradient_clip_val`."""
 
     def on_train_epoch_end(self, model: Classifier) -> None:
-        """As Lightning's hook of that name."""
+        """See `LightningModule.on_train_epoch_end`."""
 
     @abstractmethod
     def why_unmeasured(self, model: Classifier) -> tuple[str, str]:
-        """Of a fit without validation: why there are no scores of its own either, and what to pass but `val_split=`.
+        """After training without validation, say why there are no scores, and what could be passed beside `val_split=`.
 
-        The second is a part of a sentence, and may be empty.
+        The second is part of a sentence, and may be empty.
         """
 
     def layers(self) -> list[list[nn.Parameter]]:
-        """Parameters from the first layer to the head, for finetuning strategies; none where there is no gradient."""
+        """Return the parameters from the first layer to the head, for finetuning; empty if it has no gradients."""
         return []
 
     def halved(self, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Its part of a state as a model file in half precision holds it."""
+        """Convert its part of a state for a model file in half precision."""
         return half_precision(state)
 
     def resume(self, settings: dict[str, Any], checkpoint: dict[str, Any]) -> None:
-        """Take up what the run of a checkpoint has found so far, beside weights."""
+        """Restore the state of a checkpoint's training, apart from weights."""
 
 
 def half_precision(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """A state's tensors with float16 for other floating-point numbers: half the size of float32, 11 bits of precision.
+    """Convert floating-point tensors of a state to float16: half the size of float32, 11 bits of precision.
 
-    Tensors that share memory do so afterwards. Single numbers stay, and so does a tensor that has numbers beyond
-    float16's range, which ends at 65,504.
+    Tensors that share memory still do so afterwards. Single numbers stay unchanged, and so do tensors with values
+    beyond float16's range, which ends at 65,504.
     """
 
     def halved(tensor: torch.Tensor) -> torch.Tensor:
@@ -179,9 +179,9 @@ def half_precision(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def known_to_numpy(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """A state's tensors with float32 for bfloat16 and other floating-point numbers of torch alone, which it holds exactly.
+    """Convert floating-point types that NumPy does not have, such as bfloat16, to float32, which is exact.
 
-    Tensors that share memory do so afterwards.
+    Tensors that share memory still do so afterwards.
     """
     known = (torch.float16, torch.float32, torch.float64)
 
@@ -194,7 +194,7 @@ def known_to_numpy(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 def _converted(
     state: dict[str, torch.Tensor], convert: Callable[[torch.Tensor], torch.Tensor]
 ) -> dict[str, torch.Tensor]:
-    """What `convert` makes of each tensor, the same for those that share memory."""
+    """Apply `convert` to each tensor, once for tensors that share memory."""
     made: dict[Any, torch.Tensor] = {}
 
     def once(tensor: torch.Tensor) -> torch.Tensor:
@@ -207,6 +207,6 @@ def _converted(
 
 
 def first_misfit(error: BaseException) -> str:
-    """The first thing that torch found to be wrong as it loaded a state, without its heading."""
+    """Return the first problem in torch's message about a state that does not fit."""
     heading, *found = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
     return (found or [heading])[0][:200].rstrip(". ")

@@ -14,7 +14,11 @@ from torch.nn import functional
 from flash.core.errors import FlashError
 from flash.text import TextClassificationData, TextClassifier
 from flash.text.classification import checkpoint
-from flash.text.classification.backbones.encoder.gradient_steps import Broken, accumulated_in, share_of_step
+from flash.text.classification.backbones.encoder.gradient_steps import (
+    NonFiniteGuard,
+    accumulated_in,
+    share_of_step,
+)
 from flash.text.classification.backbones.encoder.module import EncoderModule
 
 pytest.importorskip("transformers")
@@ -249,36 +253,36 @@ def test_no_step_is_taken_with_a_slope_that_is_none(
 
 def test_a_loss_that_waits_is_told_before_the_step() -> None:
     fine, nan = torch.tensor(1.0), torch.tensor(NAN)
-    broken = Broken()
+    guard = NonFiniteGuard()
     with pytest.raises(FlashError, match="the loss is nan at step 7; pass a smaller learning_rate"):
-        broken.see_loss(nan, 7, now=True)
+        guard.see_loss(nan, 7, now=True)
     for losses in [(fine, nan), (nan, fine)]:
         for loss in losses:
-            broken.see_loss(loss, 7, now=False)
+            guard.see_loss(loss, 7, now=False)
         with pytest.raises(FlashError, match="the loss is nan at step 7"):
-            broken.see_gradients(fine, [fine], 7, alone=True)
-        broken.see_gradients(fine, [fine], 8, alone=True)  # of the next step
-    broken.see_loss(nan, 7, now=False)
-    broken.see_gradients(fine, [fine], 7, alone=False)  # the others would wait for this process
-    broken.see_loss(nan, 7, now=False)
+            guard.see_gradients(fine, [fine], 7, alone=True)
+        guard.see_gradients(fine, [fine], 8, alone=True)  # of the next step
+    guard.see_loss(nan, 7, now=False)
+    guard.see_gradients(fine, [fine], 7, alone=False)  # the others would wait for this process
+    guard.see_loss(nan, 7, now=False)
     with pytest.raises(FlashError, match="the loss is nan at step 7"):
-        broken.see_gradients(nan, [nan], 7, alone=False)
+        guard.see_gradients(nan, [nan], 7, alone=False)
     with pytest.raises(FlashError, match="some gradients are no numbers at step 7"):
-        broken.see_gradients(nan, [fine, nan], 7, alone=False)
+        guard.see_gradients(nan, [fine, nan], 7, alone=False)
 
 
 def test_a_norm_that_is_too_large_for_a_number_is_not_a_broken_gradient() -> None:
     large = torch.full((4,), 3e38)
     norm = torch.nn.utils.get_total_norm([large])
     assert norm.isinf()
-    Broken().see_gradients(norm, [large], 0, alone=True)
+    NonFiniteGuard().see_gradients(norm, [large], 0, alone=True)
 
 
 def test_a_loss_that_waits_is_not_a_later_fit_s() -> None:
-    broken = Broken()
-    broken.see_loss(torch.tensor(NAN), 1, now=False)
-    broken.forget()
-    broken.see_gradients(torch.tensor(1.0), [], 0, alone=True)
+    guard = NonFiniteGuard()
+    guard.see_loss(torch.tensor(NAN), 1, now=False)
+    guard.forget()
+    guard.see_gradients(torch.tensor(1.0), [], 0, alone=True)
 
 
 # ---- mistakes -------------------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from flash.text.classification import batching, checkpoint
 from flash.text.classification.backbones.encoder import module as encoder_module
 from flash.text.classification.backbones.encoder.model import Encoder
 from flash.text.classification.backbones.encoder.module import EncoderModule
-from flash.text.classification.backbones.encoder.resuming import noise_of, take_up
+from flash.text.classification.backbones.encoder.resuming import rewind_to_last_step, seeded
 from flash.text.classification.backbones.encoder.token_cache import TokenCache
 from flash.text.classification.backbones.memory import is_out_of_memory
 
@@ -158,7 +158,7 @@ def test_any_batch_can_be_resumed_from(
         assert same(resumed, whole), f"after {batches} batches"
 
 
-def test_the_order_and_the_noise_are_what_makes_it_so(
+def test_another_seed_in_the_checkpoint_gives_other_weights(
     encoder: Path, unbroken: Weights, tmp_path: Path
 ) -> None:
     # as the test above could not fail if neither mattered
@@ -166,8 +166,8 @@ def test_the_order_and_the_noise_are_what_makes_it_so(
     path = tmp_path / f"{STEPS + 2}.ckpt"
     content = checkpoint.load(path)
     content["loops"]["fit_loop"]["state_dict"]["combined_loader"][0]["noise"] += 1
-    checkpoint.save(content, tmp_path / "other_noise.ckpt")
-    assert not same(weights(fit(encoder, tmp_path, ckpt_path=tmp_path / "other_noise.ckpt")), unbroken)
+    checkpoint.save(content, tmp_path / "other_seed.ckpt")
+    assert not same(weights(fit(encoder, tmp_path, ckpt_path=tmp_path / "other_seed.ckpt")), unbroken)
     content = checkpoint.load(path)
     progress = content["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]
     progress.update({name: count - 1 for name, count in progress.items()})
@@ -176,22 +176,22 @@ def test_the_order_and_the_noise_are_what_makes_it_so(
     assert same(weights(fit(encoder, tmp_path, ckpt_path=path)), unbroken)
 
 
-def test_the_users_seed_decides_on_the_noise(encoder: Path, unbroken: Weights, tmp_path: Path) -> None:
+def test_the_runs_seed_follows_from_the_users(encoder: Path, unbroken: Weights, tmp_path: Path) -> None:
     assert same(weights(fit(encoder, tmp_path)), unbroken)
     assert not same(weights(fit(encoder, tmp_path, seed=2)), unbroken)
 
 
-def test_noise_follows_from_its_place_alone_and_leaves_none() -> None:
+def test_a_seeded_block_depends_on_its_place_only_and_restores_the_generator() -> None:
     torch.manual_seed(5)
-    with noise_of(torch.device("cpu"), 7, 0, 1):
+    with seeded(torch.device("cpu"), 7, 0, 1):
         inside = torch.rand(4)
     after = torch.rand(4)
     torch.manual_seed(5)
     assert torch.equal(torch.rand(4), after)
-    with noise_of(torch.device("cpu"), 7, 0, 1):
+    with seeded(torch.device("cpu"), 7, 0, 1):
         assert torch.equal(torch.rand(4), inside)
     for place in [(7, 0, 2), (7, 1, 1), (8, 0, 1)]:
-        with noise_of(torch.device("cpu"), *place):
+        with seeded(torch.device("cpu"), *place):
             assert not torch.equal(torch.rand(4), inside)
 
 
@@ -213,19 +213,19 @@ def test_counters_go_back_to_the_last_step(
     current = {"ready": ready, "started": ready, "processed": processed, "completed": completed}
     total = {name: count + 10 for name, count in current.items()}
     progress = {"current": current, "total": total, "is_last_batch": last}
-    noise = take_up(
+    seed = rewind_to_last_step(
         {"epoch_loop.batch_progress": progress, "state_dict": {"combined_loader": [{"noise": 3}]}},
         accumulated,
     )
-    assert noise == 3
+    assert seed == 3
     found = tuple(current[name] for name in ("ready", "processed", "completed"))
     assert found == expected
     assert tuple(total[name] - 10 for name in ("ready", "processed", "completed")) == expected
 
 
-def test_a_file_without_a_loop_has_nothing_to_take_up() -> None:
-    assert take_up({}, 1) is None
-    assert take_up({"state_dict": {"combined_loader": [{"noise": "x"}]}}, 1) is None
+def test_a_file_without_a_loop_has_no_seed() -> None:
+    assert rewind_to_last_step({}, 1) is None
+    assert rewind_to_last_step({"state_dict": {"combined_loader": [{"noise": "x"}]}}, 1) is None
 
 
 # ---- clipping -------------------------------------------------------------------------------------------------------

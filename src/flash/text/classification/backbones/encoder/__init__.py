@@ -1,1 +1,1 @@
-"""Pretrained encoders of Hugging Face as a backbone, and their exports."""
+"""Pretrained encoders of Hugging Face as backbones, and their exports."""

@@ -1,6 +1,6 @@
-"""What a pretrained model is made of: its blocks, its positions, its head or none, and pooling over its tokens.
+"""Parts of a pretrained model: its blocks, its positions, its head if it has one, and pooling over its tokens.
 
-Imports torch, but transformers only when a model is loaded; of the project only the errors and the encoder's files.
+Imports torch, but transformers only when a model is loaded.
 """
 
 import inspect
@@ -16,7 +16,7 @@ from flash.core.errors import FlashError
 from flash.text.classification.backbones.encoder import files
 
 HEAD_SPREAD = 0.02
-"""The standard deviation of a new head's weights: features decide little at first, base rates most."""
+"""Standard deviation of a new head's weights: small, so that base rates dominate at first."""
 MOST_SHOWN = 10
 
 
@@ -39,26 +39,26 @@ def _last(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 
 POOLINGS = {"mean": _mean, "cls": _first, "max": _largest, "last": _last}
-"""(B, T, H) hidden states and a (B, T) mask to (B, H)."""
+"""Pooling functions, from (B, T, H) hidden states and a (B, T) mask to (B, H)."""
 
 
 def count_positions(model: Any) -> int | None:
-    """How many tokens a model has positions for; None if it sets no bound."""
+    """Return the maximum number of tokens of a model; None if it has no limit."""
     config = model.config
     if getattr(config, "relative_attention", False) and not getattr(config, "position_biased_input", True):
-        return None  # DeBERTa-v3: distances, in buckets
+        return None  # DeBERTa-v3 has relative positions in buckets
     most = getattr(config, "max_position_embeddings", None)
     if not isinstance(most, int) or most <= 0:
         return None
     for name, module in model.named_modules():
         if isinstance(module, nn.Embedding) and name.endswith("position_embeddings"):
-            # RoBERTa counts positions from the pad token's number on
+            # RoBERTa's positions start after the id of the pad token
             return module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
     return most
 
 
 def find_blocks(model: nn.Module) -> list[nn.ModuleList]:
-    """The model's blocks in order, each as a list of modules.
+    """Return the model's transformer blocks in order, each as a list of modules.
 
     A block is an entry of an outermost list of modules; lists of one length side by side (XLM keeps attention
     and feed-forward layers apart) are read together.
@@ -79,10 +79,10 @@ def find_blocks(model: nn.Module) -> list[nn.ModuleList]:
 def load_with_head(
     part: Path, name: str | Path, config: Any, labels: Sequence[str], trust_remote_code: bool
 ) -> tuple[Any, nn.Linear] | None:
-    """The model and its head with rows in the order of `labels`; None if its labels are others.
+    """Load the model and its head, with rows in the order of `labels`; None if it has other labels.
 
     Raises:
-        FlashError: the weights cannot be loaded, lack some of its tensors, or the head reads padding.
+        FlashError: the weights cannot be loaded or are incomplete, or the head reads padding.
     """
     from transformers import AutoModelForSequenceClassification
 
@@ -96,7 +96,7 @@ def load_with_head(
     )
     found = _last_linear(model, len(labels))
     if found is None or f"{found}.weight" in missing:
-        return None  # a configuration can name labels without a head being there
+        return None  # the configuration names labels, but the file has no head
     files.check_complete(missing, name)
     _check_reads_no_padding(config, name)
     model, head = detach_head(model, len(labels))
@@ -110,10 +110,10 @@ def load_with_head(
 def load_with_new_head(
     part: Path, name: str | Path, config: Any, labels: Sequence[str], trust_remote_code: bool
 ) -> tuple[Any, nn.Linear, list[str]]:
-    """The architecture's own classifier, a new last layer, and which of the layers before it are new too.
+    """Load the architecture's own classifier with a new last layer; also return the other layers that are new.
 
     Raises:
-        FlashError: there is no such classifier, or the weights cannot be loaded or lack some of the encoder's tensors.
+        FlashError: there is no such classifier, or the encoder's weights cannot be loaded or are incomplete.
     """
     from transformers import AutoModelForSequenceClassification
 
@@ -150,7 +150,7 @@ def _has_classifier(config: Any) -> bool:
 
 
 def _check_reads_no_padding(config: Any, name: str | Path) -> None:
-    """Refuse a head that takes the last place of a row, as XLNet's does, whose texts are padded in front."""
+    """Raise FlashError for a head that reads the last position of a row, like XLNet's, which expects left padding."""
     if getattr(config, "summary_type", None) == "last":
         raise FlashError(
             f"the head of {str(name)!r} reads the last place of a row, which here is padding, so its answers would "
@@ -164,7 +164,7 @@ def _last_linear(model: nn.Module, rows: int) -> str | None:
 
 
 def detach_head(model: Any, rows: int) -> tuple[Any, nn.Linear]:
-    """A classifier without its last layer, whose logits are then features, and that layer."""
+    """Detach the last layer of a classifier, whose logits are then features; return both."""
     name = _last_linear(model, rows)
     if name is None:
         raise ValueError(f"{type(model).__name__} has no linear layer of {rows} outputs")
@@ -175,10 +175,10 @@ def detach_head(model: Any, rows: int) -> tuple[Any, nn.Linear]:
 
 
 def load_without_head(part: Path, name: str | Path, config: Any, trust_remote_code: bool) -> Any:
-    """The bare model.
+    """Load the model without a head.
 
     Raises:
-        FlashError: the weights cannot be loaded, or lack some of its tensors.
+        FlashError: the weights cannot be loaded or are incomplete.
     """
     from transformers import AutoModel
 
@@ -189,7 +189,7 @@ def load_without_head(part: Path, name: str | Path, config: Any, trust_remote_co
 
 
 def encoder_part(model: Any) -> Any:
-    """What pooling needs of a bare model: no decoder, and no pooler, whose weights would get no gradient."""
+    """Return the encoder of a model, without decoder, and without pooler, whose weights would get no gradient."""
     if model.config.is_encoder_decoder:
         model = model.get_encoder()
     if "add_pooling_layer" in inspect.signature(type(model).__init__).parameters:
@@ -199,13 +199,13 @@ def encoder_part(model: Any) -> Any:
 
 
 def _forget_keys(model: Any) -> None:
-    """Decoders otherwise keep every token's keys and values for a next token that nobody asks for."""
+    """Turn off a decoder's cache of keys and values, which is only needed for text generation."""
     if getattr(model.config, "use_cache", None):
         model.config.use_cache = False
 
 
 def new_head(features: int, labels: int, *, bias: bool = True) -> nn.Linear:
-    """A last layer with small random weights and, if it has one, a bias of 0."""
+    """Create a last layer with small random weights and zero bias."""
     head = nn.Linear(features, labels, bias=bias)
     nn.init.normal_(head.weight, std=HEAD_SPREAD)
     if bias:
@@ -214,7 +214,7 @@ def new_head(features: int, labels: int, *, bias: bool = True) -> nn.Linear:
 
 
 def why_new(config: Any, labels: Sequence[str]) -> str:
-    """The end of a sentence on why a checkpoint's own head cannot serve for `labels`."""
+    """Explain, as the end of a sentence, why a checkpoint's own head cannot be used for `labels`."""
     theirs = [config.id2label[index] for index in sorted(config.id2label)]
     if sorted(theirs) == sorted(labels):
         return "its weights hold none for these labels"
@@ -231,10 +231,10 @@ def why_new(config: Any, labels: Sequence[str]) -> str:
 
 
 def run_probe(model: Any, tokenizer: Any, name: str | Path) -> torch.Tensor:
-    """Run a few tokens through, and once more with another last but one; (2, ...) hidden states or features.
+    """Run two rows of tokens that differ in the last token but one; return (2, ...) hidden states or features.
 
     Raises:
-        FlashError: the model is no encoder of token ids.
+        FlashError: the model does not encode token ids.
     """
     known = getattr(model.get_input_embeddings(), "num_embeddings", None)
     if known is not None and len(tokenizer) > known:
@@ -257,7 +257,7 @@ def run_probe(model: Any, tokenizer: Any, name: str | Path) -> torch.Tensor:
         )
         if hidden.shape[:2] != ids.shape and hidden.dim() != 2:
             raise ValueError(f"of {ids.shape[1]} tokens it makes {hidden.shape[1]}")
-    except Exception as error:  # whatever a model for images or sound says to token ids
+    except Exception as error:  # models for images or sound raise errors of any kind
         raise FlashError(
             f"the backbone {str(name)!r} ({type(model).__name__}) gives no features of token ids and an attention mask: "
             f"{files.first_line(error)}; choose an encoder for text"
@@ -267,5 +267,5 @@ def run_probe(model: Any, tokenizer: Any, name: str | Path) -> torch.Tensor:
 
 
 def is_causal(hidden: torch.Tensor) -> bool:
-    """Whether the first token's state ignores a later one, by which alone the two rows differ."""
+    """Whether the first token's state is independent of the later token in which the two rows differ."""
     return bool(torch.allclose(hidden[0, 0], hidden[1, 0], rtol=1e-6, atol=1e-7))

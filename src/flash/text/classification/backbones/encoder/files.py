@@ -1,8 +1,7 @@
-"""The files of a pretrained encoder: a folder's configuration, tokenizer, weights and pooling, or why not.
+"""Load the configuration, tokenizer, weights and pooling of a pretrained encoder's folder.
 
-Imports no torch and no transformers at module level, and of the project only the errors. Everything that can go
-wrong with the files of others is said here, in one sentence with what to do. Configuration and tokenizer also
-become plain values, for the model file, and back.
+Problems with these files are reported here, in one sentence with advice. Configuration and tokenizer can also be
+converted to plain values for the model file, and back. torch and transformers are imported on use.
 """
 
 import json
@@ -20,9 +19,9 @@ WEIGHTS = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
-OLD_LAYOUT = "0_Transformer/"  # where early sentence-transformers kept the encoder
+OLD_LAYOUT = "0_Transformer/"  # folder of the encoder in early versions of sentence-transformers
 NOT_KEPT = {
-    # how to compute, and what would fetch or run something: no part of a model file
+    # not saved in a model file: how to compute, and entries that would download or run something
     *("_name_or_path", "attn_implementation", "_attn_implementation", "_experts_implementation"),
     *("auto_map", "dtype", "torch_dtype", "quantization_config", "transformers_version"),
 }
@@ -30,16 +29,16 @@ SENTENCE_POOLING = {  # sentence-transformers' names
     "cls": "cls",
     "max": "max",
     "mean": "mean",
-    "mean_sqrt_len_tokens": "mean",  # differs from the mean only by a factor that the new head learns
+    "mean_sqrt_len_tokens": "mean",  # differs from the mean only by a factor, which the new head learns
     "lasttoken": "last",
 }
 
 
 def encoder_folder(folder: Path, name: str | Path) -> Path:
-    """The part of a folder that holds the encoder: the folder itself but for early sentence-transformers.
+    """Return the folder of the encoder's files: a subfolder for early sentence-transformers, else the folder itself.
 
     Raises:
-        FlashError: it has no configuration, or no weights.
+        FlashError: the folder has no configuration or no weights.
     """
     files = folder
     if not (folder / "config.json").is_file() and (folder / OLD_LAYOUT).is_dir():
@@ -59,10 +58,11 @@ def encoder_folder(folder: Path, name: str | Path) -> Path:
 
 
 def load_config(files: Path, name: str | Path, trust_remote_code: bool) -> Any:
-    """The model's configuration.
+    """Load the model's configuration.
 
     Raises:
-        FlashError: it is damaged, unknown to this version of transformers, or needs code that is not trusted.
+        FlashError: the configuration is damaged, unknown to this version of transformers, or needs code that is not
+            trusted.
     """
     from transformers import AutoConfig
 
@@ -103,10 +103,10 @@ def _is_known(model_type: str) -> bool:
 
 
 def load_tokenizer(files: Path, name: str | Path, trust_remote_code: bool) -> Any:
-    """The model's fast tokenizer, with a token to pad with, and neither truncation nor padding set.
+    """Load the model's fast tokenizer, with a pad token and without truncation and padding.
 
     Raises:
-        FlashError: there is none, it is not a fast one, or it has no token to pad with.
+        FlashError: there is no tokenizer, it is not a fast one, or it has no pad token.
         MissingExtraError: a package that reads it is not installed.
     """
     from transformers import AutoTokenizer
@@ -125,7 +125,7 @@ def load_tokenizer(files: Path, name: str | Path, trust_remote_code: bool) -> An
             f"the tokenizer of {str(name)!r} is a {type(tokenizer).__name__}, of which there is no fast version, and "
             "only these tokenise in parallel; choose a backbone with a tokenizer.json"
         )
-    if len(tokenizer) <= len(set(tokenizer.all_special_ids)):  # transformers makes an empty one up
+    if len(tokenizer) <= len(set(tokenizer.all_special_ids)):  # transformers' empty default tokenizer
         raise FlashError(
             f"the backbone {str(name)!r} has no tokenizer; expected a tokenizer.json or the vocabulary beside the "
             "weights: save it there with tokenizer.save_pretrained"
@@ -137,17 +137,17 @@ def load_tokenizer(files: Path, name: str | Path, trust_remote_code: bool) -> An
                 "different lengths make no batch; add a pad token and save the folder again"
             )
         tokenizer.pad_token = tokenizer.eos_token
-    tokenizer.padding_side = "right"  # on which batches are padded here, whatever the model was made to write
+    tokenizer.padding_side = "right"  # batches are always padded on the right here
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()
     return tokenizer
 
 
 def _check_sentencepiece(files: Path, name: str | Path) -> None:
-    """Say what reads a vocabulary of SentencePiece: transformers, without it, speaks of another format's package.
+    """Report missing packages for a SentencePiece vocabulary, for which transformers names the wrong package.
 
     Raises:
-        MissingExtraError: it is one, and the packages that it needs are not there.
+        MissingExtraError: the tokenizer is a SentencePiece vocabulary, and its packages are not installed.
     """
     models = [path.name for path in files.glob("*.model")]
     if not models or (files / "tokenizer.json").is_file():
@@ -171,12 +171,13 @@ def load_model(
     *,
     new_rows: int | None = None,
 ) -> Any:
-    """A model in float32 and the names of its tensors that the files do not hold.
+    """Load a model in float32, and return it with the names of the tensors that the files lack.
 
-    Tensors that should have `new_rows` rows and have another number, those of a head for other labels, are none of it.
+    Tensors that should have `new_rows` rows but have another number, because they belong to a head for other labels,
+    count as lacking.
 
     Raises:
-        FlashError: the weights are damaged or of other shapes than the configuration says.
+        FlashError: the weights are damaged, or their shapes do not match the configuration.
     """
     import torch
 
@@ -188,9 +189,9 @@ def load_model(
                 dtype=torch.float32,
                 trust_remote_code=trust_remote_code,
                 output_loading_info=True,
-                ignore_mismatched_sizes=True,  # for a sentence of our own
+                ignore_mismatched_sizes=True,  # reported below
             )
-    except Exception as error:  # safetensors', pickle's, torch's, the system's
+    except Exception as error:  # of safetensors, pickle, torch or the operating system
         raise FlashError(
             f"the weights of {str(name)!r} cannot be loaded: {first_line(error)}; copy or download them again"
         ) from error
@@ -206,10 +207,10 @@ def load_model(
 
 
 def check_complete(missing: set[str], name: str | Path) -> None:
-    """Refuse weights without some of the model's tensors: they would be random numbers.
+    """Check that no tensors are missing: they would be random.
 
     Raises:
-        FlashError: `missing` is not empty; it names some.
+        FlashError: `missing` is not empty; names some of them.
     """
     if missing:
         shown = ", ".join(sorted(missing)[:3])
@@ -220,12 +221,12 @@ def check_complete(missing: set[str], name: str | Path) -> None:
 
 
 def sentence_pooling(folder: Path, name: str | Path) -> str | None:
-    """The pooling of a sentence-transformers folder in our words; None if the folder is none of these.
+    """Return the pooling of a sentence-transformers folder, a key of `POOLINGS`; None for any other folder.
 
-    What follows the pooling (Normalize, Dense) serves comparing sentences, and is left out.
+    Modules after the pooling (Normalize, Dense) are for comparing sentences, and are ignored.
 
     Raises:
-        FlashError: the folder's pooling is damaged, or is none that exists here.
+        FlashError: the pooling is damaged or not supported.
     """
     if not (folder / "modules.json").is_file():
         return None
@@ -250,7 +251,7 @@ def sentence_pooling(folder: Path, name: str | Path) -> str | None:
 
 
 def _pooling_modes(stored: Mapping[str, Any]) -> list[str]:
-    """Newer folders say `"pooling_mode": "mean"`, older ones have a flag for each."""
+    """Return the pooling modes; newer folders have `"pooling_mode": "mean"`, older ones a flag for each mode."""
     if "pooling_mode" in stored:
         return (
             [stored["pooling_mode"]] if isinstance(stored["pooling_mode"], str) else [*stored["pooling_mode"]]
@@ -262,7 +263,7 @@ def _pooling_modes(stored: Mapping[str, Any]) -> list[str]:
 
 
 def tokenizer_content(tokenizer: Any) -> dict[str, Any]:
-    """A fast tokenizer as plain values, without the truncation and padding that its last use set."""
+    """Convert a fast tokenizer to plain values, without the truncation and padding of its last use."""
     from tokenizers import Tokenizer
 
     backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
@@ -278,13 +279,13 @@ def tokenizer_content(tokenizer: Any) -> dict[str, Any]:
 
 
 def tokenizer_from(content: Mapping[str, Any]) -> Any:
-    """The tokenizer that `tokenizer_content` told of."""
+    """Restore the tokenizer of `tokenizer_content`."""
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
     make: Any = PreTrainedTokenizerFast
     special = {key: token for key, token in content["special_tokens"].items() if key.endswith("_token")}
-    truncation_side = content.get("truncation_side", "right")  # files of before had none
+    truncation_side = content.get("truncation_side", "right")  # missing in older files
     options = {"padding_side": content["padding_side"], "truncation_side": truncation_side, **special}
     if content["model_max_length"] is not None:
         options["model_max_length"] = content["model_max_length"]
@@ -292,13 +293,13 @@ def tokenizer_from(content: Mapping[str, Any]) -> Any:
 
 
 def config_content(config: Any) -> dict[str, Any]:
-    """A model's configuration as plain values."""
+    """Convert a model's configuration to plain values."""
     stored = json.loads(config.to_json_string(use_diff=False))
     return {key: value for key, value in stored.items() if key not in NOT_KEPT}
 
 
 def config_from(content: Mapping[str, Any]) -> Any:
-    """The configuration that `config_content` told of; of what a foreign file may add, nothing is run or fetched."""
+    """Restore the configuration of `config_content`; entries that would run or download something are ignored."""
     from transformers import AutoConfig
 
     kept = {key: value for key, value in content.items() if key not in NOT_KEPT}
@@ -307,7 +308,7 @@ def config_from(content: Mapping[str, Any]) -> Any:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Hold back transformers' report on loaded tensors and its progress bar: what matters is checked here."""
+    """Suppress transformers' report on loaded tensors and its progress bar; this module checks the tensors itself."""
     from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars
     from transformers.utils import logging as untyped
 
@@ -327,12 +328,12 @@ def quiet() -> Iterator[None]:
         logging.set_verbosity(level)
         if bar:
             logging.enable_progress_bar()
-        if bar and hub_off:  # transformers' switch moves the hub's too
+        if bar and hub_off:  # transformers' switch changes the hub's too
             disable_progress_bars()
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's words, or its kind if it has none."""
+    """Return the first line of an error's message, or its type if it has none."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[
         :300
     ]

@@ -1,7 +1,4 @@
-"""Rows of tokens through an encoder in parts that fit into memory, however long a text is.
-
-Imports torch; of the project an encoder's batches and its memory.
-"""
+"""Run token rows through an encoder in batches that fit into memory, however long the texts are."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
@@ -15,11 +12,11 @@ from flash.text.classification.backbones.memory import Work, Worker, is_out_of_m
 from flash.text.classification.batching import TokenRows, cheapest_batches
 
 OVERHEAD, OVERHEAD_ELSEWHERE = 32, 4_096
-"""What a batch costs beside its tokens, in tokens: of MiniLM on a processor, and on a GPU, which it hardly fills."""
+"""Fixed cost of a batch, in tokens, with MiniLM: on a CPU, and on a GPU, which a batch hardly fills."""
 
 
 def batches_of(encoder: Encoder, tokens: TokenRows, most: int) -> list[np.ndarray]:
-    """Which rows to compute together, at most so many, so that little of it is padding; the longest first."""
+    """Group rows into batches of at most `most`, with little padding, the longest rows first."""
     on_processor = encoder.head.weight.device.type == "cpu"
     return cheapest_batches(tokens.lengths, most, OVERHEAD if on_processor else OVERHEAD_ELSEWHERE)
 
@@ -27,16 +24,16 @@ def batches_of(encoder: Encoder, tokens: TokenRows, most: int) -> list[np.ndarra
 def features_of(
     encoder: Encoder, tokens: TokenRows, batches: Sequence[np.ndarray], worker: Worker
 ) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
-    """Rows, and their features (B, H), until all batches are done.
+    """Yield rows and their features (B, H), until all batches are done.
 
-    No row depends on the others, so that a batch for which there is not enough memory is halved, and those after it
-    are no larger. One row that is too large is the caller's to explain.
+    Rows are independent of each other. If a batch does not fit into memory, it is halved, and so are larger batches
+    after it. An error for a single row is raised.
 
     Args:
         encoder: in evaluation mode.
-        tokens: all rows.
-        batches: which rows to compute together, at most.
-        worker: what is told of the batch at hand.
+        tokens: all token rows.
+        batches: rows to compute together; they may be divided.
+        worker: gets the current batch, for out-of-memory messages.
     """
     device = encoder.head.weight.device
     waiting, most = list(reversed(batches)), len(tokens)
@@ -57,7 +54,7 @@ def features_of(
 def _features(
     encoder: Encoder, tokens: TokenRows, rows: np.ndarray, device: torch.device
 ) -> torch.Tensor | None:
-    """None where memory is too small for so many."""
+    """Compute the features of a batch; None if several rows do not fit into memory."""
     try:
         ids, mask = tokens.batch(rows)
         return encoder.features(ids.to(device), mask.to(device))
@@ -70,17 +67,17 @@ def _features(
 def training_logits(
     encoder: Encoder, tokens: TokenRows, rows: np.ndarray, most: int, device: torch.device
 ) -> torch.Tensor:
-    """(R, L) logits of rows, with gradients.
+    """Return (R, L) logits of rows, with gradients.
 
-    A text of more windows than a batch has rows goes through in parts of which only the logits are kept: each is
-    computed once more, with the same dropout, when its gradients are. These are those of all rows at once.
+    If a text has more windows than a batch has rows, the rows are computed in parts with gradient checkpointing: each
+    part is computed again, with the same dropout, in the backward pass. The gradients equal those of a single pass.
 
     Args:
         encoder: in training mode.
-        tokens: all rows.
-        rows: (R,) those to compute.
-        most: how many rows at a time.
-        device: where.
+        tokens: all token rows.
+        rows: (R,) the rows to compute.
+        most: maximum number of rows at a time.
+        device: the device.
     """
     parts = [tokens.batch(rows[start : start + most]) for start in range(0, len(rows), most)]
     placed = [(ids.to(device), mask.to(device)) for ids, mask in parts]

@@ -1,7 +1,4 @@
-"""Steps of gradient descent: how much a batch counts in one, and which is not taken as its numbers are broken.
-
-Imports torch, and errors of the project; Lightning only where a fit begins.
-"""
+"""Optimizer steps: gradient accumulation, and the guard against losses and gradients that are not finite."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -15,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def accumulation(trainer: "Trainer") -> dict[int, int]:
-    """How many batches a step takes, by the epoch from which on it does."""
+    """Return the number of batches per step, by the epoch from which on it applies."""
     from lightning.pytorch.callbacks import GradientAccumulationScheduler
 
     callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
@@ -26,7 +23,7 @@ def accumulation(trainer: "Trainer") -> dict[int, int]:
 
 
 def accumulated_in(epoch: int, schedule: Mapping[int, int]) -> int:
-    """How many batches a step of an epoch takes.
+    """Return the number of batches per step in an epoch.
 
     >>> [accumulated_in(epoch, {0: 1, 2: 4}) for epoch in range(4)]
     [1, 1, 4, 4]
@@ -35,14 +32,14 @@ def accumulated_in(epoch: int, schedule: Mapping[int, int]) -> int:
 
 
 def share_of_step(index: int, batches: float, accumulated: int) -> float:
-    """By what a batch's loss is multiplied so that its step follows the mean over the step's batches.
+    """Return the factor for a batch's loss that makes a step's loss the mean over its batches.
 
-    Lightning divides each loss by `accumulated`, also those of an epoch's last step, which may have fewer.
+    Lightning divides each loss by `accumulated`, also in an epoch's last step, which may have fewer batches.
 
     Args:
-        index: which of the epoch's batches it is, from 0.
-        batches: how many the epoch has.
-        accumulated: how many a step takes.
+        index: index of the batch in the epoch, from 0.
+        batches: number of batches in the epoch.
+        accumulated: number of batches per step.
 
     >>> [share_of_step(index, 5, 3) for index in range(5)]
     [1.0, 1.0, 1.0, 1.5, 1.5]
@@ -52,32 +49,34 @@ def share_of_step(index: int, batches: float, accumulated: int) -> float:
 
 
 def scaler_of(trainer: "Trainer") -> Any:
-    """What keeps gradients of 16 bits from vanishing, and takes no step with broken ones; None where nothing does."""
+    """Return the gradient scaler of float16 training, which also skips steps with non-finite gradients; None if unused."""
     return getattr(trainer.precision_plugin, "scaler", None)
 
 
 def gradients_of(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
-    """Those that a step would be taken with."""
+    """Return the gradients of an optimizer's parameters."""
     return [
         each.grad for group in optimizer.param_groups for each in group["params"] if each.grad is not None
     ]
 
 
-class Broken:
-    """Tells of losses and gradients that are no numbers before a step is taken with them.
+class NonFiniteGuard:
+    """Raises an error for losses and gradients that are not finite, before a step is taken with them.
 
-    Where asking for a number would keep a GPU waiting, or one of several processes would stop alone, the loss waits
-    for the gradients, which it breaks too, and which are the same in all processes.
+    On a GPU, reading the loss would cost a synchronisation, and with several processes one would stop alone. There the
+    loss is only checked together with the gradients, which are not finite either, and are equal in all processes.
     """
 
     def __init__(self) -> None:
-        self._loss: torch.Tensor | None = None  # the step's first that is no number, else its last
+        self._loss: torch.Tensor | None = (
+            None  # pending: the step's first non-finite loss, else its last loss
+        )
 
     def see_loss(self, loss: torch.Tensor, step: int, *, now: bool) -> None:
-        """Look at a batch's loss now, or let it wait.
+        """Check a batch's loss now, or keep it until the gradients are checked.
 
         Raises:
-            BrokenStepError: it is no number.
+            BrokenStepError: the loss is not finite.
         """
         loss = loss.detach()
         if not now:
@@ -89,16 +88,16 @@ class Broken:
     def see_gradients(
         self, norm: torch.Tensor, gradients: Sequence[torch.Tensor], step: int, *, alone: bool
     ) -> None:
-        """Look at what a step would be taken with.
+        """Check the gradients before a step.
 
         Args:
-            norm: of all gradients.
-            gradients: all of them, looked at only if the norm is no number, as it may merely be too large for one.
-            step: the trainer's count.
-            alone: whether there is one process, which may stop for the loss that waited, too.
+            norm: norm of all gradients.
+            gradients: all gradients, only checked if the norm is not finite, since a norm may merely overflow.
+            step: the trainer's step.
+            alone: whether there is one process, which may also stop because of the pending loss.
 
         Raises:
-            BrokenStepError: some of it is no number.
+            BrokenStepError: a gradient or the pending loss is not finite.
         """
         loss, self._loss = self._loss, None
         fine = norm.isfinite()
@@ -116,7 +115,7 @@ class Broken:
             )
 
     def forget(self) -> None:
-        """Begin anew, with no loss that waits."""
+        """Reset the pending loss."""
         self._loss = None
 
 

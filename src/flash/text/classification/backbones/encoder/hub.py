@@ -1,6 +1,6 @@
-"""Where a pretrained encoder comes from: a folder, or a hub id that is downloaded into the hub's usual cache.
+"""Find a pretrained encoder: a folder, or a hub id that is downloaded into the hub's usual cache.
 
-Imports neither torch nor transformers; of the project only the errors, `extras` and the names of an encoder's files.
+Imports neither torch nor transformers.
 """
 
 import os
@@ -29,7 +29,7 @@ HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 
 
 def find_files(name: str | Path, revision: str | None, trust_remote_code: bool) -> Path:
-    """The folder of an encoder's files; those of a hub id are downloaded unless the hub's cache has them.
+    """Return the folder of an encoder's files; files of a hub id are downloaded unless they are in the hub's cache.
 
     Args:
         name: a folder, or a hub id such as `unitary/toxic-bert`. A token, the cache, another endpoint and offline
@@ -38,7 +38,7 @@ def find_files(name: str | Path, revision: str | None, trust_remote_code: bool) 
         trust_remote_code: whether to download Python files too.
 
     Raises:
-        FlashError: there is no such folder or id, it may not be read, or the hub cannot be reached.
+        FlashError: there is no such folder or id, access is denied, or the hub cannot be reached.
     """
     text = str(name)
     folder = Path(text).expanduser()
@@ -69,8 +69,8 @@ def _download(name: str, revision: str | None, trust_remote_code: bool) -> Path:
         )
         if not any(folder.rglob("model*.safetensors")):
             snapshot_download(name, revision=revision, allow_patterns=both([*small, *OLD_WEIGHTS]))
-    except Exception as error:  # httpx's, requests', the hub's and the system's own
-        # What transformers alone has downloaded counts as incomplete, though it may hold all that we need
+    except Exception as error:  # of httpx, requests, the hub or the operating system
+        # a download by transformers counts as incomplete, but may contain all needed files
         partial = Path(getattr(error, "snapshot_path", os.devnull))
         if any((partial / file).is_file() for file in WEIGHTS) and (partial / "config.json").is_file():
             return partial
@@ -79,12 +79,12 @@ def _download(name: str, revision: str | None, trust_remote_code: bool) -> Path:
 
 
 def both(patterns: list[str]) -> list[str]:
-    """Patterns for today's layout of a repository and for an old one."""
+    """Return patterns for the current and the old layout of a repository."""
     return [*patterns, *(OLD_LAYOUT + pattern for pattern in patterns)]
 
 
 def hub_failure(name: str, revision: str | None, error: BaseException) -> str:
-    """A sentence for what `huggingface_hub` raised: what happened to which id, and what to do."""
+    """Turn an error of `huggingface_hub` into a message with advice."""
     from huggingface_hub import constants, errors
 
     causes = [error]

@@ -1,4 +1,4 @@
-"""Low-rank adapters beside an encoder's linear layers: there while a fit lasts, a part of the weights after it.
+"""Low-rank adapters of an encoder's linear layers, which are merged into the weights after training.
 
 LoRA: Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", ICLR 2022, section 4. Imports torch, but peft
 only when adapters are added; files that hold adapters are read without it.
@@ -18,19 +18,19 @@ from flash.core.extras import require
 from flash.core.finetuning import ALL_LINEAR, LoraOptions
 
 SCALING = "lora_scaling"
-"""What the product of an adapter's matrices is multiplied by, in the state of a module that has adapters."""
+"""Name, in a module's state, of the factor for the product of an adapter's matrices."""
 
 _BASE, _DOWN, _UP = ".base_layer", ".lora_A.default.weight", ".lora_B.default.weight"  # peft's names
 
 
 @dataclass(frozen=True)
 class Adapters:
-    """What `add_adapters` has done to a model.
+    """The changes that `add_adapters` made to a model.
 
     Attributes:
-        options: the user's.
-        layers: names of the linear layers that have an adapter.
-        frozen: the parameters that it froze.
+        options: the user's options.
+        layers: names of the linear layers with an adapter.
+        frozen: the parameters that were frozen.
     """
 
     options: LoraOptions
@@ -39,16 +39,16 @@ class Adapters:
 
 
 def add_adapters(model: nn.Module, options: LoraOptions, name: str) -> Adapters:
-    """Put adapters beside linear layers, which change nothing until they are trained, and freeze everything else.
+    """Add adapters to linear layers, without an effect until they are trained, and freeze all other parameters.
 
     Args:
         model: an encoder without its head.
-        options: of the strategy; the first matrices are drawn from torch's random numbers.
-        name: of the encoder, for messages.
+        options: options of the strategy; the first matrices are drawn from torch's random generator.
+        name: the encoder's name in messages.
 
     Raises:
         MissingExtraError: peft is not installed.
-        FlashError: there is no linear layer of that name.
+        FlashError: there is no linear layer with a given name.
     """
     peft = require("peft", "lora")
     layers = find_layers(model, options.targets, name)
@@ -57,17 +57,18 @@ def add_adapters(model: nn.Module, options: LoraOptions, name: str) -> Adapters:
         r=options.rank,
         lora_alpha=options.scaling * options.rank,
         lora_dropout=options.dropout,
-        target_modules="|".join(re.escape(layer) for layer in layers),  # whole names; a list would match ends
-        fan_in_fan_out=all(
-            type(model.get_submodule(layer)).__name__ == "Conv1D" for layer in layers
-        ),  # GPT-2's
+        target_modules="|".join(
+            re.escape(layer) for layer in layers
+        ),  # full names; a list would match suffixes
+        # GPT-2's linear layers have transposed weights
+        fan_in_fan_out=all(type(model.get_submodule(layer)).__name__ == "Conv1D" for layer in layers),
     )
     peft.inject_adapter_in_model(config, model)
     return Adapters(options, layers, frozen)
 
 
 def merge_adapters(model: nn.Module, adapters: Adapters) -> None:
-    """Add the adapters' products to the weights beside which they stand, and leave a model as it was built."""
+    """Merge the adapters into the weights, and restore the original layers."""
     for name in adapters.layers:
         layer: Any = model.get_submodule(name)
         layer.merge()
@@ -78,12 +79,12 @@ def merge_adapters(model: nn.Module, adapters: Adapters) -> None:
 
 
 def find_layers(model: nn.Module, targets: str | tuple[str, ...], name: str) -> tuple[str, ...]:
-    """The names of the linear layers that `targets` means.
+    """Return the names of the linear layers that `targets` selects.
 
-    A layer whose weights are used elsewhere too is left out: what is added there would be added everywhere.
+    Layers with shared weights are left out, because a merged adapter would change all their uses.
 
     Raises:
-        FlashError: there is none, or none of one of the names.
+        FlashError: there are no linear layers, or none with one of the names.
     """
     uses = Counter(
         id(module.weight)
@@ -109,7 +110,7 @@ def _ending_in(target: str, layers: list[str]) -> list[str]:
 
 
 def _linear_layers(model: nn.Module) -> Iterator[tuple[str, Any]]:
-    """Linear layers by name; not those of torch's attention, which reads their weights by itself."""
+    """Yield linear layers by name, except those of torch's attention, which accesses their weights directly."""
     for name, module in model.named_modules():
         attention = isinstance(module, nn.modules.linear.NonDynamicallyQuantizableLinear)
         if name and not attention and (isinstance(module, nn.Linear) or _is_transposed(module)):
@@ -117,17 +118,17 @@ def _linear_layers(model: nn.Module) -> Iterator[tuple[str, Any]]:
 
 
 def _is_transposed(module: nn.Module) -> bool:
-    """Whether it is GPT-2's linear layer, whose weights are (in, out)."""
+    """Whether a module is GPT-2's linear layer, with weights of shape (in, out)."""
     return type(module).__name__ == "Conv1D" and type(module).__module__.startswith("transformers.")
 
 
 def merge_state(module: nn.Module, state: dict[str, Any], prefix: str) -> None:
-    """Make weights of the adapters in a state that was saved while they trained; changes `state` alone.
+    """Merge the adapters in a state that was saved during training; changes `state` only.
 
     Args:
-        module: what the state is going to be loaded into, without adapters.
+        module: the module without adapters, into which the state will be loaded.
         state: tensors by name.
-        prefix: what `module`'s names begin with there.
+        prefix: prefix of the module's names in the state.
     """
     scaling = state.pop(f"{prefix}{SCALING}", None)
     if scaling is None:
@@ -135,7 +136,7 @@ def merge_state(module: nn.Module, state: dict[str, Any], prefix: str) -> None:
     modules = {f"{prefix}{name}": part for name, part in module.named_modules()}
     for layer in [name.removesuffix(_DOWN) for name in state if name.endswith(_DOWN)]:
         if layer not in modules or not {f"{layer}{_UP}", f"{layer}{_BASE}.weight"} <= state.keys():
-            continue  # torch will say which names fit nothing
+            continue  # torch reports the unknown names when it loads the state
         down, up = state.pop(f"{layer}{_DOWN}").float(), state.pop(f"{layer}{_UP}").float()
         product = up @ down
         product = (product.T if _is_transposed(modules[layer]) else product) * scaling.item()
@@ -145,7 +146,7 @@ def merge_state(module: nn.Module, state: dict[str, Any], prefix: str) -> None:
 
 
 def resume_problem(adapters: Adapters, saved: Any) -> str | None:
-    """Why a fit with adapters cannot go on from a file whose settings say `saved` of its adapters; None if it can."""
+    """Return why training with adapters cannot resume from a file with the adapter options `saved`; None if it can."""
     if saved is None:
         return (
             "the checkpoint has no adapters: its fit had ended, and they are a part of its weights, or it had another "
@@ -160,5 +161,5 @@ def resume_problem(adapters: Adapters, saved: Any) -> str | None:
 
 
 def tensor_of(options: LoraOptions) -> torch.Tensor:
-    """The scaling as it is kept in a state."""
+    """Return the scaling as a tensor for a state."""
     return torch.tensor([options.scaling], dtype=torch.float64)

@@ -1,8 +1,7 @@
-"""A Hugging Face encoder as a backbone: tokens to features to logits, by hub id or folder.
+"""A Hugging Face encoder as a network: from tokens to features to logits, by hub id or folder.
 
-Imports torch, but transformers only when an encoder is made; of the project only the errors, `extras` and its
-siblings (hub, files, parts). Two kinds have one interface: a checkpoint whose head has these labels keeps the head, and any
-other gets pooling over its tokens and a new head.
+A checkpoint whose head has exactly the wanted labels keeps its head; any other gets pooling over its tokens and a new
+head. Imports torch, but transformers only when an encoder is created.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,26 +23,26 @@ from flash.text.classification.backbones.encoder.hub import find_files
 from flash.text.classification.backbones.encoder.weight_shapes import Shapes, build, check_counts
 
 RAREST = 1e-4
-"""A new head's bias starts at no lower base rate, and at no higher one than 1 minus it."""
+"""Lower limit of the base rates from which a new head's bias is set; 1 minus it is the upper limit."""
 
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """The options of an encoder beside `max_length`: plain values, a part of the model file."""
+    """The options of an encoder beside `max_length`: plain values, which are saved in the model file."""
 
     pooling: Literal["auto", "mean", "cls", "max", "last", "model"] = "auto"
-    """How a new head sees a text: "mean" or "max" over its tokens, the first ("cls") or the "last" one. "auto" is
-    what a sentence-transformers folder says, else "last" for a decoder, whose last token alone sees all, else
-    "mean". "model" is the whole head that transformers has for the architecture, which alone can be exported for it:
-    layers of it that the checkpoint lacks begin with random weights."""
+    """Input of a new head: "mean" or "max" over the tokens, the first token ("cls") or the "last" one. "auto" is the
+    pooling of a sentence-transformers folder, else "last" for a decoder, in which only the last token depends on all
+    others, else "mean". "model" is the complete head that transformers has for the architecture, required for an export
+    to transformers; its layers start with random weights if the checkpoint lacks them."""
     dropout: float = 0.1
-    """The share of features that is dropped before a new head in training; 0 or more and below 1."""
+    """Dropout rate of the features before a new head in training, from 0 to below 1."""
     long_text: Literal["truncate", "window"] = "truncate"
-    """What becomes of a text longer than max_length: its start, or overlapping windows."""
+    """How to read a text longer than max_length: only its start, or in overlapping windows."""
     window_pooling: Literal["max", "mean"] = "max"
-    """How the windows' label logits become the text's."""
+    """How the logits of the windows are combined to those of the text."""
     window_overlap: float = 0.25
-    """The share of max_length that consecutive windows have in common, from 0 to 0.9."""
+    """Overlap of consecutive windows as a share of max_length, from 0 to 0.9."""
     revision: str | None = None
     """A branch, tag or commit of a hub id; None for its main branch."""
     trust_remote_code: bool = False
@@ -78,22 +77,22 @@ def _is_number(value: Any) -> bool:
 
 
 class Encoder(nn.Module):
-    """An encoder and its head; made by `from_pretrained` and `from_content`.
+    """An encoder and its head; created by `from_pretrained` and `from_content`.
 
     Attributes:
         labels: names of the columns of the logits.
         config: the options.
         tokenizer: the encoder's fast tokenizer, with a pad token.
-        model: what gives features, without the head.
+        model: the model without the head; computes the features.
         head: `Linear(H, L)`, the last layer.
         kept_head: whether the head is the checkpoint's own.
-        pooling: of a new head, never "auto"; None with a kept one, whose model pools.
+        pooling: pooling before a new head, never "auto"; None with a kept head, for which the model does the pooling.
         whole: whether the model is a classifier of transformers without its last layer: pooling is None or "model".
-        new_layers: names of its layers, the head aside, that are random numbers as long as they are not trained.
-        most_tokens: how many positions the model has, special tokens included; None if it sets no bound.
+        new_layers: names of layers, apart from the head, that are random until they are trained.
+        most_tokens: maximum number of tokens, special tokens included; None if the model has no limit.
         note: one sentence on the head, for the user.
-        own_labels: the names that the checkpoint gives the labels of its own head, in any order; empty where unknown.
-        source: where its own Python code is; None where it is one of transformers' architectures.
+        own_labels: label names of the checkpoint's own head, in any order; empty if unknown.
+        source: the hub id or folder with the encoder's own Python code; None for an architecture of transformers.
     """
 
     model: Any
@@ -119,7 +118,7 @@ class Encoder(nn.Module):
         self.whole, self.new_layers = pooling in (None, "model"), tuple(new_layers)
         self.dropout = nn.Dropout(0.0 if self.whole else config.dropout)
         self.most_tokens = parts.count_positions(model)
-        self.source = source  # of code that is not transformers'
+        self.source = source
         self.own_labels: tuple[str, ...] = ()
         self._may_be_empty = tokenizer.num_special_tokens_to_add() == 0
 
@@ -127,13 +126,13 @@ class Encoder(nn.Module):
     def from_pretrained(
         cls, name: str | Path, labels: Sequence[str], config: EncoderConfig = EncoderConfig()
     ) -> "Encoder":
-        """An encoder from a folder or the hub, in evaluation mode, in float32.
+        """Load an encoder from a folder or the hub, in evaluation mode, in float32.
 
-        The head is kept if the checkpoint names exactly these labels, in any order; its rows then follow `labels`.
-        A new head's weights are drawn from torch's random numbers.
+        The head is kept if the checkpoint has exactly these labels, in any order; its rows are reordered to `labels`.
+        A new head's weights are drawn from torch's random generator.
 
         Raises:
-            FlashError: its files cannot be had or used; the sentence says why, and what to do.
+            FlashError: the files cannot be found or used.
         """
         require("transformers", "transformers")
         trust = config.trust_remote_code
@@ -177,13 +176,13 @@ class Encoder(nn.Module):
         return made.eval()
 
     def name_labels(self, labels: Sequence[str]) -> None:
-        """Give the columns of the logits other names."""
+        """Rename the columns of the logits."""
         self.labels = tuple(labels)
         self.model.config.id2label = dict(enumerate(labels))
         self.model.config.label2id = {label: index for index, label in enumerate(labels)}
 
     def content(self) -> dict[str, Any]:
-        """All that makes the same encoder but for the weights (`state_dict`) and the options: plain values."""
+        """Return, as plain values, all that restores the encoder except weights (`state_dict`) and options."""
         return {
             "model": files.config_content(self.model.config),
             "tokenizer": files.tokenizer_content(self.tokenizer),
@@ -204,19 +203,19 @@ class Encoder(nn.Module):
         shapes: Shapes | None = None,
         trust_remote_code: bool = False,
     ) -> "Encoder":
-        """The encoder that `content` told of, with random weights until `load_state_dict`; reads no file.
+        """Restore an encoder, with random weights until `load_state_dict`; reads no file.
 
         Args:
-            content: what `content` gave.
+            content: result of the method `content`.
             labels: names of the columns of the logits.
-            config: the options that it was made with.
-            shapes: of the weights that it will load, by name, which are compared before anything is built.
-            trust_remote_code: whether code of the encoder's own may be fetched and run again. The options do not
-                decide on it: they come from the model file.
+            config: the encoder's options.
+            shapes: shapes of the weights that will be loaded, by name; they are compared before anything is built.
+            trust_remote_code: whether the encoder's own code may be downloaded and run again. The option of the same
+                name does not count, because it comes from the model file.
 
         Raises:
             CheckpointError: the content is damaged.
-            RemoteCodeError: it needs Python code that is not trusted, or that is not where it was.
+            RemoteCodeError: the encoder needs Python code that is not trusted, or that has moved.
         """
         require("transformers", "transformers")
         from transformers import AutoModel, AutoModelForSequenceClassification
@@ -261,20 +260,22 @@ class Encoder(nn.Module):
             ).eval()
         except FlashError:
             raise
-        except Exception as error:  # of a hostile file anything is possible
+        except Exception as error:  # a hostile file can cause any error
             raise CheckpointError(
                 f"the model file's encoder cannot be made: {files.first_line(error)}; copy or save the file again"
             ) from error
 
     def features(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        """What the head sees (B, H), before dropout.
+        """Return the input of the head, (B, H), before dropout.
 
         Args:
             input_ids: (B, T) int64; a text's tokens first, then padding.
-            attention_mask: (B, T), nonzero where there is a token.
+            attention_mask: (B, T), nonzero for tokens.
         """
         mask = attention_mask.long()
-        if self._may_be_empty:  # a text without tokens is seen as one pad token: attention to nothing is NaN
+        if (
+            self._may_be_empty
+        ):  # read a text without tokens as one pad token: attention to nothing would be NaN
             if input_ids.shape[1] == 0:
                 input_ids = input_ids.new_full((len(input_ids), 1), self.tokenizer.pad_token_id)
                 mask = torch.zeros_like(input_ids)
@@ -286,15 +287,14 @@ class Encoder(nn.Module):
         return parts.POOLINGS[str(self.pooling)](output.last_hidden_state, mask)
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        """Logits (B, L); arguments as `features`."""
+        """Return logits (B, L); arguments as for `features`."""
         logits: torch.Tensor = self.head(self.dropout(self.features(input_ids, attention_mask)))
         return logits
 
     def layers(self) -> list[list[nn.Parameter]]:
-        """All parameters, each once: embeddings, then each block from the first, then the head.
+        """Return all parameters, each once: embeddings, then the blocks from the first on, then the head.
 
-        What stands between the last block and the head (a final norm, a kept head's dense layer) is of the last
-        block: only the head is behind the features.
+        Layers between the last block and the head (a final norm, a kept head's dense layer) belong to the last block.
         """
         blocks = [list(block.parameters()) for block in parts.find_blocks(self.model)]
         in_blocks = {id(parameter) for block in blocks for parameter in block}
@@ -308,10 +308,10 @@ class Encoder(nn.Module):
         return [embeddings, *blocks, list(self.head.parameters())]
 
     def check_strategy(self, strategy: str) -> None:
-        """Refuse to leave random numbers as they are.
+        """Check that a finetuning strategy trains all new layers.
 
         Raises:
-            FlashError: the finetuning strategy of that name trains the head, and not all other new layers.
+            FlashError: the strategy would leave new layers apart from the head random.
         """
         if self.new_layers and strategy in ("freeze", "lora"):
             new = ", ".join(self.new_layers)
@@ -321,14 +321,14 @@ class Encoder(nn.Module):
             )
 
     def start_bias(self, base_rates: npt.NDArray[np.floating[Any]], *, multi_label: bool = True) -> None:
-        """Let a new head begin with each label's share of the texts; a kept head has learnt its own bias.
+        """Initialise a new head's bias from the base rates of the labels; a kept head keeps its bias.
 
         Args:
-            base_rates: (L,) shares from 0 to 1.
-            multi_label: whether logits go through a sigmoid, else they go through a softmax.
+            base_rates: (L,) share of the texts per label, from 0 to 1.
+            multi_label: sigmoid or softmax.
         """
-        self.new_layers = ()  # which learn from now on, too
-        if self.kept_head or self.head.bias is None:  # as of GPT-2's own head
+        self.new_layers = ()  # called at the start of training, in which they are trained
+        if self.kept_head or self.head.bias is None:  # GPT-2's own head has no bias
             return
         rates = np.clip(np.asarray(base_rates, np.float64), RAREST, 1 - RAREST)
         with torch.no_grad():
@@ -337,7 +337,7 @@ class Encoder(nn.Module):
 
 
 def _own_config(source: str, revision: str | None) -> Any:
-    """The configuration of an architecture whose trusted Python code comes with the encoder `source`."""
+    """Load the configuration of an architecture whose trusted Python code comes with the encoder `source`."""
     try:
         return files.load_config(find_files(source, revision, True), source, True)
     except FlashError as error:

@@ -1,6 +1,6 @@
-"""An encoder as a backbone: tokenised once, batches of texts of similar length, gradient descent by Lightning.
+"""An encoder as a backbone: texts are tokenised once, batched by length, and trained by Lightning.
 
-Imports torch, no Lightning and no transformers: prediction needs neither the one nor, before a model is made, the other.
+Imports torch, but neither Lightning, which prediction does not need, nor transformers before a model is created.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,7 +19,12 @@ from flash.text.classification.backbones.encoder import gradient_steps as steps
 from flash.text.classification.backbones.encoder import lora
 from flash.text.classification.backbones.encoder.forward import batches_of, features_of, training_logits
 from flash.text.classification.backbones.encoder.model import Encoder, EncoderConfig
-from flash.text.classification.backbones.encoder.resuming import draw_noise, epoch_of, noise_of, take_up
+from flash.text.classification.backbones.encoder.resuming import (
+    draw_seed,
+    epoch_of,
+    rewind_to_last_step,
+    seeded,
+)
 from flash.text.classification.backbones.encoder.token_cache import KeptFeatures, TokenCache
 from flash.text.classification.backbones.linear.features import Texts
 from flash.text.classification.backbones.memory import Work, memory_explained
@@ -41,31 +46,31 @@ if TYPE_CHECKING:
 
 
 PREDICT_ROWS = 32
-"""Rows a batch when texts are scored."""
+"""Rows per batch in prediction."""
 CLIPPED_NORM = 1.0
-"""What gradients are clipped to unless the trainer is given `gradient_clip_val`; 0 there is no clipping."""
+"""Gradient norm to clip to unless the trainer is given `gradient_clip_val`; a value of 0 there turns clipping off."""
 
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """How an encoder is finetuned, beside the classifier's optimiser, schedule and learning rate."""
+    """Options of finetuning beside the classifier's optimizer, scheduler and learning rate."""
 
     pos_weight: Any = None
-    """How much more rows with a label count for it: a number, one per label, a dict by label, or "balanced"."""
+    """Weight of a label's positive rows in the loss: a number, one per label, a dict by label, or "balanced"."""
     layer_decay: float = 1.0
-    """What the learning rate is multiplied by from each layer to the one below it."""
+    """Factor of the learning rate from each layer to the one below it."""
     warmup: float = 0.06
-    """The share of all steps in which the learning rate grows from near 0."""
+    """Share of all steps in which the learning rate rises from near 0."""
 
 
 class EncoderModule(BackboneModule):
     """An `Encoder` with its batches and its training.
 
     Args:
-        name: the hub id or folder that it came from.
+        name: the encoder's hub id or folder.
         encoder: the network.
-        max_length: most tokens of a text, or of a window of it.
-        training: how to finetune it.
+        max_length: maximum number of tokens of a text, or of a window.
+        training: options of finetuning.
     """
 
     automatic_optimization = True
@@ -87,20 +92,20 @@ class EncoderModule(BackboneModule):
         self.starts_at_base_rates = not encoder.kept_head
         self.adapters: lora.Adapters | None = None
         self._resumed_adapters: Any = None
-        self.noise: int | None = None  # what a run's random numbers follow from
-        self._accumulated = {0: 1}  # how many batches a step takes, from which epoch on
-        self._broken = steps.Broken()
-        self._trained = False  # for good
-        self._read = False  # weights that are not the checkpoint's that it was made of
-        self.precision_sentence = ""  # why a prediction has its precision, where that was measured
+        self.run_seed: int | None = None
+        self._accumulated = {0: 1}  # batches per step, by the epoch from which on it applies
+        self._guard = steps.NonFiniteGuard()
+        self._trained = False  # prediction only from now on
+        self._read = False  # whether a state was loaded over the weights of the encoder's folder
+        self.precision_sentence = ""  # why a prediction has its precision, if it was measured
         self._learnt = encoder.kept_head
         self._start = {name: each.detach().clone() for name, each in encoder.head.named_parameters()}
-        self._cache: TokenCache | None = None  # while a fit lasts, for validation's texts
-        self.frozen: KeptFeatures | None = None  # while the head alone trains, for the same
+        self._cache: TokenCache | None = None  # during training, for validation's texts
+        self.frozen: KeptFeatures | None = None  # the same, while only the head is trained
 
     @property
     def fitted(self) -> bool:
-        """Whether its head is a checkpoint's own, has taken a step, or was loaded; a new one is random."""
+        """Whether its head is a checkpoint's own, was trained, or was loaded; a new head is random."""
         now = dict(self.encoder.head.named_parameters())
         start = {name: tensor.to(now[name]) for name, tensor in self._start.items()}
         return self._learnt or any(not torch.equal(now[name], tensor) for name, tensor in start.items())
@@ -109,10 +114,10 @@ class EncoderModule(BackboneModule):
     def from_pretrained(
         cls, name: str | Path, labels: list[str], max_length: int, options: Mapping[str, Any]
     ) -> "EncoderModule":
-        """From a folder or the hub.
+        """Load an encoder from a folder or the hub.
 
         Raises:
-            FlashError: an unknown option, or an encoder that cannot be had.
+            FlashError: an unknown option, or the encoder cannot be loaded.
         """
         config, training = _options(options)
         return cls(str(name), Encoder.from_pretrained(name, labels, config), max_length, training)
@@ -121,17 +126,17 @@ class EncoderModule(BackboneModule):
     def from_content(
         cls, settings: Mapping[str, Any], state: Mapping[str, Any], *, trust_remote_code: bool = False
     ) -> "EncoderModule":
-        """What a model file tells of, with random weights until they are loaded; reads no other file.
+        """Create the encoder of a model file, with random weights until they are loaded; reads no other file.
 
         Args:
-            settings: what the file says of its model.
-            state: the file's arrays or tensors that this module will load; the encoder has to be of their shapes.
+            settings: the file's settings.
+            state: the file's arrays or tensors, with which the encoder's shapes are compared.
             trust_remote_code: as for `TextClassifier.load_from_checkpoint`.
 
         Raises:
-            CheckpointError: what it tells is damaged.
-            MisfitError: the weights do not fit it.
-            RemoteCodeError: it needs Python code that is not trusted, or that is not where it was.
+            CheckpointError: the settings are damaged.
+            MisfitError: the weights do not fit the settings.
+            RemoteCodeError: the encoder needs Python code that is not trusted, or that has moved.
         """
         config, training = _options(settings["backbone_options"])
         prefix = "encoder."
@@ -149,7 +154,7 @@ class EncoderModule(BackboneModule):
         )
         made = cls(settings["backbone"], encoder, settings["max_length"], training)
         made.starts_at_base_rates = False
-        # of a head from a file, a bias of 0 alone tells that it was never trained
+        # a head from a file counts as trained unless its bias is 0
         bias = made._start.get("bias")
         made._start = {} if bias is None else {"bias": torch.zeros_like(bias)}
         made._learnt = encoder.kept_head or bias is None
@@ -160,7 +165,7 @@ class EncoderModule(BackboneModule):
         return {**asdict(self.encoder.config), **asdict(self.training_options)}
 
     def take_labels(self, labels: list[str]) -> bool:
-        """Name the labels; a checkpoint whose own head has these names is read again, with that head."""
+        """Set the label names; if the checkpoint's own head has these labels, load the checkpoint again with its head."""
         encoder = self.encoder
         if not self._read and not encoder.kept_head and sorted(encoder.own_labels) == sorted(labels):
             self.encoder = Encoder.from_pretrained(self.name, labels, encoder.config)
@@ -170,19 +175,19 @@ class EncoderModule(BackboneModule):
         return False
 
     def content(self) -> dict[str, Any]:
-        """The network's shape and its tokenizer, and what adapters it has for now."""
+        """Return the network's configuration, its tokenizer and, during training with LoRA, the adapters' options."""
         adapters = {} if self.adapters is None else {"lora": self.adapters.options.plain()}
         return {"encoder": self.encoder.content(), **adapters}
 
     def layers(self) -> list[list[torch.nn.Parameter]]:
-        """Parameters from the embeddings to the head."""
+        """Return the parameters from the embeddings to the head."""
         return self.encoder.layers()
 
     def for_prediction(self, *, bfloat16: bool) -> "EncoderModule":
-        """Itself, to be trained no more: without dropout and gradients and, if so asked, with weights of 16 bits.
+        """Prepare for prediction only: turn off dropout and gradients and, if asked, convert the weights to bfloat16.
 
-        These are rounded once, not for each batch; the head keeps its float32: it is small, and every label depends on
-        it. Buffers keep theirs, in which angles of positions are exact.
+        The weights are converted once, not per batch. The head stays in float32: it is small, and every label depends on
+        it. Buffers stay too, so that rotary position angles are exact.
         """
         self.eval().requires_grad_(False)
         if bfloat16:
@@ -195,7 +200,7 @@ class EncoderModule(BackboneModule):
     # ---- scores ---------------------------------------------------------------------------------------------
 
     def tokenize(self, texts: Texts) -> TokenRows:
-        """Token ids of texts, cut or in windows as the options say."""
+        """Tokenise texts, truncated or in windows according to the options."""
         config = self.encoder.config
         return tokenize(
             texts.combine_chunks() if hasattr(texts, "combine_chunks") else texts,
@@ -206,13 +211,13 @@ class EncoderModule(BackboneModule):
         )
 
     def margins_of_many(self, texts: Texts, batch_size: int) -> np.ndarray:
-        """`logits` in batches of that size, but for a processor, on which larger ones than ours are slower."""
+        """Return `logits` in batches of that size; on a CPU at most `PREDICT_ROWS`, as larger batches are slower there."""
         on_processor = self.encoder.head.weight.device.type == "cpu"
         return self.logits(texts, min(batch_size, PREDICT_ROWS) if on_processor else batch_size)
 
     @torch.inference_mode()
     def logits(self, texts: Texts, batch_size: int = PREDICT_ROWS) -> np.ndarray:
-        """(N, L) float32, uncalibrated; the encoder is in evaluation mode meanwhile."""
+        """Return (N, L) float32 logits, uncalibrated, computed in evaluation mode."""
         tokens = self.tokenize(texts) if self._cache is None else self._cache.rows_of(texts, self.tokenize)
         logits = np.empty((len(tokens), len(self.encoder.labels)), np.float32)
         with memory_explained(self):
@@ -227,8 +232,8 @@ class EncoderModule(BackboneModule):
     def _features(
         self, tokens: TokenRows, rank: int = 0, world: int = 1, batch_size: int = PREDICT_ROWS
     ) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
-        """Features of rows in evaluation mode, with the rows they are of: every `world`-th batch."""
-        # looking through all modules takes a tenth of a single text's time
+        """Yield rows and their features in evaluation mode, for every `world`-th batch."""
+        # iterating over all modules takes a tenth of a single text's time
         training = [] if self._trained else [module for module in self.encoder.modules() if module.training]
         for module in training:
             module.training = False
@@ -236,13 +241,13 @@ class EncoderModule(BackboneModule):
             batches = batches_of(self.encoder, tokens, batch_size)
             yield from features_of(self.encoder, tokens, batches[rank::world], self)
         finally:
-            for module in training:  # not `train()`: frozen parts may have been at rest
+            for module in training:  # not `train()`: frozen parts may have been in evaluation mode
                 module.training = True
 
     def _pool(
         self, logits: torch.Tensor, tokens: TokenRows, rows: np.ndarray
     ) -> tuple[np.ndarray, torch.Tensor]:
-        """The texts that some rows are of, and a row of logits for each."""
+        """Pool the logits of windows; return the texts of these rows, and one row of logits per text."""
         texts, local = np.unique(tokens.owner[rows], return_inverse=True)
         if len(texts) == len(rows):
             return tokens.owner[rows], logits
@@ -252,14 +257,14 @@ class EncoderModule(BackboneModule):
     # ---- training -------------------------------------------------------------------------------------------
 
     def before_fit(self, model: Classifier, trainer: "Trainer") -> None:
-        """Freeze what the strategy says, for as long as it says."""
+        """Reset the state of the last training, and set up the finetuning strategy."""
         from lightning.pytorch.utilities import rank_zero_info
 
         from flash.core.layer_finetuning import add_strategy
 
         rank_zero_info(f"{self.encoder.note[0].upper()}{self.encoder.note[1:]}.")
-        self.noise, self._accumulated, self.frozen = None, steps.accumulation(trainer), None
-        self._broken.forget()
+        self.run_seed, self._accumulated, self.frozen = None, steps.accumulation(trainer), None
+        self._guard.forget()
         self.train()
         add_strategy(trainer)
         strategy = getattr(trainer, "finetuning", None)
@@ -280,17 +285,17 @@ class EncoderModule(BackboneModule):
         )
 
     def after_fit(self) -> None:
-        """Make adapters a part of the weights, and forget tokens."""
+        """Merge adapters into the weights, and clear the caches."""
         self._cache = self.frozen = None
         if self.adapters is not None:
             lora.merge_adapters(self.encoder.model, self.adapters)
             self.adapters = None
 
     def resume(self, settings: dict[str, Any], checkpoint: dict[str, Any]) -> None:
-        """Go on exactly where the run stood; refuse to train adapters from weights that have none, or others."""
-        self.starts_at_base_rates = False  # the head has learnt more since
+        """Resume from the last step; raise FlashError if the checkpoint has no or other adapters than this training."""
+        self.starts_at_base_rates = False  # the head is already trained
         loop = checkpoint.get("loops", {}).get("fit_loop", {})
-        self.noise = take_up(loop, steps.accumulated_in(epoch_of(loop), self._accumulated))
+        self.run_seed = rewind_to_last_step(loop, steps.accumulated_in(epoch_of(loop), self._accumulated))
         self._resumed_adapters = settings.get("lora")
         if self.adapters is not None:
             problem = lora.resume_problem(self.adapters, self._resumed_adapters)
@@ -298,7 +303,7 @@ class EncoderModule(BackboneModule):
                 raise FlashError(problem)
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
-        """What adapters count beside their matrices, so that the state can be merged without them."""
+        """Also save the adapters' scaling, so that the state can be merged without the options."""
         super()._save_to_state_dict(destination, prefix, keep_vars)
         if self.adapters is not None:
             destination[f"{prefix}{lora.SCALING}"] = lora.tensor_of(self.adapters.options)
@@ -306,7 +311,7 @@ class EncoderModule(BackboneModule):
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
     ) -> None:
-        """Take a state with adapters as the weights that they make, unless this module has adapters."""
+        """Merge the adapters of a state that has them, unless this module has adapters too."""
         self._read = True
         if self.adapters is None:
             lora.merge_state(self, state_dict, prefix)
@@ -314,12 +319,12 @@ class EncoderModule(BackboneModule):
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def train_batches(self, model: Classifier, dataset: TrainingRows, seed: int) -> "_Batches":
-        """Batches of texts of similar length in another order each epoch."""
+        """Return batches of texts of similar length, in another order in each epoch."""
         self._cache = TokenCache()
         return _Batches(self, model, dataset, seed)
 
     def configure_optimizers(self, model: Classifier) -> Any:
-        """AdamW, linear warm-up and decay, unless the user has chosen others."""
+        """Return AdamW with linear warm-up and decay, unless the user has chosen others."""
         from flash.core.layer_finetuning import has_finetuning_of_its_own
 
         if (
@@ -352,20 +357,20 @@ class EncoderModule(BackboneModule):
         return made if schedule is None else {"optimizer": made, "lr_scheduler": schedule}
 
     def _may_fuse(self, model: Classifier) -> bool:
-        """Whether the optimiser's step may be one pass over the parameters."""
+        """Whether a fused optimizer can be used."""
         parameters = list(self.parameters())
         known = all(each.device.type in ("cpu", "cuda") and each.is_floating_point() for each in parameters)
         trainer = model.trainer
-        # In mixed precision Lightning clips no gradients of an optimiser whose step is one pass.
+        # Lightning does not clip gradients of a fused optimizer in mixed precision
         clips = trainer.gradient_clip_val is not None and "mixed" in str(trainer.precision)
         return known and steps.scaler_of(trainer) is None and not clips
 
     def training_step(self, model: Classifier, batch: "_Batch") -> torch.Tensor:
-        """The loss of one batch."""
+        """Return the loss of one batch."""
         device, encoder, epoch = model.device, self.encoder, batch.epoch
         trainer, accumulated = model.trainer, model.trainer.accumulate_grad_batches
         self.at_hand = Work(epoch.tokens, batch.rows, device, accumulated, epoch.batch_size)
-        with noise_of(device, *batch.place, model.global_rank):
+        with seeded(device, *batch.place, model.global_rank):
             if batch.features is not None:
                 logits = encoder.head(encoder.dropout(batch.features.to(encoder.head.weight)))
             else:
@@ -377,42 +382,44 @@ class EncoderModule(BackboneModule):
             )
             loss = one_number(measure(logits, targets))
         now = (device.type == "cpu" and trainer.world_size == 1) or steps.scaler_of(trainer) is not None
-        self._broken.see_loss(loss, trainer.global_step, now=now)
+        self._guard.see_loss(loss, trainer.global_step, now=now)
         model.log("train_loss", loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=len(texts))
         self._learnt = True
         of_step = steps.share_of_step(batch.place[2], trainer.num_training_batches, accumulated)
         return loss * (batch.weight * of_step)
 
     def check_gradients(self, model: Classifier, optimizer: torch.optim.Optimizer) -> None:
-        """Take no step with numbers that are none, but for the scaler of 16-mixed, which takes none with them."""
+        """Raise an error for non-finite gradients, except in 16-mixed, where the scaler skips such steps."""
         if steps.scaler_of(model.trainer) is None:
             gradients = steps.gradients_of(optimizer)
             self._check_gradients(model, torch.nn.utils.get_total_norm(gradients), gradients)
 
     def _check_gradients(self, model: Classifier, norm: torch.Tensor, gradients: list[torch.Tensor]) -> None:
         trainer = model.trainer
-        self._broken.see_gradients(norm, gradients, trainer.global_step, alone=trainer.world_size == 1)
+        self._guard.see_gradients(norm, gradients, trainer.global_step, alone=trainer.world_size == 1)
 
     def clip_gradients(self, model: Classifier, optimizer: torch.optim.Optimizer) -> None:
-        """To a norm of `CLIPPED_NORM`, all parameters together, unless the trainer was given a number."""
+        """Clip the norm of all gradients together to `CLIPPED_NORM`."""
         scaled = steps.scaler_of(model.trainer) is not None
         if scaled and optimizer.defaults.get("fused"):
-            return  # a fused optimiser of 16-mixed: its gradients get their size as it steps
+            return  # a fused optimizer unscales gradients in its step, so they cannot be clipped before
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         gradients = steps.gradients_of(optimizer)
         norm = torch.nn.utils.get_total_norm(gradients)
         if not scaled:
             self._check_gradients(model, norm, gradients)
-        if model.device.type != "cpu" or not float(norm) <= CLIPPED_NORM:  # a GPU is not asked twice
+        if (
+            model.device.type != "cpu" or not float(norm) <= CLIPPED_NORM
+        ):  # avoids a device-to-host sync on a GPU
             torch.nn.utils.clip_grads_with_norm_(parameters, CLIPPED_NORM, norm)
 
     def why_unmeasured(self, model: Classifier) -> tuple[str, str]:
-        """An encoder has no scores of its training rows without themselves."""
+        """An encoder has no out-of-fold scores of its training rows."""
         return "an encoder is not cross-validated", ""
 
 
 class _Batch:
-    """Some rows of an epoch, opaque to Lightning, which would move and copy what it can look into."""
+    """Rows of a batch, in a type that Lightning neither moves nor copies."""
 
     def __init__(
         self,
@@ -423,11 +430,11 @@ class _Batch:
         features: torch.Tensor | None = None,
     ) -> None:
         self.epoch, self.rows, self.weight, self.features = epoch, rows, weight, features
-        self.place = place  # the run's number, the epoch's, and the batch's in it
+        self.place = place  # the run's seed, the epoch, and the index of the batch in it
 
 
 class _Batches:
-    """What an epoch iterates over; knows its length, so that a schedule knows the number of steps."""
+    """The batches of an epoch; has a length, so that the number of steps is known to the scheduler."""
 
     def __init__(self, module: EncoderModule, model: Classifier, dataset: TrainingRows, seed: int) -> None:
         self.module, self.model, self.dataset, self.seed = module, model, dataset, seed
@@ -456,12 +463,12 @@ class _Batches:
 
     @property
     def batch_size(self) -> int:
-        """Rows a batch of each process, as the user has chosen."""
+        """Rows per batch and process, as chosen by the user."""
         data = getattr(self.model.trainer, "datamodule", None)
         return int(getattr(data, "batch_size", None) or 32)
 
     def _order(self, epoch: int) -> list[np.ndarray]:
-        """Batches that all processes share: `batch_size` rows for each of them."""
+        """Return batches that all processes share, with `batch_size` rows for each process."""
         trainer = self.model.trainer
         size = self.batch_size * trainer.world_size
         return length_batches(
@@ -472,19 +479,19 @@ class _Batches:
         epoch = self.model.current_epoch
         kept = self._kept_features() if epoch < self._epochs_frozen() else None
         if kept is None:
-            self._features = self.module.frozen = None  # not needed again
+            self._features = self.module.frozen = None  # no longer needed
         elif self.module.frozen is None:
             self.module.frozen = KeptFeatures()
         trainer, module = self.model.trainer, self.module
-        if module.noise is None:
-            module.noise = int(trainer.strategy.broadcast(draw_noise()))
-        if len(module._accumulated) > 1:  # Lightning asks its callback only where it begins an epoch anew
+        if module.run_seed is None:
+            module.run_seed = int(trainer.strategy.broadcast(draw_seed()))
+        if len(module._accumulated) > 1:  # Lightning's callback does not run for a resumed epoch
             trainer.accumulate_grad_batches = steps.accumulated_in(epoch, module._accumulated)
-        # Lightning's counter, since it restores no state of a loader that it has asked for its length before
+        # Lightning's counter, because Lightning does not restore a loader's state after asking for its length
         done = trainer.fit_loop.epoch_loop.batch_progress.current.ready if trainer.training else 0
         order = self._order(epoch)
         for index, rows in enumerate(order[done:], done):
-            place, texts = (module.noise, epoch, index), self._share_of_texts(rows, len(order))
+            place, texts = (module.run_seed, epoch, index), self._share_of_texts(rows, len(order))
             whole = rows
             rows, weight = own_share(rows, self.tokens.owner, trainer.global_rank, trainer.world_size)
             if self.known is not None and isinstance(module.loss, Loss):
@@ -493,21 +500,21 @@ class _Batches:
             yield _Batch(self, rows, weight * texts, place, features)
 
     def _share_of_texts(self, rows: np.ndarray, batches: int) -> float:
-        """By what a batch counts so that each text does the same, where batches have fewer texts for their windows."""
+        """Return the weight of a batch that gives each text the same weight, if texts have several windows."""
         if len(self.tokens) == self.tokens.texts:
             return 1.0
         return len(np.unique(self.tokens.owner[rows])) * batches / self.tokens.texts
 
     def _known_per_text(self, rows: np.ndarray) -> float:
-        """How many targets are known of a text, in the mean over the texts of some rows."""
+        """Return the mean number of known targets per text, over the texts of some rows."""
         return float(cast(np.ndarray, self.known)[np.unique(self.tokens.owner[rows])].mean())
 
     def state_dict(self) -> dict[str, Any]:
-        """Tells Lightning that an epoch can be resumed in its middle."""
-        return {"noise": self.module.noise}
+        """Return the run's seed; the method also tells Lightning that an epoch can be resumed in the middle."""
+        return {"noise": self.module.run_seed}  # the key of model files
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Nothing: `EncoderModule.resume` has taken it from the checkpoint."""
+        """Do nothing: `EncoderModule.resume` has read the checkpoint."""
 
     def _epochs_frozen(self) -> float:
         from flash.core.layer_finetuning import LayerFinetuning
@@ -516,7 +523,7 @@ class _Batches:
         return max((one.epochs_frozen for one in callbacks if isinstance(one, LayerFinetuning)), default=0)
 
     def _kept_features(self) -> torch.Tensor:
-        """(R, H) features of all rows: those of a frozen encoder never change, and are computed once."""
+        """Return (R, H) features of all rows, computed once, because a frozen encoder's features do not change."""
         if self._features is None:
             trainer = self.model.trainer
             with trainer.precision_plugin.forward_context(), torch.inference_mode():
@@ -542,7 +549,7 @@ def _say_what_was_cut(module: EncoderModule, tokens: TokenRows) -> None:
 
 
 def _options(options: Mapping[str, Any]) -> tuple[EncoderConfig, TrainingOptions]:
-    """The user's keywords as what they are options of."""
+    """Divide the user's keywords into options of the encoder and of the training."""
     known = [field.name for kind in (EncoderConfig, TrainingOptions) for field in fields(kind)]
     for name in options:
         if name not in known:

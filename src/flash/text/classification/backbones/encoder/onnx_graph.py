@@ -1,7 +1,6 @@
-"""An encoder as an ONNX graph: written by torch, and its matrices in eight bits by onnxruntime.
+"""Export an encoder as an ONNX graph, with torch, and quantize its weights to int8, with onnxruntime.
 
-Imports torch; onnx, onnxscript and onnxruntime only when a graph is written; of the project the encoder and what
-`onnx` reads.
+Imports torch; onnx, onnxscript and onnxruntime only when a graph is written.
 """
 
 import logging
@@ -21,26 +20,26 @@ from flash.text.classification.backbones.encoder.model import Encoder
 from flash.text.classification.backbones.encoder.onnx_runtime import GRAPH, INPUTS, OUTPUT
 
 OPSET = 18
-"""The version of ONNX's operators that torch writes without converting."""
+"""The ONNX operator set that torch writes without conversion."""
 QUANTIZED = ("MatMul", "Gemm")
-"""The operators whose weights become int8: embeddings and norms would lose more than they save."""
+"""Operators whose weights are quantized; for embeddings and norms the loss would outweigh the gain."""
 NOISY = ("torch.onnx", "onnxscript", "onnx_ir", "transformers")
-"""Loggers and modules that speak of their own inside while a graph is written."""
+"""Loggers and modules that log internals while a graph is written."""
 
 Inputs = tuple[torch.Tensor, torch.Tensor]
 
 
 class Network(nn.Module):
-    """An encoder whose operations do not depend on the size of a batch, as a graph needs it."""
+    """An encoder in a form that can be exported: its operations do not depend on the batch size."""
 
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
         self.encoder = encoder
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        """Logits (B, L), as the encoder's of rows that have a token each, as those of `tokenize` do.
+        """Return logits (B, L), like the encoder's for rows with at least one token.
 
-        Pooling that takes one token gathers it: counting rows would make their number a constant.
+        Pooling of a single token uses gather, because indexing by row numbers would make the batch size a constant.
         """
         encoder = self.encoder
         output = encoder.model(input_ids=input_ids, attention_mask=attention_mask)
@@ -58,7 +57,7 @@ class Network(nn.Module):
 
 
 def by_graph(network: nn.Module, example: Inputs, path: Path) -> None:
-    """Write the network as `torch.export` sees it: its code is read with sizes that stay symbols, which takes long."""
+    """Write the network with `torch.export`, which analyses its code with symbolic sizes and takes long."""
     require("onnxscript", "onnx")
     import onnx_ir.passes.common as passes
 
@@ -76,12 +75,12 @@ def by_graph(network: nn.Module, example: Inputs, path: Path) -> None:
             opset_version=OPSET,
         ),
     )
-    passes.ClearMetadataAndDocStringPass()(program.model)  # which lines of which files on this machine
+    passes.ClearMetadataAndDocStringPass()(program.model)  # remove paths of this machine
     program.save(path)
 
 
 def by_trace(network: nn.Module, example: Inputs, path: Path) -> None:
-    """Write what the network computes of the example; transformers sees to it that its masks keep all sizes."""
+    """Write the network by tracing an example; transformers' masks keep their sizes dynamic."""
     torch.onnx.export(
         network,
         example,
@@ -95,8 +94,8 @@ def by_trace(network: nn.Module, example: Inputs, path: Path) -> None:
 
 
 WAYS: tuple[Callable[[nn.Module, Inputs, Path], None], ...] = (by_trace, by_graph)
-"""How a graph can be written. The first is torch's older way, thirty times as fast as the other on a small encoder;
-whichever is taken, its answers to texts of all sizes are compared with the model's."""
+"""Exporters, in the order in which they are tried. The first is torch's older one, thirty times as fast for a small
+encoder. The graph's logits for texts of all sizes are compared with the model's in any case."""
 
 
 def write_graph(
@@ -106,16 +105,16 @@ def write_graph(
 
     Args:
         way: one of `WAYS`.
-        encoder: the network; is as it was afterwards.
+        encoder: the network; unchanged afterwards.
         example: token ids (B, T) and mask (B, T), with B and T above 1, and padding.
-        path: of the file; weights beyond 2 GB stand beside it, in one file of its name and `.data`.
+        path: the file; weights beyond 2 GB are written beside it, to a file with the additional ending `.data`.
     """
     model = encoder.model
     before = getattr(model.config, "_attn_implementation", None)
     before_files = set(path.parent.iterdir())
     try:
         if before not in (None, "eager"):
-            model.set_attn_implementation("eager")  # plain products, which every version of the operators has
+            model.set_attn_implementation("eager")  # matrix products, which every operator set supports
         with torch.no_grad(), hushed():
             way(Network(encoder).eval(), example, path)
         _gather_weights(path, before_files)
@@ -125,11 +124,11 @@ def write_graph(
 
 
 def _gather_weights(path: Path, others: set[Path]) -> None:
-    """Put weights into one file where a graph beyond 2 GB has each in one of its own, as torch's older way writes it.
+    """Combine the weights in one file: torch's older exporter writes a file per tensor for graphs beyond 2 GB.
 
     Args:
-        path: of the graph.
-        others: what else is in its folder, and not the graph's.
+        path: the graph.
+        others: files in its folder that do not belong to the graph.
     """
     data = path.with_name(f"{path.name}.data")
     scattered = set(path.parent.iterdir()) - others - {path, data}
@@ -144,17 +143,17 @@ def _gather_weights(path: Path, others: set[Path]) -> None:
 
 
 def quantize(folder: Path) -> None:
-    """Turn the matrices of a folder's graph into int8: one scale a column, 7 bits, activations as they come.
+    """Quantize the matrices of a folder's graph to int8, with one scale per column and dynamic activations.
 
-    The head keeps its float32: it is small, and every label depends on it. Reduced range, since processors without
-    VNNI add products in 16 bits, which would overflow.
+    The head stays in float32: it is small, and every label depends on it. The range is reduced to 7 bits, because
+    processors without VNNI add products in 16 bits, which would overflow.
     """
     quantization = require("onnxruntime.quantization", "onnx")
     onnx = require("onnx", "onnx")
-    large = (folder / f"{GRAPH}.data").is_file()  # weights stand beside the graph, and do so afterwards
+    large = (folder / f"{GRAPH}.data").is_file()  # weights in a separate file, before and after
     with tempfile.TemporaryDirectory(dir=folder) as work, hushed():
         prepared, result = Path(work) / "prepared.onnx", Path(work) / GRAPH
-        # folds transposed weights into constants, which alone are quantized
+        # fold transposed weights into constants, because only constants are quantized
         quantization.quant_pre_process(
             str(folder / GRAPH),
             str(prepared),
@@ -172,7 +171,7 @@ def quantize(folder: Path) -> None:
             per_channel=True,
             reduce_range=True,
             weight_type=quantization.QuantType.QInt8,
-            nodes_to_exclude=[head, f"{head}_MatMul"],  # as it is called once it is no Gemm any more
+            nodes_to_exclude=[head, f"{head}_MatMul"],  # its name after a Gemm is replaced by a MatMul
             use_external_data_format=large,
         )
         for old in folder.glob(f"{GRAPH}*"):
@@ -183,11 +182,11 @@ def quantize(folder: Path) -> None:
 
 @contextmanager
 def hushed() -> Iterator[None]:
-    """Hold back what the exporters tell of their own code: deprecations, and operators that they leave out."""
+    """Suppress the exporters' messages about their own code, such as deprecations."""
     loggers = [logging.getLogger(name) for name in NOISY]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():
-        # that sizes might be taken for constants, of any code: whether they were is seen by the answers
+        # warnings that sizes may become constants; comparing the logits shows whether they did
         warnings.filterwarnings("ignore", category=cast(Any, torch.jit).TracerWarning)
         warnings.filterwarnings("ignore", "You are using the legacy TorchScript-based", DeprecationWarning)
         warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)

@@ -1,7 +1,6 @@
-"""An exported encoder as a backbone: predicts by onnxruntime and the tokenizer alone.
+"""An exported encoder as a backbone: predicts with onnxruntime and tokenizers only.
 
-Imports neither torch nor transformers, and onnxruntime only when a folder is loaded; of the project the errors,
-`extras`, the batches and what a model file holds.
+Imports neither torch nor transformers, and onnxruntime only when a folder is loaded.
 """
 
 import re
@@ -23,34 +22,34 @@ from flash.text.classification.batching import cheapest_batches, tokenize
 from flash.text.classification.checkpoint.export_folder import damaged
 
 GRAPH, TOKENIZER = "model.onnx", "tokenizer.json"
-"""The files of an ONNX export beside its settings: the network, and its tokenizer."""
+"""The files of an ONNX export beside its settings: the network and its tokenizer."""
 INPUTS, OUTPUT = ("input_ids", "attention_mask"), "logits"
 PREDICT_ROWS = 32
-"""Rows a batch when texts are scored, at most."""
+"""Maximum number of rows per batch."""
 OVERHEAD = 8
-"""What a run of onnxruntime costs beside its tokens, in tokens: measured with MiniLM in 8 bits."""
+"""Fixed cost of a run of onnxruntime, in tokens, measured with MiniLM in int8."""
 SPIN, SPINS_BRIEFLY = 20, (1, 26)
-"""Microseconds that threads look for work before they sleep, and the first onnxruntime that can be told so."""
+"""Microseconds for which idle threads spin before they sleep, and the first onnxruntime with that option."""
 SLOWER = ["SkipLayerNormFusion"]
-"""What onnxruntime would make of a graph that takes longer: its sum and norm in one take four times as long as both."""
+"""Graph optimizations that make it slower: the fused sum and norm takes four times as long as both separately."""
 MOST_TWICE = 2**30
-"""Bytes of an export up to which its network may be in memory a second time."""
+"""Maximum size of an export, in bytes, of which a second copy may be loaded into memory."""
 
 Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class ExportedTokenizer:
-    """What `batching.tokenize` asks of a tokenizer.
+    """A tokenizer with the attributes that `batching.tokenize` needs.
 
     Attributes:
-        backend_tokenizer: of the package tokenizers.
-        pad_token_id: the number of the token that batches are padded with.
-        truncation_side: which end of a long text is cut.
-        all_special_tokens: tokens that are one token of any tokenizer.
-        between: the ids between two fields of a text; None in an older export, whose texts have one.
-        sep_token_id: none that is known here.
-        eos_token_id: the same.
+        backend_tokenizer: a tokenizer of the package tokenizers.
+        pad_token_id: id of the pad token.
+        truncation_side: the end at which a long text is truncated.
+        all_special_tokens: the special tokens.
+        between: token ids between two fields of a text; None in an older export, whose texts have one field.
+        sep_token_id: always None.
+        eos_token_id: always None.
     """
 
     backend_tokenizer: Any
@@ -66,10 +65,10 @@ class OnnxBackbone:
     """An exported encoder.
 
     Args:
-        session: of onnxruntime, with the inputs `INPUTS` (B, T) int64 and the output `OUTPUT` (B, L) float32.
-        tokenizer: the encoder's.
-        settings: what `read_settings` gave.
-        another: makes a session of the same network that computes in one thread; None for none.
+        session: session of onnxruntime, with the inputs `INPUTS` (B, T) int64 and the output `OUTPUT` (B, L) float32.
+        tokenizer: the encoder's tokenizer.
+        settings: result of `read_settings`.
+        another: creates a single-threaded session of the same network; None if there should be none.
     """
 
     def __init__(
@@ -87,14 +86,14 @@ class OnnxBackbone:
 
     @classmethod
     def load(cls, folder: str | Path, settings: Mapping[str, Any]) -> "OnnxBackbone":
-        """The backbone of a folder that `export` wrote.
+        """Load a folder that `export` wrote.
 
         Raises:
-            CheckpointError: its network or its tokenizer is missing, damaged, or another model's.
+            CheckpointError: the network or the tokenizer is missing, damaged, or belongs to another model.
             MissingExtraError: onnxruntime or tokenizers is not installed.
         """
         runtime, tokenizers = require("onnxruntime", "onnx"), require("tokenizers", "onnx")
-        runtime.disable_telemetry_events()  # all but that it was imported, for which the commands have a variable
+        runtime.disable_telemetry_events()  # except the import itself, for which the commands set a variable
         folder = Path(folder)
         for name in (GRAPH, TOKENIZER):
             if not (folder / name).is_file():
@@ -102,7 +101,7 @@ class OnnxBackbone:
         graph = (folder / GRAPH).resolve()
         try:
             session = _session(runtime, graph, 0)
-        except Exception as error:  # of a kind of its own for each thing that can be wrong with a graph
+        except Exception as error:  # onnxruntime has an exception class for each kind of problem
             raise damaged(folder, f"onnxruntime cannot read its {GRAPH} ({first_words(error)})") from error
         found = (
             sorted(value.name for value in session.get_inputs()),
@@ -131,10 +130,10 @@ class OnnxBackbone:
         return cls(session, tokenizer, settings, another)
 
     def logits(self, texts: Texts) -> Floats:
-        """(N, L) float32, uncalibrated.
+        """Return (N, L) float32 logits, uncalibrated.
 
         Raises:
-            CheckpointError: the network cannot compute what its settings ask for.
+            CheckpointError: onnxruntime cannot compute the network.
         """
         tokens = tokenize(
             texts.combine_chunks() if hasattr(texts, "combine_chunks") else texts,
@@ -160,10 +159,10 @@ class OnnxBackbone:
         return tokens.pooled(logits, self.options["window_pooling"])
 
     def _session_for(self, batches: int) -> tuple[Any, int | None]:
-        """What computes so many batches, and how many of them at a time; None for one a processor.
+        """Return the session for a number of batches, and how many to compute in parallel; None for one per processor.
 
-        One batch is divided among the processors. Several are not: each has one, as threads that share a small batch
-        wait for each other (thirty texts of any length took a quarter longer).
+        A single batch is computed by all processors together. Several batches are computed by one processor each,
+        because threads that share a small batch wait for each other (thirty texts took a quarter longer).
         """
         if batches < 2 or self._another is None:
             return self.session, 1
@@ -173,13 +172,12 @@ class OnnxBackbone:
 
 
 def _session(runtime: Any, graph: Path, threads: int) -> Any:
-    """A session of a network on so many threads; 0 for one a processor."""
+    """Create a session with a number of threads; 0 for one per processor."""
     options = runtime.SessionOptions()
-    options.log_severity_level = 3  # errors; its warnings are of how it runs a graph
+    options.log_severity_level = 3  # errors only; warnings are about how a graph is run
     options.intra_op_num_threads = threads
-    # Threads that look for work a little before they sleep let a text take a quarter less time. Threads that look for
-    # it without an end keep processors busy: where others compute too, a text took three times as long, a batch nearly
-    # twice.
+    # Spinning briefly before sleeping made a text a quarter faster. Spinning without a limit keeps processors busy: with
+    # other load on the machine, a text took three times as long, a batch nearly twice.
     spins = _version(runtime) >= SPINS_BRIEFLY
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spins else "0")
     if spins:
@@ -190,11 +188,11 @@ def _session(runtime: Any, graph: Path, threads: int) -> Any:
 
 
 def _version(runtime: Any) -> tuple[int, ...]:
-    """Its first two numbers."""
+    """Return major and minor version."""
     return tuple(map(int, re.findall(r"\d+", runtime.__version__)[:2]))
 
 
 def first_words(error: BaseException) -> str:
-    """The first line of an error's words without colours, or its kind if it has none."""
+    """Return the first line of an error's message without colour codes, or its type if it has none."""
     lines = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).splitlines()
     return next((line.strip() for line in lines if line.strip()), type(error).__name__)[:200]

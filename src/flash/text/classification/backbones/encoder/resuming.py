@@ -1,8 +1,8 @@
-"""What lets a gradient descent that was stopped go on as if it had not been. Imports numpy and torch alone.
+"""Resume training exactly, as if it had not been stopped. Imports numpy and torch only.
 
-Lightning brings weights, optimiser, schedule and counters back from a checkpoint. Random numbers are not brought back
-but made anew: those of a training batch follow from one number of the run and from where in the run the batch stands,
-so that it is no matter what else has drawn numbers, or how often validation was run, before and after.
+Lightning restores weights, optimizer, scheduler and counters from a checkpoint. The random generator's state is not
+restored; instead, each training batch is seeded from the run's seed and the position of the batch in the run, so that
+other random numbers and validation runs do not matter.
 """
 
 from collections.abc import Iterator
@@ -13,27 +13,27 @@ import numpy as np
 import torch
 
 COUNTS = ("ready", "started", "processed", "completed")
-"""Lightning's counters of a batch: fetched, begun, computed, and its hooks run."""
-MOST_NOISE = 1 << 62
+"""Lightning's counters of batches: fetched, started, computed, and hooks completed."""
+SEED_LIMIT = 1 << 62
 
 
-def draw_noise() -> int:
-    """A number of a run, from torch's random numbers, so that the user's seed decides."""
-    return int(torch.randint(MOST_NOISE, ()))
+def draw_seed() -> int:
+    """Draw a run's seed from torch's random generator, so that it follows from the user's seed."""
+    return int(torch.randint(SEED_LIMIT, ()))
 
 
 @contextmanager
-def noise_of(device: torch.device, *place: int) -> Iterator[None]:
-    """Inside, torch's random numbers follow from `place` alone; afterwards they go on as if nothing were drawn.
+def seeded(device: torch.device, *place: int) -> Iterator[None]:
+    """Seed torch's random generators by `place` in this block, and restore their state afterwards.
 
     Args:
-        device: whose numbers, beside the processor's.
-        place: the run's number, epoch, batch and process, each from 0.
+        device: the device whose generator is seeded, beside the CPU's.
+        place: the run's seed, epoch, batch and process, each from 0.
     """
     seed = int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0])
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices, device_type="cuda"):
-        if device.type == "cpu":  # for all other devices torch would note a stack trace each time
+        if device.type == "cpu":  # torch.manual_seed is slower: it records a stack trace for other devices
             torch.default_generator.manual_seed(seed)
         else:
             torch.manual_seed(seed)
@@ -41,33 +41,32 @@ def noise_of(device: torch.device, *place: int) -> Iterator[None]:
 
 
 def epoch_of(loop: dict[str, Any]) -> int:
-    """The epoch, from 0, that a fit loop's state is in, or which is next where one had ended."""
+    """Return the current epoch, from 0, of a fit loop's state, or the next epoch if one has ended."""
     return int(loop.get("epoch_progress", {}).get("current", {}).get("processed", 0))
 
 
-def take_up(loop: dict[str, Any], accumulated: int) -> int | None:
-    """Let a fit loop's state go on after the last step that was taken; returns the run's number, where it has one.
+def rewind_to_last_step(loop: dict[str, Any], accumulated: int) -> int | None:
+    """Rewind a fit loop's state to the last optimizer step; return the run's seed, if the state has one.
 
-    A checkpoint holds no gradients, so what was accumulated after that step is computed once more.
+    A checkpoint does not contain gradients, so the batches that were accumulated after that step are computed again.
 
     Args:
         loop: Lightning's state of the fit loop, which is changed.
-        accumulated: how many batches a step takes.
+        accumulated: number of batches per step.
     """
     progress = loop.get("epoch_loop.batch_progress")
     if progress is not None:
         _to_last_step(progress, accumulated)
     states = loop.get("state_dict", {}).get("combined_loader") or [{}]
-    noise = states[0].get("noise")
-    return noise if isinstance(noise, int) and 0 <= noise < MOST_NOISE else None
+    seed = states[0].get("noise")  # the key of model files
+    return seed if isinstance(seed, int) and 0 <= seed < SEED_LIMIT else None
 
 
 def _to_last_step(progress: dict[str, Any], accumulated: int) -> None:
     current, total = progress["current"], progress["total"]
     done = current["processed"]
-    if not (
-        progress["is_last_batch"] and done == current["ready"]
-    ):  # an epoch's last batch always takes a step
+    # an epoch's last batch always ends with a step
+    if not (progress["is_last_batch"] and done == current["ready"]):
         done -= done % accumulated
     if done == current["ready"]:
         return

@@ -1,4 +1,4 @@
-"""Tokens of texts that come again, such as validation's in each epoch, and features. Imports nothing of the project."""
+"""Caches of tokens and features for texts that are read repeatedly, such as validation's in each epoch."""
 
 from collections.abc import Callable, Iterable
 from hashlib import blake2b
@@ -13,18 +13,18 @@ if TYPE_CHECKING:
     from flash.text.classification.batching import TokenRows
 
 MOST_BYTES = 1 << 26
-"""Of token ids that are kept: about sixteen million tokens."""
+"""Maximum size of the cached token ids in bytes: about sixteen million tokens."""
 
 
 class TokenCache:
-    """Token rows by the texts' content: reading it is hundreds of times faster than tokenising it."""
+    """Token rows by a hash of the texts, which is hundreds of times faster than tokenising them."""
 
     def __init__(self, most_bytes: int = MOST_BYTES) -> None:
         self._left = most_bytes
         self._rows: dict[bytes, TokenRows] = {}
 
     def rows_of(self, texts: pa.Array, tokenize: Callable[[pa.Array], "TokenRows"]) -> "TokenRows":
-        """The rows of texts that were here before, else `tokenize`'s, which are kept while there is room."""
+        """Return the cached rows of texts, or tokenise them and cache the rows if there is room."""
         if not isinstance(texts, pa.Array) or texts.offset:
             return tokenize(texts)
         key = blake2b(f"{len(texts)} {texts.type}".encode())
@@ -40,12 +40,12 @@ class TokenCache:
         return rows
 
     def keeps(self, rows: "TokenRows") -> bool:
-        """Whether these are ones that will be given again."""
+        """Whether these rows are in the cache."""
         return any(known is rows for known in self._rows.values())
 
 
 class KeptFeatures:
-    """Features of token rows, for as long as the encoder that gave them stays as it is; in the processor's memory."""
+    """Cached features of token rows, in CPU memory; valid while the encoder is frozen."""
 
     def __init__(self) -> None:
         self._found: dict[TokenRows, list[tuple[np.ndarray, torch.Tensor]]] = {}
@@ -53,7 +53,7 @@ class KeptFeatures:
     def of(
         self, tokens: "TokenRows", computed: Iterable[tuple[np.ndarray, "torch.Tensor"]]
     ) -> list[tuple[np.ndarray, "torch.Tensor"]]:
-        """Batches of rows with their (B, H) features: those of before, else `computed`'s."""
+        """Return batches of rows with their (B, H) features, from the cache or from `computed`."""
         if tokens not in self._found:
             self._found[tokens] = [(rows, features.cpu()) for rows, features in computed]
         return self._found[tokens]

@@ -1,8 +1,4 @@
-"""An encoder under a head of its own architecture as a classifier of transformers.
-
-Imports torch, but transformers only when one is made; of the project the errors, `Calibration`, the encoder, its files
-and parts.
-"""
+"""Convert an encoder with a head of its own architecture to a classifier of transformers."""
 
 from typing import Any
 
@@ -17,10 +13,10 @@ from flash.text.classification.scores.outputs import Calibration
 
 
 def whole_classifier(encoder: Encoder, calibration: Calibration, *, multi_label: bool) -> Any:
-    """A model for `transformers.pipeline("text-classification")` whose logits are calibrated.
+    """Return a model for `transformers.pipeline("text-classification")` with calibrated logits.
 
     Raises:
-        FlashError: the head is none of the architecture's, or cannot take up the calibration.
+        FlashError: the head does not belong to the architecture, or cannot include the calibration.
     """
     from transformers import AutoModelForSequenceClassification
 
@@ -50,12 +46,12 @@ def whole_classifier(encoder: Encoder, calibration: Calibration, *, multi_label:
 
 
 def calibrated(head: nn.Linear, calibration: Calibration) -> nn.Linear:
-    """A linear layer whose logits are the calibrated ones of `head`.
+    """Return a linear layer whose logits are the calibrated logits of `head`.
 
     Raises:
-        FlashError: `head` has no bias, and calibration shifts.
+        FlashError: `head` has no bias, and the calibration has a shift.
     """
-    bias: torch.Tensor | None = head.bias  # torch's types do not know of a layer without
+    bias: torch.Tensor | None = head.bias  # torch's type stubs lack None
     scale, shift = torch.tensor(calibration.scale), torch.tensor(calibration.shift)
     if bias is None and shift.any():
         raise FlashError(

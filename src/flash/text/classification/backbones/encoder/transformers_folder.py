@@ -1,7 +1,4 @@
-"""What a folder that `flash export` wrote for transformers brings along where it is the backbone of a new classifier.
-
-Imports torch and, when there is something to say, Lightning.
-"""
+"""Thresholds and calibration of a folder that `flash export` wrote for transformers, if it is used as a backbone."""
 
 import json
 from collections.abc import Sequence
@@ -18,10 +15,10 @@ from flash.text.classification.checkpoint.export_folder import SETTINGS, read_se
 def numbers_of(
     folder: str | Path, backbone: BackboneModule, labels: Sequence[str], *, multi_label: bool
 ) -> dict[str, np.ndarray]:
-    """Thresholds and calibration, (L,) each, of an export whose head is kept; empty for any other backbone.
+    """Return thresholds and calibration, (L,) each, of an export whose head is kept; empty for any other backbone.
 
     Raises:
-        CheckpointError: the folder is a damaged export, or of a newer format.
+        CheckpointError: the folder is a damaged export, or has a newer format.
     """
     if not isinstance(backbone, EncoderModule) or not backbone.encoder.kept_head:
         return {}
@@ -37,7 +34,7 @@ def numbers_of(
 
 
 def _is_export(path: Path) -> bool:
-    """Whether its settings are ours: others may have a file of that name."""
+    """Whether a folder is an export of this library; other software may use the same file name."""
     try:
         content = json.loads((path / SETTINGS).read_text("utf-8"))
     except (OSError, ValueError):
@@ -46,7 +43,7 @@ def _is_export(path: Path) -> bool:
 
 
 def _tell(folder: str | Path, settings: dict[str, Any], backbone: EncoderModule) -> None:
-    """Say that thresholds are taken over, and which options would have to be for the export's answers."""
+    """Tell the user that thresholds are taken from the export, and which options differ from its own."""
     from lightning.pytorch.utilities import rank_zero_info
 
     config = backbone.encoder.config

@@ -1,6 +1,6 @@
-"""Refuse a model file's configuration that its weights do not fit, before memory or time is spent on it.
+"""Check that a model file's configuration fits its weights, before memory or time is spent on it.
 
-A configuration of some bytes can ask for a network of any size. Imports torch, and of the project only the errors.
+A small configuration can ask for a network of any size.
 """
 
 import math
@@ -21,27 +21,27 @@ Made = TypeVar("Made")
 
 
 class MisfitError(FlashError):
-    """A configuration that weights do not fit: the end of a sentence."""
+    """The configuration does not fit the weights; the message is the end of a sentence."""
 
 
 COUNTS = re.compile(r"^num_|^n_|layers|depth|blocks|experts")
-"""Names of a configuration's numbers of which classes of transformers make lists."""
+"""Names of numbers in a configuration from which transformers builds lists of modules."""
 TIMES = 4
-"""How much more than the file's weights is built at most: layers that are taken away afterwards, such as a decoder."""
+"""Maximum size of what is built, relative to the file's weights; it includes layers that are removed later."""
 SMALL = 2**24
-"""So many numbers, or so many parameters as `FEW`, are no danger in any case."""
+"""Weights of this size, and as many parameters as `FEW`, are always allowed."""
 FEW = 100
 
 
 def check_counts(config: Mapping[str, Any], shapes: Shapes) -> None:
-    """Refuse a configuration that counts more layers, labels or heads than the weights could have.
+    """Check that a configuration does not ask for more layers, labels or heads than the weights can have.
 
     Args:
-        config: plain values.
-        shapes: of the file's weights, by name.
+        config: the configuration as plain values.
+        shapes: shapes of the file's weights, by name.
 
     Raises:
-        MisfitError: it names the number.
+        MisfitError: names the number that is too large.
     """
     most = max([len(shapes), FEW, *(size for shape in shapes.values() for size in shape)])
     for name, value in config.items():
@@ -54,14 +54,14 @@ def check_counts(config: Mapping[str, Any], shapes: Shapes) -> None:
 
 
 def build(make: Callable[[], tuple[nn.Module, nn.Linear]], shapes: Shapes) -> tuple[nn.Module, nn.Linear]:
-    """What `make` makes, an encoder and its head, once it was made without memory and its shapes were compared.
+    """Build an encoder and its head, after building them without memory and comparing the shapes.
 
     Args:
-        make: called twice.
-        shapes: of the file's weights by their names in the module of both, such as "model.embeddings.weight".
+        make: builds both; called twice.
+        shapes: shapes of the file's weights, by their names in the module, such as "model.embeddings.weight".
 
     Raises:
-        MisfitError: their shapes differ; it names the first difference.
+        MisfitError: the shapes differ; names the first difference.
     """
     with _bounded(shapes):
         try:
@@ -92,7 +92,7 @@ def _compare(made: tuple[nn.Module, nn.Linear], shapes: Shapes) -> None:
 
 @contextmanager
 def _bounded(shapes: Shapes) -> Iterator[None]:
-    """Inside, modules of this thread have no more parameters than a multiple of the file's."""
+    """Limit the parameters that are created in this block, in this thread, to a multiple of the file's."""
     most, most_numbers = TIMES * len(shapes) + FEW, TIMES * _count(shapes) + SMALL
     made = {"parameters": 0, "numbers": 0}
     thread = threading.get_ident()

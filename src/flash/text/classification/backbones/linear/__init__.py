@@ -1,1 +1,1 @@
-"""The linear backbone: hashed n-grams, an exact solver, and what it learns from rows that it has not seen."""
+"""The linear backbone: hashed n-grams, an exact solver, and corrections learned from out-of-fold scores."""

@@ -1,17 +1,17 @@
-"""How much a text says, and what that changes in its scores: the linear backbone's probabilities of short texts.
+"""Correction of scores by the evidence in a text, which improves the linear backbone's probabilities of short texts.
 
-The evidence of a text is how long its row of n-grams that training knows is before it is normalised, words and
-characters each relative to training texts, so that a usual text has 1. Three things follow from it, all learned from
-scores of rows that the weights have not seen, and none from the texts beside it:
+The evidence of a text is the length of its row of known n-grams before normalisation, with words and characters each
+relative to training texts, so that a typical text has evidence 1. The correction is learned from out-of-fold scores, and
+depends on nothing but the text itself:
 
-- For each label, a score s becomes s + u (slope s + shift), where u is the logarithm of the evidence: logistic
-  regression on the calibrated score, u and their product, under a normal prior about no change at all, so that a label
-  with few texts keeps its scores.
-- Below the evidence that all but few training texts have, a score goes back towards that of the label's base rate, with
-  the square of the evidence: training says little of such texts, and a text without a known n-gram has the base rate.
-- Outside of what nearly all training texts have, u stays where it is.
+- For each label, a score s becomes s + u (slope s + shift), where u is the centred logarithm of the evidence. This is
+  logistic regression on the calibrated score, u and their product, with a normal prior centred on no change, so that a
+  label with few texts keeps its scores.
+- If the evidence is lower than that of nearly all training texts, the score is drawn towards that of the label's base
+  rate, with the square of the evidence; a text without a known n-gram gets the base rate.
+- u is clipped to the range of nearly all training texts.
 
-For texts of the same evidence, no order of scores changes. Imports neither torch nor lightning.
+The order of scores of texts with equal evidence does not change. Imports neither torch nor lightning.
 """
 
 from dataclasses import dataclass
@@ -26,17 +26,17 @@ from flash.text.classification.scores.calibration import fit_calibration
 from flash.text.classification.scores.outputs import Calibration
 
 SLOPE_DEVIATION, SHIFT_DEVIATION = 0.05, 0.1
-"""Of the priors of a label's slope and shift for one standard deviation of u; of calibrated scores."""
+"""Prior standard deviations of a label's slope and shift, for calibrated scores and standardised u."""
 CENTRE_DEVIATION = 0.5
-"""Of the prior of what is added whatever the evidence: calibration takes care of that afterwards."""
+"""Prior standard deviation of the intercept, which is discarded: calibration follows."""
 FEWEST_POSITIVES = 10.0
-"""A label with fewer keeps its scores."""
+"""A label with fewer positives keeps its scores."""
 LEAST_SLOPE = 0.25
-"""Of a score, whatever the evidence: scores keep their order."""
+"""Minimum factor of a score at any evidence, so that scores keep their order."""
 EDGES = 0.01
-"""The share of training texts on either side whose evidence counts as that of the last ones inside."""
+"""Share of training texts on either side whose evidence is clipped."""
 LITTLE = 0.05
-"""The share of training texts whose evidence is too little for their scores to count in full."""
+"""Share of training texts whose evidence is so low that their scores are drawn towards the base rate."""
 STEPS = 20
 
 Doubles = npt.NDArray[np.float64]
@@ -44,30 +44,30 @@ Doubles = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the evidence of a text is, and what each label makes of it; see the module's docstring.
+    """Parameters of the evidence and of its effect on each label; see the module's docstring.
 
     Attributes:
-        places: (6,) what a word's and a character's length count for, the lowest and highest u, the centre of the
-            logarithm, and the evidence that is enough; see `kernels.weigh_evidence`.
-        by_label: (3, L) slope, shift and the score of the base rate.
+        places: (6,) weights of the lengths of words and characters, lower and upper limit of the logarithm, its centre,
+            and the evidence from which on scores are not drawn towards the base rate; see `kernels.weigh_evidence`.
+        by_label: (3, L) slope, shift and score of the base rate.
     """
 
     places: Floats
     by_label: Floats
 
     def apply(self, amounts: Doubles, scores: Floats) -> Floats:
-        """(N, L) scores of texts with so much evidence (N,)."""
+        """Return corrected scores (N, L) of texts with the evidence `amounts` (N,)."""
         changed = scores.copy()
         weigh_evidence_of_rows(amounts, self.places, self.by_label, changed)
         return changed
 
 
 def evidence_units(lengths: Doubles, word_share: float) -> Doubles:
-    """(2,): what a word's and a character's length count for, so that a usual text has 1.
+    """Return (2,) weights of the lengths of words and characters, so that a typical text has evidence 1.
 
     Args:
-        lengths: (N, 2) of training rows.
-        word_share: The share of words, in texts that have both.
+        lengths: (N, 2) lengths of the parts of training rows.
+        word_share: Share of words, in texts that have both.
     """
     has = lengths.any(axis=0)
     shares = np.array([word_share, 1 - word_share]) if has.all() else has.astype(np.float64)
@@ -84,18 +84,18 @@ def fit_evidence(
     calibration: Calibration | None = None,
     threads: int | None = None,
 ) -> Evidence | None:
-    """What the evidence of (N, L) scores of rows not fitted on changes.
+    """Fit the correction by evidence on (N, L) out-of-fold scores.
 
     Args:
-        scores: Finite.
-        targets: In [0, 1], or NaN where it is not known.
-        lengths: (N, 2) of the rows' parts before normalisation.
+        scores: (N, L), finite, out-of-fold.
+        targets: (N, L), in [0, 1], NaN for an unknown target.
+        lengths: (N, 2) lengths of the rows' parts before normalisation.
         units: (2,) from `evidence_units`.
-        calibration: What makes probabilities of the scores, if it is known; else it is fitted.
-        threads: At most so many; None for one a processor. No result depends on it.
+        calibration: Calibration of the scores; None to fit it.
+        threads: Maximum number of threads; None for one per processor. The result does not depend on it.
 
     Returns:
-        None where no row says anything.
+        The correction; None if no row has a known n-gram.
     """
     amounts = lengths @ units
     if not amounts.any():
@@ -131,15 +131,15 @@ def fit_evidence(
 
 
 def _base_score(logits: Doubles, truth: Doubles) -> float:
-    """The logit of a label's base rate, of rows whose logits it lies among."""
+    """Return the logit of a label's base rate, clipped to the range of the rows' logits."""
     rate = (truth.sum() + 0.5) / (len(truth) + 1)
     return float(np.clip(np.log(rate / (1 - rate)), logits.min(), logits.max()))
 
 
 def _fit_label(logits: Doubles, standard: Doubles, truth: Doubles) -> tuple[float, float]:
-    """The most probable slope and shift of one label, by Newton's method; the loss is convex.
+    """Fit slope and shift of one label by Newton's method; the loss is convex.
 
-    The slope turns about the mean logit weighted by p (1 - p), where it and the shift do not mix.
+    The slope is relative to the mean logit weighted by p (1 - p), at which slope and shift are uncorrelated.
     """
     weight = np.exp(-np.abs(logits)) / (1 + np.exp(-np.abs(logits))) ** 2
     pivot = float(weight @ logits / max(weight.sum(), np.finfo(np.float64).tiny))
@@ -169,7 +169,7 @@ def _fit_label(logits: Doubles, standard: Doubles, truth: Doubles) -> tuple[floa
 def _moments(
     logits: Doubles, standard: Doubles, truth: Doubles, pivot: float, at: Doubles
 ) -> tuple[float, Doubles, Doubles]:
-    """The cross-entropy at slope, shift and centre `at` (3,), its gradient (3,) and its second derivatives (3, 3)."""
+    """Return the cross-entropy at slope, shift and intercept `at` (3,), its gradient (3,) and its Hessian (3, 3)."""
     loss, gradient, bend = 0.0, np.zeros(3), np.zeros((3, 3))
     line = np.ones(3)
     for row in range(len(logits)):

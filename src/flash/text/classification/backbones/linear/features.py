@@ -1,7 +1,6 @@
 """From texts to sparse TF-IDF rows, many texts at a time.
 
-Imports nothing of the project but the errors, and the kernels when there are texts to count: models of other
-backbones are predicted without them.
+The kernels are imported on use, because prediction with other backbones does not need them.
 """
 
 from collections.abc import Sequence
@@ -19,23 +18,23 @@ from flash.core.threads import in_threads
 
 EQUAL_TEXT, SHARE_PER_TENFOLD, MOST_SHARE = 1e7, 0.2, 0.8
 CHARACTER_POWER = 1.5
-"""Of the idf of character n-grams: the short ones are in so many texts that they would drown those that tell."""
-CHUNK = 256  # texts that one task takes; no result depends on it
-GROUP = 64  # chunks whose rows are made before they are put in their place
+"""Exponent of the idf of character n-grams; without it, frequent short n-grams would dominate informative ones."""
+CHUNK = 256  # texts per task; the result does not depend on it
+GROUP = 64  # chunks that are weighed in parallel before their rows are copied
 Texts: TypeAlias = pa.Array | pa.ChunkedArray
 Counted: TypeAlias = tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.int64]]
 
-# Arrow before 26 only takes characters apart: its NFKC is NFKD (apache/arrow, issue 51225). Asked by way of
-# buffers, as making an Arrow value of a Python one imports pandas.
+# Before version 26, Arrow's NFKC decomposes only, like NFKD (apache/arrow, issue 51225). The test value is made from
+# buffers, because converting a Python value imports pandas.
 _MARKED_E = pa.LargeStringArray.from_buffers(1, pa.py_buffer(np.array([0, 3])), pa.py_buffer(b"e\xcc\x81"))
 ARROW_COMPOSES = pc.utf8_normalize(_MARKED_E, form="NFKC").to_pylist() == ["\xe9"]
 
 
 def text_buffers(texts: Texts) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-    """Normalised (NFKC) lower-case texts as UTF-8: all bytes, and N + 1 offsets among them.
+    """Return normalised (NFKC) lower-case texts as UTF-8: all bytes, and N + 1 offsets into them.
 
     Raises:
-        DataError: `texts` are not strings, or one is null.
+        DataError: `texts` are not strings, or a text is null.
     """
     if not (pa.types.is_string(texts.type) or pa.types.is_large_string(texts.type)):
         raise DataError(
@@ -45,7 +44,7 @@ def text_buffers(texts: Texts) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.in
         raise DataError(
             f'{texts.null_count} of {len(texts)} texts are null; expected a string each, "" for no text'
         )
-    if texts.type != pa.large_string():  # a cast to the same takes a tenth of a short text's time
+    if texts.type != pa.large_string():  # a cast to the same type takes a tenth of a short text's time
         texts = texts.cast(pa.large_string())
     if isinstance(texts, pa.ChunkedArray):
         texts = texts.combine_chunks()
@@ -53,7 +52,7 @@ def text_buffers(texts: Texts) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.in
         normal = pc.utf8_normalize(texts, form="NFKC")
     elif pc.all(pc.string_is_ascii(texts)).as_py():
         normal = texts
-    else:  # slower, and the same: a model file means one thing with every Arrow
+    else:  # slower, but the same result with every version of Arrow
         normal = pa.array([normalize("NFKC", text) for text in texts.to_pylist()], pa.large_string())
     lower = pc.utf8_lower(normal)
     _, offsets, data = lower.buffers()
@@ -64,7 +63,7 @@ def text_buffers(texts: Texts) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.in
 def count_grams(
     texts: Texts, grams: tuple[int, int, int], buckets: int, threads: int | None
 ) -> list[Counted]:
-    """The n-grams of texts, a part for each chunk of them: see `kernels.count_texts`."""
+    """Count the n-grams of texts, chunk by chunk; see `kernels.count_texts`."""
     from flash.text.classification.backbones.linear import kernels
 
     classes = kernels.character_classes()
@@ -78,13 +77,13 @@ def count_grams(
 def choose_features(
     counted: Sequence[Counted], rare: npt.NDArray[np.bool_], buckets: int, min_texts: int, most: int
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
-    """The `most` frequent of the buckets that matter, and their smoothed idf, one each.
+    """Select up to `most` buckets as features, and compute their smoothed idf.
 
-    A bucket matters if at least `min_texts` texts have it, or two (fewer, if `min_texts` is) of the texts that
-    `rare` (N,) marks: what few texts of a rare label share is all there is to tell it by.
-    idf = log((1 + texts) / (1 + texts with the bucket)) + 1, as scikit-learn's TfidfTransformer has it; that of
-    character n-grams to the power `CHARACTER_POWER`.
-    The most frequent come first, so that the weights touched most lie together.
+    A bucket is eligible if at least `min_texts` texts have it, or at least two (or `min_texts`, if less) of the texts
+    that `rare` (N,) marks, since the few texts of a rare label are the only source of its features.
+    idf = log((1 + texts) / (1 + texts with the bucket)) + 1, as in scikit-learn's TfidfTransformer; for character
+    n-grams to the power `CHARACTER_POWER`.
+    The most frequent buckets come first, so that frequently used weights are adjacent in memory.
     """
     from flash.text.classification.backbones.linear import kernels
 
@@ -101,10 +100,11 @@ def choose_features(
 
 
 def word_share_for(counted: Sequence[Counted]) -> float:
-    """The share of words that suits so much training text, from 0.5 to 0.8.
+    """Return the weight of words relative to characters for this amount of training text, from 0.5 to 0.8.
 
-    Characters stand in for words that training has not seen. The more text, the fewer those are: 0.5 up to 1e7
-    different n-grams in all texts together (8,000 news items, or 50,000 sentences), and 0.2 more for ten times that.
+    Character n-grams replace words that training has not seen, of which there are fewer with more text. The weight is
+    0.5 up to 1e7 distinct n-grams per text, summed over all texts (8,000 news items, or 50,000 sentences), and 0.2
+    more for ten times as many.
     """
     grams = sum(len(buckets) for buckets, _, _ in counted)
     tenfolds = float(np.log10(max(grams, EQUAL_TEXT) / EQUAL_TEXT))
@@ -116,8 +116,8 @@ class Rows:
     """Sparse TF-IDF rows: row i ends at `ends[i]` in `features` and `values`.
 
     Attributes:
-        lengths: (N, 2) of the words and of the characters of each row before normalisation, 0 where it has none.
-        squares: (N,) squared lengths of the rows as they are; 0 of an empty one.
+        lengths: (N, 2) lengths of each row's words and characters before normalisation; 0 if it has none.
+        squares: (N,) squared lengths of the normalised rows; 0 for an empty row.
     """
 
     features: npt.NDArray[np.int32]
@@ -135,15 +135,18 @@ def weigh_grams(
     length_slope: float,
     threads: int | None,
 ) -> tuple[Rows, npt.NDArray[np.float32]]:
-    """The TF-IDF rows of counted texts, and the (2, 2) norms by which new texts are normalised as they are.
+    """Return the TF-IDF rows of counted texts, and the (2, 2) norms with which new texts are normalised.
 
     `rows` gives each bucket's feature, -1 for none; see `pivoted_norms` for `length_slope`. Empties `counted`, so that
-    its parts and the rows made of them are never in memory together.
+    the counts and the rows are not in memory together.
     """
     from flash.text.classification.backbones.linear import kernels
 
     room = sum(len(buckets) for buckets, _, _ in counted)
-    features, values = np.empty(room, np.int32), np.empty(room, np.float32)  # untouched memory costs nothing
+    features, values = (
+        np.empty(room, np.int32),
+        np.empty(room, np.float32),
+    )  # unused memory is never allocated
     ends, lengths = [np.zeros(0, np.int64)], [np.zeros((0, 2))]
     end = 0
     counted.reverse()
@@ -172,9 +175,9 @@ def weigh_grams(
 
 
 def pivoted_norms(lengths: npt.NDArray[np.float64], slope: float) -> npt.NDArray[np.float32]:
-    """(2, 2): a part of length x is divided by norms[kind, 0] + norms[kind, 1] * x = (1 - slope) * pivot + slope * x.
+    """Return (2, 2) norms: a part of length x is divided by norms[kind, 0] + norms[kind, 1] * x = (1 - slope) * pivot + slope * x.
 
-    The pivot is the mean length of the words, or of the characters, of the training rows that have any.
+    The pivot is the mean length of the words, or of the characters, over the training rows that have any.
     """
     pivots = lengths.sum(axis=0) / np.maximum((lengths > 0).sum(axis=0), 1)
     return np.stack([(1 - slope) * pivots, np.full(2, slope)], axis=1).astype(np.float32)

@@ -1,6 +1,6 @@
-"""The linear backbone's fit: regularisation by a held-out fold, the exact optimum, scores of unseen rows.
+"""The linear backbone's fit: C by a held-out fold, the exact optimum, out-of-fold scores.
 
-One `step` of a `LinearSolver` is one pass of coordinate descent over the rows, or one fold; `label_blocks` makes it.
+One `step` of a `LinearSolver` is one pass of coordinate descent over the rows, or one fold; `label_blocks` computes it.
 Imports neither torch nor lightning.
 """
 
@@ -37,20 +37,20 @@ from flash.text.classification.scores.calibration import fit_calibration
 from flash.text.classification.targets.known import without_unknown
 
 SAMPLE = 8_000
-"""Rows outside the held-out fold that are enough to choose by, and the most of it that are scored."""
+"""Maximum number of rows, both outside and inside the held-out fold, that are used to choose C."""
 ROUGH = 2.0
 """How much more than the tolerance is tolerated when choosing the regularisation."""
 FEWEST_TO_CHOOSE = 200
 """With fewer rows a held-out fold says nothing: the middle regularisation is taken, and scores stay as they are."""
 ENOUGH, LEAST_FOLDS = 30_000, 2
-"""Rows with scores that are enough to calibrate and choose thresholds on: no further folds are scored after these,
-once there are two, as each fold's mixture of labels is chosen on the others."""
+"""Number of out-of-fold scores that suffices for calibration and thresholds: no further folds are scored. At least two
+folds are needed, because each fold's stacking is fitted on the others."""
 FOLD_PASSES = 2
-"""Most passes over the rows outside a fold, from the optimum of all rows less the fold's share."""
+"""Maximum passes over the rows outside a fold, starting from the optimum of all rows without the fold's share."""
 SMALL_FOLDS = 10
-"""One of so many parts of the rows is scored by a fit of the others, too, to see how scores grow with the rows."""
+"""One of so many parts of the rows is also scored by a fit on the others, to measure how scores grow with the rows."""
 SMALL_NUMBER = 2**20
-"""Of the order of its passes, which no pass before has."""
+"""Number that seeds the order of its passes; no other pass has it."""
 
 
 class LinearSolver:
@@ -127,7 +127,7 @@ class LinearSolver:
 
     @property
     def _scored_folds(self) -> int:
-        """How many folds are scored, the first so many."""
+        """The number of folds that are scored, counted from the first."""
         folds = self.model.config.folds
         if self._folds is None:
             return 0
@@ -135,7 +135,7 @@ class LinearSolver:
 
     @property
     def converged(self) -> bool:
-        """Whether the last stage is done."""
+        """Whether the last stage is finished."""
         return self._stage > len(GRID) + self._scored_folds
 
     @property
@@ -149,7 +149,7 @@ class LinearSolver:
 
     @property
     def _costs(self) -> Floats:
-        """(2, L) costs of a row without and with each label, in the present stage."""
+        """(2, L) costs of a row without and with each label, in the current stage."""
         return self._relative * self.regularization
 
     @property
@@ -159,14 +159,14 @@ class LinearSolver:
 
     @property
     def _fitted_rows(self) -> Indices:
-        """The rows that the present stage fits."""
+        """The rows that the current stage fits."""
         return self._outside if self._stage < len(GRID) else np.arange(len(self.rows.ends))
 
     def step(self) -> float:
-        """One pass over the rows for the labels that still move, or the scores of one fold.
+        """Make one pass over the rows for the unsolved labels, or score one fold.
 
         Returns:
-            The mean of max(0, 1 - y z)^2 a row and label in the last pass, each taken just before its row's update.
+            The mean of max(0, 1 - y z)^2 over rows and labels in the last pass, each before the row's update.
         """
         if self.converged:
             return self._loss
@@ -188,7 +188,7 @@ class LinearSolver:
         return self._loss
 
     def _next_stage(self) -> None:
-        """Go on from a fit that has reached its optimum."""
+        """Go to the next stage after a fit has reached its optimum."""
         self._stage_passes = 0
         if self._stage < len(GRID):
             self._choose()
@@ -213,7 +213,7 @@ class LinearSolver:
             self._stage = len(GRID)
 
     def _score_fold(self, fold: int) -> None:
-        """The scores of a fold's rows by the fit of all rows from which they are taken out."""
+        """Score a fold's rows by the fit on all rows, with these rows taken out."""
         inside = np.asarray(self._folds) == fold
         places = np.searchsorted(self.held_out_rows, np.flatnonzero(inside))
         self._score_without(inside, self.passes, self._scores, places)
@@ -221,13 +221,13 @@ class LinearSolver:
     def _score_without(
         self, inside: npt.NDArray[np.bool_], number: int, scores: Floats, places: Indices
     ) -> None:
-        """Write the scores of the rows `inside` (N,) by a fit of the others to `places`; `number` orders its passes."""
+        """Write the scores of the rows `inside` (N,), from a fit on the others, to `places`; `number` seeds its passes."""
         outside = np.flatnonzero(~inside)
         orders = [self._shuffled(outside, number * FOLD_PASSES + again) for again in range(FOLD_PASSES)]
         self._blocks.score_without(inside, orders, self._costs, self._tolerance, scores, places)
 
     def _finish(self) -> None:
-        """What happens to the weights in the model after the last stage."""
+        """Apply the out-of-fold corrections and the quantization to the model after the last stage."""
         if len(self._scores):
             stacking = self._stack()
             if self.multi_label and len(self.rows.ends) >= FEWEST_TO_CHOOSE:
@@ -237,7 +237,7 @@ class LinearSolver:
             self.model.quantize()
 
     def _stack(self) -> Stacking | None:
-        """Mix the labels' weights in the model; and each fold's scores, as the others have it."""
+        """Stack the labels' weights in the model, and each fold's scores with a stacking fitted on the other folds."""
         threads, arrays = self.model.threads, self.model.arrays()
         targets = csr_array(self._targets)[self.held_out_rows]
         columns = csc_array(targets)
@@ -259,11 +259,11 @@ class LinearSolver:
         return stacking
 
     def _follow_growth(self, stacking: Stacking | None) -> None:
-        """Take from the model's bias what its scores grow by from the rows outside a fold to all rows.
+        """Subtract from the model's bias the growth of scores from a fit without a fold to the fit on all rows.
 
-        Calibration and thresholds come from scores by fits of fewer rows than the model has seen, and fits of more rows
-        give new texts higher scores in the mean. By how much is seen on rows that are scored twice: by a fit without
-        their fold, and by one without a small part of the rows.
+        Calibration and thresholds are based on fits with fewer rows than the model's, and fits on more rows give new
+        texts higher scores on average. The growth is measured on rows that are scored twice: by a fit without their
+        fold, and by a fit without a small part of the rows.
         """
         folds, small = self.model.config.folds, fold_of_each(self.rows, SMALL_FOLDS, self.seed)
         if small is None or folds >= SMALL_FOLDS:
@@ -271,7 +271,7 @@ class LinearSolver:
         inside = (small == 0) & (np.asarray(self._folds) < self._scored_folds)
         shares = 1 - 1 / folds, 1 - float(inside.mean())
         smallest = np.bincount(np.asarray(self._folds)).min() / len(small)
-        if not inside.any() or inside.mean() > 0.75 * smallest:  # as where many texts are alike
+        if not inside.any() or inside.mean() > 0.75 * smallest:  # many texts are identical
             return
         fewer = self._scores[inside[self.held_out_rows]]
         more = np.empty_like(fewer)
@@ -286,7 +286,7 @@ class LinearSolver:
         self.model.arrays()["bias"][:] -= growth_of_scores(fewer, more, calibration, positives, shares)
 
     def _weigh_evidence(self) -> None:
-        """Give the model what a text's evidence changes; and change each fold's scores, as the others have it."""
+        """Fit the model's correction by evidence, and correct each fold's scores with one fitted on the other folds."""
         threads, targets = self.model.threads, csr_array(self._targets)[self.held_out_rows]
         lengths, folds = np.zeros((len(targets.indptr) - 1, 2)), np.asarray(self._folds)
         for fold in range(self._scored_folds):
@@ -311,7 +311,7 @@ class LinearSolver:
         self.held_out = changed
 
     def _other_folds(self) -> list[npt.NDArray[np.bool_]]:
-        """For each scored fold, which of the scored rows (M,) are in others; nothing where there is a single one."""
+        """Return, for each scored fold, a mask (M,) of the scored rows in other folds; empty for a single fold."""
         folds = np.asarray(self._folds)[self.held_out_rows]
         scored = self._scored_folds if self._scored_folds > 1 else 0
         return [folds != fold for fold in range(scored)]
@@ -324,16 +324,16 @@ class LinearSolver:
         return np.sort(inside[:SAMPLE]), np.sort(outside[:SAMPLE])
 
     def _shuffled(self, rows: Indices, number: int) -> Indices:
-        """Rows in the order of a pass."""
+        """Return rows in the order of a pass."""
         return rows[np.random.Generator(np.random.PCG64([self.seed, number])).permutation(len(rows))]
 
     # ---- the state ------------------------------------------------------------------------------------------
 
     def state(self) -> dict[str, Any]:
-        """A copy of everything that the next step depends on, beside the model's options and the data.
+        """Return a copy of everything that the next step depends on, beside the model's options and the data.
 
-        `duals` (N, L) are a y; `weight` (F, L) and `bias` (L,) are the float32 sums that the passes so far
-        have left, which no recomputation would give bit for bit.
+        `duals` (N, L) are a y; `weight` (F, L) and `bias` (L,) are the accumulated float32 sums, which could not be
+        recomputed bit for bit.
         """
         return {
             "passes": self.passes,
@@ -353,10 +353,10 @@ class LinearSolver:
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Go on from a `state`, bit for bit as the solver that gave it would have.
+        """Resume from a `state`, bit for bit.
 
         Raises:
-            FlashError: The state is of other data or options, or lacks a part.
+            FlashError: The state belongs to other data or options, or is incomplete.
         """
         current = self.state()
         missing = sorted(current.keys() - state.keys())
@@ -374,7 +374,7 @@ class LinearSolver:
         (_, labels), dtype = expected.pop("held_out")
         check_arrays("solver state", arrays, expected)
         stage, stage_passes = arrays["progress"].tolist()
-        # how many rows they are of depends on the seed
+        # the number of rows depends on the seed
         wanted_rows = int((arrays["folds"] < self._scored_folds).sum()) if self._folds is not None else 0
         check_arrays("solver state", arrays, {"held_out": ((wanted_rows, labels), dtype)})
         choice = int(arrays["choice"][0])
@@ -398,7 +398,7 @@ class LinearSolver:
             self.held_out_rows = np.flatnonzero(self._folds < self._scored_folds)
         self.held_out = self._scores = arrays["held_out"].copy()
         model_arrays = self.model.arrays()
-        if model_arrays["weight"].dtype == np.int8:  # of a fit that had ended
+        if model_arrays["weight"].dtype == np.int8:  # the fit had ended and was quantized
             plain = {name: np.ones(array.shape, np.float32) for name, array in model_arrays.items()}
             model_arrays.update(weight=plain["weight"], scale=plain["scale"])
             self.model.load_arrays(model_arrays)
@@ -408,7 +408,7 @@ class LinearSolver:
 
     @cached_property
     def _checksum(self) -> int:
-        """Tells apart training data, and the options that weights and dual variables depend on."""
+        """Checksum of the training data and of the options that weights and dual variables depend on."""
         checksum = 0
         rows, targets, config = self.rows, self._targets, self.model.config
         options = np.array([config.bias, config.folds, config.tolerance])

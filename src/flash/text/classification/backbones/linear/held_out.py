@@ -1,4 +1,4 @@
-"""What a fit learns from rows that it has not seen: folds of the training rows, and the regularisation.
+"""Out-of-fold scores: folds of the training rows, rows as a fit without them sees them, and the choice of C.
 
 Imports neither torch nor lightning.
 """
@@ -25,26 +25,26 @@ from flash.text.classification.scores.thresholds import column_of_each
 from flash.text.classification.targets.known import known_cells, without_unknown
 
 GRID = (0.125, 0.25, 0.5, 1.0, 2.0)
-"""Regularisations that are tried, from the strongest; the last is for clean labels, the first for doubtful ones."""
+"""Candidates for C, from the strongest regularisation, for noisy labels, to the weakest, for clean labels."""
 MIDDLE = 0.25
-"""The one that is taken where there are too few rows to tell."""
+"""C if there are too few rows to choose."""
 CLEARLY_BETTER = 0.002
-"""By which share of the loss on the held-out fold a weaker regularisation must be better to be preferred."""
+"""Relative improvement of the loss on the held-out fold that is required for a larger C."""
 GROWTH_DEVIATION = 0.2
-"""Of the prior of the growth of calibrated logits, about 0."""
+"""Prior standard deviation of the growth of calibrated logits, about 0."""
 GROWTH_POSITIVES = 200.0
-"""With so many, half of the growth of all labels is a label's own."""
+"""Number of positives at which a label gets half of the common growth."""
 GROWTH_STEPS = 4
-"""Of Newton's method; the growth is small."""
+"""Steps of Newton's method; few suffice, because the growth is small."""
 
 Floats = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.int64]
 
 
 def fold_of_each(rows: Rows, folds: int, seed: int) -> Indices | None:
-    """The fold (N,) of each row, the same for identical ones; None if there are too few different ones.
+    """Return the fold (N,) of each row, the same for identical rows; None if there are too few distinct rows.
 
-    Rows, not texts: those that differ in case or spaces alone are one to the model.
+    Rows are compared, not texts, because texts that differ only in case or spaces are identical to the model.
     """
     different, codes = np.unique(hash_rows(rows.ends, rows.features, rows.values), return_inverse=True)
     if len(different) < folds:
@@ -61,19 +61,19 @@ def growth_of_scores(
     positives: Doubles,
     shares: tuple[float, float],
 ) -> Floats:
-    """By how much scores of unseen rows are higher with a fit of all rows than with one of fewer: (L,).
+    """Estimate (L,): how much higher the scores of unseen rows are with a fit on all rows than with fewer rows.
 
-    Calibrated probabilities of the same unseen rows should sum to the same whatever was fitted: to the positives. So the
-    logits of the fit of more rows have to fall by one number, for all labels, but less for one with few positives, whose
-    decisions hang on few rows. That number is taken on to all rows with the logarithm of their number, and drawn towards 0
-    as far as it may be chance.
+    The calibrated probabilities of the same unseen rows should have the same sum with any fit: the number of positives.
+    The logits of a fit on more rows are therefore lowered by one number for all labels, scaled down for labels with few
+    positives. The number is extrapolated to all rows, linearly in the logarithm of the number of rows, and shrunk
+    towards 0 according to its uncertainty.
 
     Args:
-        fewer: (M, L) scores of rows by fits that have not seen them.
-        more: The same rows by a fit of more rows.
-        calibration: What makes probabilities of `fewer`.
-        positives: (L,), how many the calibration has seen.
-        shares: Of all rows, those that the two were fitted to, the lower first.
+        fewer: (M, L) scores of rows from fits without them.
+        more: (M, L) scores of the same rows from a fit on more rows, also without them.
+        calibration: Calibration of `fewer`.
+        positives: (L,), number of positives in the calibration.
+        shares: Shares of all rows on which the two were fitted, the lower first.
     """
     wanted = to_probabilities(calibration.apply(fewer), multi_label=True).astype(np.float64)
     logits, part = calibration.apply(more), positives / (positives + GROWTH_POSITIVES)
@@ -94,7 +94,7 @@ def growth_of_scores(
 
 @compiled
 def hash_rows(ends: Indices, features: Int32s, values: Floats) -> npt.NDArray[np.uint64]:
-    """A number (N,) for each row, the same for identical ones."""
+    """Return a hash (N,) of each row."""
     bits = values.view(np.uint32)
     hashes = np.empty(len(ends), dtype=np.uint64)
     for row in range(len(ends)):
@@ -108,7 +108,7 @@ def hash_rows(ends: Indices, features: Int32s, values: Floats) -> npt.NDArray[np
 
 @compiled
 def take_out(inside: Indices, ends: Indices, features: Int32s, texts: Indices) -> None:
-    """Take the rows `inside` out of `texts` (F,), how many rows have each feature."""
+    """Subtract the rows `inside` from `texts` (F,), the number of rows with each feature."""
     for row in inside:
         for i in range(row_start(ends, row), ends[row]):
             texts[features[i]] -= 1
@@ -117,17 +117,17 @@ def take_out(inside: Indices, ends: Indices, features: Int32s, texts: Indices) -
 def as_unseen(
     rows: Rows, inside: Indices, texts: Indices, kinds: Int32s, word_share: float, norms: Floats
 ) -> Rows:
-    """The rows `inside` as they are to a fit of others, which has no feature that none of these has.
+    """Return the rows `inside` without the features that occur in no other row, like rows of new texts.
 
-    A new text's words that training has not seen are no part of its row, which is normalised without them: a row
-    of training that kept its own would have smaller margins than a new text, and calibration would be overconfident.
+    A new text's row lacks words that training has not seen, and is normalised without them. A training row that kept its
+    unique words would have smaller decision values than a new text, and calibration would be overconfident.
 
     Args:
         rows: The TF-IDF rows of all texts.
-        inside: Which to return, in this order.
-        texts: (F,), how many of the rows that were fitted have each feature.
+        inside: Indices of the rows to return, in this order.
+        texts: (F,), number of fitted rows with each feature.
         kinds: (F,), 0 for words and 1 for characters.
-        word_share: The share of words in the squared length of a row that has both.
+        word_share: Share of words in the squared length of a row that has both.
         norms: (2, 2), see `kernels.part_scale`.
     """
     sizes = np.diff(rows.ends, prepend=0)[inside]
@@ -174,7 +174,7 @@ def keep_known(
     new_lengths: Doubles,
     new_squares: Floats,
 ) -> int:
-    """The loops of `as_unseen`: fills the last five, and returns how many features remain."""
+    """Compute `as_unseen`: fill the last five arguments, and return the number of remaining features."""
     end = 0
     for place in range(len(inside)):
         row, begin = inside[place], end
@@ -201,7 +201,7 @@ def keep_known(
 
 
 def calibrated_loss(scores: Floats, targets: csr_array, threads: int | None = None) -> float:
-    """The mean cross-entropy in nats of (N, L) cells, the known ones, once the scores are calibrated on these rows."""
+    """Return the mean cross-entropy, in nats per known cell of (N, L), after calibrating the scores on the same rows."""
     truth = csc_array(targets)
     logits = fit_calibration(scores, truth, multi_label=True, threads=threads).apply(scores)
     known = known_cells(truth)

@@ -1,9 +1,8 @@
 """The compiled loops of the linear backbone: n-grams, TF-IDF rows and logits of texts.
 
-Imports nothing of the project but `loop_cache`. Each kernel runs on one thread without the interpreter lock and writes only to
-arrays of its caller, so callers run many side by side on different texts, and no result depends on how many.
-Each has a plain twin in `reference.py` that the tests compare it with. numba compiles a kernel at its
-first call and keeps the result on disk.
+Each kernel runs on one thread without the GIL and writes only to arrays of its caller, so that many can run in parallel
+on different texts, with the same results. Each has a simple counterpart in `reference.py`, with which the tests compare
+it. numba compiles a kernel at its first call and caches the result on disk.
 """
 
 import unicodedata
@@ -19,17 +18,17 @@ from numba.core.event import Event, Listener, install_listener
 
 from flash.text.classification.backbones import loop_cache
 
-SPACE, WORD, SYMBOL, EXTENDS, IGNORED = range(5)  # what a character is to the tokeniser
+SPACE, WORD, SYMBOL, EXTENDS, IGNORED = range(5)  # character classes of the tokenizer
 WORDS, CHARACTERS = range(2)  # the lowest bit of an n-gram's bucket
-BOUNDARY = 0x20  # stands before and after each token; no token holds a space itself
+BOUNDARY = 0x20  # a space, before and after each token; tokens contain no spaces
 CHARACTER_SEED = np.uint64(
     0x243F6A8885A308D3
 )  # the digits of pi: words and character n-grams never share a hash
 WORD_SEED = np.uint64(0x13198A2E03707344)
-UNITS, LOW, HIGH, CENTRE, ENOUGH = 0, 2, 3, 4, 5  # places in the array that says what evidence is; two units
-SLOPE, SHIFT_BY, BASE = range(3)  # rows of the array of what each label makes of it
+UNITS, LOW, HIGH, CENTRE, ENOUGH = 0, 2, 3, 4, 5  # indices into `Evidence.places`; there are two units
+SLOPE, SHIFT_BY, BASE = range(3)  # rows of `Evidence.by_label`
 MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
-FINAL_MULTIPLIER = np.uint64(0xBF58476D1CE4E5B9)  # splitmix64's
+FINAL_MULTIPLIER = np.uint64(0xBF58476D1CE4E5B9)  # from splitmix64
 SHIFT = np.uint64(32)
 
 Bytes = npt.NDArray[np.uint8]
@@ -42,15 +41,15 @@ Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 
 
 _loops: list[Any] = []
-"""What `compiled` has made that is kept on disk."""
+"""The compiled functions that are cached on disk."""
 
 
 def compiled(function: Kernel) -> Kernel:
-    """`function` compiled by numba at its first call, kept on disk where a folder can be written."""
+    """Compile a function with numba at its first call, and cache it on disk if a folder is writable."""
     options: Any = {"nogil": True, "error_model": "numpy"}
     try:
         loop = njit(cache=True, **options)(function)
-    except RuntimeError:  # neither the package's folder nor the user's cache folder can be written
+    except RuntimeError:  # neither the package's folder nor the user's cache folder is writable
         return cast(Kernel, njit(**options)(function))
     loop_cache.remove_damaged(loop.stats.cache_path)
     _loops.append(loop)
@@ -58,7 +57,7 @@ def compiled(function: Kernel) -> Kernel:
 
 
 class _Announcement(Listener):
-    """Says once that loops of this library are being compiled, which is silent and takes seconds."""
+    """Announces once that loops of this library are being compiled, which takes seconds."""
 
     def __init__(self, say: Callable[[str], object]) -> None:
         self.say: Callable[[str], object] | None = say
@@ -69,15 +68,15 @@ class _Announcement(Listener):
             self.say = None
 
     def on_end(self, event: Event) -> None:
-        """Nothing: what follows shows that it is done."""
+        """Do nothing: the output that follows shows that compilation is done."""
 
 
 @contextmanager
 def announced_compilation(say: Callable[[str], object]) -> Iterator[None]:
-    """Give `say` a sentence if a kernel has to be compiled inside this block; nothing if all are on disk.
+    """Call `say` with a message if a kernel must be compiled in this block; not if all are cached on disk.
 
     Raises:
-        FlashError: numba cannot read its files on disk.
+        FlashError: numba cannot read its cache.
     """
     try:
         with install_listener("numba:compile", _Announcement(say)):
@@ -91,10 +90,10 @@ def announced_compilation(say: Callable[[str], object]) -> Iterator[None]:
 
 @cache
 def character_classes() -> Bytes:
-    """For each code point: SPACE, WORD, SYMBOL, EXTENDS (its token goes on) or IGNORED.
+    """Return the class of each code point: SPACE, WORD, SYMBOL, EXTENDS (continues its token) or IGNORED.
 
-    Unicode 3.2 is the one version that every Python carries unchanged, so that a model file means the same on
-    all of them. Characters it does not know are letters of later scripts, or emoji by their blocks.
+    Unicode 3.2 is the only version that every Python contains unchanged, so that a model file means the same on all of
+    them. Later characters are classified by their blocks: as emoji or as letters.
     """
     classes = np.full(0x110000, WORD, dtype=np.uint8)
     of_category = {"Z": SPACE, "P": SYMBOL, "S": SYMBOL, "M": EXTENDS}
@@ -121,12 +120,12 @@ def decode(
     codes: Int32s,
     kinds: Bytes,
 ) -> int:
-    """Write a text's tokens as code points, a BOUNDARY before and after each; `kinds` says WORD or SYMBOL.
+    """Write a text's tokens as code points, with a BOUNDARY before and after each; `kinds` gets WORD or SYMBOL.
 
-    Both outputs hold at least 2 * (stop - start) + 1 entries.
+    Both outputs must have at least 2 * (stop - start) + 1 entries.
 
     Returns:
-        How many entries were written: 0 for a text without tokens.
+        The number of entries written: 0 for a text without tokens.
     """
     size = 0
     kind = SPACE
@@ -166,7 +165,7 @@ def decode(
 
 @compiled
 def finish(value: np.uint64, mask: np.uint64, kind: int) -> np.int32:
-    """The bucket of a hash: every bit of it reaches the low ones, and the lowest is the n-gram's kind."""
+    """Return the bucket of a hash: all bits are mixed into the low ones, and the lowest bit is the n-gram's kind."""
     value = (value ^ (value >> SHIFT)) * FINAL_MULTIPLIER
     return np.int32((value ^ (value >> SHIFT)) & mask & ~np.uint64(1)) | np.int32(kind)
 
@@ -179,7 +178,7 @@ def count(
     table_mask: int,
     slots: Int32s,
 ) -> int:
-    """Add one to a bucket of an open-addressing table of (bucket, count); returns how many it holds."""
+    """Add one to a bucket in an open-addressing table of (bucket, count); return the number of buckets in it."""
     slot = bucket & table_mask
     while table[slot, 0] >= 0:
         if table[slot, 0] == bucket:
@@ -246,7 +245,7 @@ def drain(found: int, slots: Int32s, table: Int32s, buckets: Int32s, counts: Int
 
 @compiled
 def table_size(size: int, per_byte: int, buckets: int) -> int:
-    """A power of two at least twice the different buckets that `size` bytes of text can fill."""
+    """Return a power of two that is at least twice the number of distinct buckets of `size` bytes of text."""
     needed = 2 * min(size * per_byte, buckets)
     capacity = 64
     while capacity < needed:
@@ -258,7 +257,7 @@ def table_size(size: int, per_byte: int, buckets: int) -> int:
 def scratch(
     offsets: Int64s, grams: tuple[int, int, int], buckets: int
 ) -> tuple[int, Int32s, Bytes, Int32s, Int32s]:
-    """Room for the longest text: n-grams a byte at most, codes, kinds, an empty table, and its slots."""
+    """Allocate for the longest text: maximum n-grams per byte, codes, kinds, an empty table, and its slots."""
     longest = np.max(offsets[1:] - offsets[:-1])
     per_byte = grams[0] + max(0, grams[2] - grams[1] + 1) + 1
     codes = np.empty(2 * longest + 1, dtype=np.int32)
@@ -272,11 +271,11 @@ def scratch(
 def count_texts(
     data: Bytes, offsets: Int64s, classes: Bytes, grams: tuple[int, int, int], buckets: int
 ) -> tuple[Int32s, Int32s, Int64s]:
-    """The n-grams of texts: buckets, how often each occurs in its text, and where each text ends."""
+    """Count the n-grams of texts: return buckets, their counts in their text, and the end of each text."""
     texts = len(offsets) - 1
     per_byte, codes, kinds, table, slots = scratch(offsets, grams, buckets)
     room = (offsets[texts] - offsets[0]) * per_byte + 1
-    found_buckets = np.empty(room, dtype=np.int32)  # memory that is never touched costs nothing
+    found_buckets = np.empty(room, dtype=np.int32)  # unused memory is never allocated
     found_counts = np.empty(room, dtype=np.int32)
     ends = np.empty(texts, dtype=np.int64)
     end = 0
@@ -295,7 +294,7 @@ def count_texts(
 def count_documents(
     buckets: Int32s, ends: Int64s, rare: Bytes, documents: Int32s, rare_documents: Bytes
 ) -> None:
-    """Count for each bucket the texts of a chunk that have it; those with a rare label also apart, up to 255."""
+    """Count the texts of a chunk with each bucket, and separately those with a rare label, up to 255."""
     start = 0
     for text in range(len(ends)):
         for i in range(start, ends[text]):
@@ -315,14 +314,14 @@ def weigh(
     values: Floats,
     lengths: Doubles,
 ) -> int:
-    """A text's TF-IDF values before normalisation: (1 + log count) * idf over the features it has.
+    """Compute a text's TF-IDF values before normalisation: (1 + log count) * idf for each of its features.
 
     Args:
-        buckets: The text's different buckets.
-        counts: How often each occurs.
-        rows: For every bucket its feature, -1 where training saw none.
+        buckets: The text's distinct buckets.
+        counts: The count of each bucket.
+        rows: The feature of every bucket, -1 if it is not a feature.
         idf: One per feature.
-        features: Receives twice the features, plus their kind.
+        features: Receives 2 * feature + kind.
         values: Receives their values.
         lengths: (2,), receives the lengths of the words' part and of the characters' part of the row.
 
@@ -348,7 +347,7 @@ def weigh(
 
 @compiled
 def part_scale(lengths: Doubles, kind: int, word_share: float, norms: Floats) -> float:
-    """What a row's words or characters are multiplied by, given the lengths (2,) of both parts.
+    """Return the factor of a row's words or characters, given the lengths (2,) of both parts.
 
     A part's share of the square is `word_share` or the rest, and 1 where the row has no other part. It is divided by
     norms[kind, 0] + norms[kind, 1] * length: by its own length where these are 0 and 1; else a part that is shorter
@@ -367,7 +366,7 @@ def part_scale(lengths: Doubles, kind: int, word_share: float, norms: Floats) ->
 
 @compiled
 def normalize(features: Int32s, values: Floats, lengths: Doubles, word_share: float, norms: Floats) -> float:
-    """Normalise a row that `weigh` gave; its features become plain ones. Returns the square of the row's length."""
+    """Normalise a row of `weigh`, and convert its features to plain ones; return the row's squared length."""
     word_scale = part_scale(lengths, WORDS, word_share, norms)
     character_scale = part_scale(lengths, CHARACTERS, word_share, norms)
     for i in range(len(features)):
@@ -381,7 +380,7 @@ def normalize(features: Int32s, values: Floats, lengths: Doubles, word_share: fl
 def weigh_texts(
     buckets: Int32s, counts: Int32s, ends: Int64s, rows: Int32s, idf: Floats
 ) -> tuple[Int32s, Floats, Int64s, Doubles]:
-    """What `weigh` makes of all that `count_texts` found: features, values, where each text ends, (N, 2) lengths."""
+    """Apply `weigh` to the result of `count_texts`: return features, values, the end of each text, (N, 2) lengths."""
     features = np.empty(len(buckets), dtype=np.int32)
     values = np.empty(len(buckets), dtype=np.float32)
     new_ends = np.empty(len(ends), dtype=np.int64)
@@ -407,7 +406,7 @@ def normalize_rows(
     norms: Floats,
     squares: Floats,
 ) -> None:
-    """Normalise rows in place, the first of which begins at `first`; `squares` (N,) receives their squared lengths."""
+    """Normalise rows in place, from index `first` on; `squares` (N,) receives their squared lengths."""
     start = first
     for row in range(len(ends)):
         part = slice(start, ends[row])
@@ -417,7 +416,7 @@ def normalize_rows(
 
 @compiled
 def evidence_of(lengths: Doubles, evidence: Floats) -> float:
-    """How much a text says: the lengths (2,) of its parts before normalisation, about 1 for a text of the usual length."""
+    """Return a text's evidence from the lengths (2,) of its parts before normalisation; about 1 for a typical text."""
     words = np.float64(evidence[UNITS]) * lengths[WORDS]
     amount: float = words + np.float64(evidence[UNITS + 1]) * lengths[CHARACTERS]
     return amount
@@ -425,7 +424,7 @@ def evidence_of(lengths: Doubles, evidence: Floats) -> float:
 
 @compiled
 def weigh_evidence(amount: float, evidence: Floats, by_label: Floats, scores: Floats) -> None:
-    """Change the scores (K,) of a text by how much it says.
+    """Correct the scores (K,) of a text by its evidence, in place.
 
     With u the logarithm of the amount, kept within what training texts have and about its centre there, a score s
     becomes s + u (slope s + shift). Below an amount that nearly all training texts have, the result goes back to the
@@ -441,7 +440,7 @@ def weigh_evidence(amount: float, evidence: Floats, by_label: Floats, scores: Fl
 
 @compiled
 def weigh_evidence_of_rows(amounts: Doubles, evidence: Floats, by_label: Floats, scores: Floats) -> None:
-    """Change the scores (N, K) of texts by how much each says (N,)."""
+    """Correct the scores (N, K) of texts by their evidence (N,), in place."""
     for row in range(len(scores)):
         weigh_evidence(amounts[row], evidence, by_label, scores[row])
 
@@ -488,7 +487,7 @@ def logits_of_texts(
     by_label: Floats,
     logits: Floats,
 ) -> None:
-    """Texts to logits (N, L) in one go; what a text gets does not depend on its neighbours."""
+    """Compute logits (N, L) of texts in one pass; texts do not influence each other."""
     buckets = len(rows)
     per_byte, codes, kinds, table, slots = scratch(offsets, grams, buckets)
     found_buckets = np.empty_like(slots)

@@ -1,7 +1,7 @@
-"""All labels of a linear fit side by side, in blocks that threads take through the compiled loops.
+"""Fit all labels in parallel: blocks of labels, which threads process with the compiled loops.
 
-Here is what a step does to every block; `fitting` decides which rows it takes and what comes next. Imports neither
-torch nor lightning.
+This module runs a step on every block; `fitting` decides on the rows and the sequence of steps. Imports neither torch
+nor lightning.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,13 +31,13 @@ from flash.text.classification.scores.thresholds import column_of_each
 from flash.text.classification.targets.known import any_unknown, known_rows
 
 COUNTED = 2**24
-"""Entries of rows that are counted at a time."""
+"""Number of entries that are counted at a time."""
 SCORED = 2048
-"""Rows that are made anew at a time, to be scored as unseen ones."""
+"""Number of rows that are converted to unseen ones and scored at a time."""
 STILL = 0.1
-"""A gradient below this share of the tolerance is left alone in a pass."""
+"""A gradient below this share of the tolerance causes no update."""
 NARROW = 0.75
-"""Once no more than this share of a block's labels still moves, a pass takes them out of it and puts them back."""
+"""If at most this share of a block's labels is still unsolved, a pass copies them out of the block and back."""
 
 Floats = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.int64]
@@ -71,26 +71,26 @@ def one_a_label(name: str, value: Any, labels: int) -> Floats:
 
 @dataclass
 class Block:
-    """The labels that one thread solves side by side, and where their fit stands."""
+    """A block of labels that one thread solves together, and the state of their fit."""
 
     labels: slice
     targets: tuple[Indices, npt.NDArray[np.int32], Floats]  # CSR
     duals: Floats  # (N, K)
     weight: Floats  # (F, K)
     bias: Floats  # (K,)
-    violations: Floats  # (K,), of the last pass of this stage; infinite before it
+    violations: Floats  # (K,), of the last pass of this stage; infinite before the first
 
 
 class LabelBlocks:
-    """The dual variables and weights of all labels, which visit the rows in the same order.
+    """The dual variables and weights of all labels, in blocks; all labels visit the rows in the same order.
 
-    Where a method takes `costs`, they are (2, L), of a row without and with each label; a label whose violation is
-    below `tolerance` is left alone. No number depends on how many threads there are.
+    `costs` in the methods are (2, L): the cost of a row without and with each label. A label whose violation is below
+    `tolerance` is not updated. Results do not depend on the number of threads.
 
     Args:
-        model: Where the weights are shown; gives the number of threads, and the value of the constant feature.
+        model: Receives the weights; has the number of threads, and the value of the constant feature.
         rows: The N training rows.
-        targets: (N, L), in [0, 1]; NaN where one is not known. That row is then no part of the label's fit.
+        targets: (N, L), in [0, 1]; NaN for an unknown target, which excludes the row from the label's fit.
     """
 
     def __init__(self, model: Linear, rows: Rows, targets: csc_array) -> None:
@@ -113,10 +113,10 @@ class LabelBlocks:
     # ---- one fit --------------------------------------------------------------------------------------------
 
     def run_pass(self, order: Indices, costs: Floats, tolerance: float) -> float:
-        """One pass over the rows `order`, for the labels that still move, which the model then shows.
+        """Make one pass over the rows `order` for the unsolved labels, and copy the weights to the model.
 
         Returns:
-            The mean of max(0, 1 - y z)^2 a row and label whose target is known, each taken just before its row's update.
+            The mean of max(0, 1 - y z)^2 over rows and labels with known targets, each before the row's update.
         """
 
         def solve(block: Block) -> tuple[Doubles, int]:
@@ -129,20 +129,20 @@ class LabelBlocks:
         return mean
 
     def is_solved(self, tolerance: float) -> bool:
-        """Whether no label moves any more."""
+        """Whether all labels are solved."""
         return all(block.violations.max() < tolerance for block in self.blocks)
 
     def unsettle(self) -> None:
-        """Let all labels move again, as another stage wants it."""
+        """Mark all labels as unsolved, for the next stage."""
         for block in self.blocks:
             block.violations[:] = np.inf
 
     def start_from(self, earlier: Floats, rows: Indices, costs: Floats) -> None:
-        """Begin with the dual variables of `rows` that an optimum with an earlier model's scores (N, L) has.
+        """Start from the dual variables that correspond to an earlier model's scores (N, L) at its optimum.
 
-        An earlier fit ended with small gradients, whose sum over all rows is not small. So the duals of rows with a
-        label and of those without are scaled apart, to the lowest dual objective. Both scales are at or above 0, as
-        no feature is negative; without one of the two sides, the objective has no mixed term.
+        The earlier fit ended with small gradients, but their sum over all rows is not small. Therefore the duals of rows
+        with a label and of rows without it are scaled separately, to minimise the dual objective. Both scales are >= 0,
+        because no feature is negative; if one of the two groups is empty, the objective has no mixed term.
         """
         sparse, value = self.rows, self.model.config.bias
 
@@ -164,7 +164,7 @@ class LabelBlocks:
             mixed = _dots(weight, weight_without) + bias.astype(np.float64) * bias_without
             ratio = np.divide(-mixed, squares[1], out=np.zeros_like(mixed), where=squares[1] > 0)
             first = squares[0] + ratio * mixed
-            # the objective's linear term; that of rows without the label is 1 + OFFSET, nothing
+            # linear term of the objective; for rows without the label it is 1 + OFFSET = 0
             linear = (1 - OFFSET) * with_label.sum(axis=0, dtype=np.float64)
             scale = np.divide(linear, first, out=np.zeros_like(first), where=first > 0)
             one, other = scale.astype(np.float32), (scale * ratio).astype(np.float32)
@@ -175,10 +175,10 @@ class LabelBlocks:
 
         in_threads(self.model.threads, start, self.blocks)
 
-    # ---- scores of rows as of new texts -----------------------------------------------------------------------
+    # ---- scores of rows as if they were new texts --------------------------------------------------------------
 
     def score(self, inside: Indices) -> Floats:
-        """(M, L) margins of the rows `inside` by the weights as they are."""
+        """Return (M, L) decision values of the rows `inside` with the current weights."""
         scores = np.empty((len(inside), self.model.num_labels), np.float32)
         known, places = self._texts_outside(inside), np.arange(len(inside))
         in_threads(
@@ -197,15 +197,15 @@ class LabelBlocks:
         scores: Floats,
         places: Indices,
     ) -> None:
-        """Write the margins of some rows, by a fit from which they are taken out, to `places` of `scores`.
+        """Write the decision values of some rows, from a fit without them, to `places` of `scores`.
 
         Args:
-            taken_out: (N,), the rows to score.
-            orders: The others in the order of each pass that follows.
+            taken_out: (N,), mask of the rows to score.
+            orders: Order of the other rows in each further pass.
             costs: See the class.
             tolerance: See the class.
             scores: (M, L), changed.
-            places: Where in `scores` each row that is taken out stands.
+            places: Index in `scores` of each row that is taken out.
         """
         inside = np.flatnonzero(taken_out)
         known = self._texts_outside(inside)
@@ -219,7 +219,7 @@ class LabelBlocks:
         in_threads(self.model.threads, score, self.blocks)
 
     def _without(self, block: Block, taken_out: npt.NDArray[np.bool_]) -> Block:
-        """A copy of a block less what the rows that are taken out have put into it."""
+        """Copy a block, and subtract the contributions of the rows that are taken out."""
         inside, outside = np.flatnonzero(taken_out), np.flatnonzero(~taken_out)
         part = replace(
             block,
@@ -236,7 +236,7 @@ class LabelBlocks:
         return part
 
     def _share(self, labels: slice, rows: Indices) -> float | Doubles:
-        """Which share of the rows where a label's target is known is among `rows`: one number, or one per label."""
+        """Return the share of `rows` among the rows with a known target: one number, or one per label."""
         if not self._partial:
             return len(rows) / len(self.rows.ends)
         targets = csr_array(self.targets[:, labels])
@@ -244,14 +244,14 @@ class LabelBlocks:
         return share
 
     def _texts_outside(self, inside: Indices) -> Indices:
-        """How many of the other rows have each feature (F,)."""
+        """Return the number of rows outside `inside` with each feature (F,)."""
         texts = self._texts.copy()
         take_out(inside, self.rows.ends, self.rows.features, texts)
         return texts
 
     @cached_property
     def _texts(self) -> Indices:
-        """How many rows have each feature, counted part by part: `bincount` makes 8 bytes of each entry."""
+        """Number of rows with each feature, counted in parts, because `bincount` converts each entry to 8 bytes."""
         features, total = self.rows.features, np.zeros(len(self.model.arrays()["idf"]), np.int64)
         for first in range(0, len(features), COUNTED):
             total += np.bincount(features[first : first + COUNTED], minlength=len(total))
@@ -260,7 +260,7 @@ class LabelBlocks:
     def _write_scores(
         self, inside: Indices, known: Indices, block: Block, scores: Floats, places: Indices
     ) -> None:
-        """The margins of rows as new texts, by a block's weights, to its labels and these places of `scores`."""
+        """Write the decision values of rows, treated as new texts, for a block's labels to `places` of `scores`."""
         for first in range(0, len(inside), SCORED):
             part = slice(first, first + SCORED)
             unseen = self._as_unseen(inside[part], known)
@@ -271,13 +271,13 @@ class LabelBlocks:
             scores[places[part], block.labels] = margins
 
     def _as_unseen(self, inside: Indices, known: Indices) -> Rows:
-        """The rows `inside` as new texts to a fit of the rows that `known` (F,) counts."""
+        """Return the rows `inside` as if they were new texts to a fit on the rows that `known` (F,) counts."""
         arrays = self.model.arrays()
         kinds, share = arrays["buckets"] & 1, self.model.word_share
         return as_unseen(self.rows, inside, known, kinds, share, arrays["norms"])
 
     def unseen_lengths(self, inside: Indices) -> Doubles:
-        """(M, 2) lengths of the parts of the rows `inside`, without what these alone have, before normalisation."""
+        """Return (M, 2) lengths before normalisation of the rows `inside`, without features that no other row has."""
         known = self._texts_outside(inside)
         parts = [inside[first : first + SCORED] for first in range(0, len(inside), SCORED)]
         found = in_threads(self.model.threads, lambda part: self._as_unseen(part, known).lengths, parts)
@@ -286,7 +286,7 @@ class LabelBlocks:
     # ---- the compiled pass ------------------------------------------------------------------------------------
 
     def _solve(self, block: Block, order: Indices, costs: Floats, tolerance: float) -> tuple[Doubles, int]:
-        """One pass over those labels of a block that still move; losses (K,), 0 of the others, and of how many cells."""
+        """Make one pass for a block's unsolved labels; return losses (K,), 0 for solved labels, and the number of cells."""
         moving = np.flatnonzero(block.violations >= tolerance)
         own = costs[:, block.labels]
         if len(moving) > NARROW * len(block.bias):
@@ -308,14 +308,14 @@ class LabelBlocks:
         return losses, self._cells(block, order, moving)
 
     def _cells(self, block: Block, order: Indices, moving: Indices) -> int:
-        """How many targets of some rows and of a block's labels `moving` are known."""
+        """Return the number of known targets of some rows for a block's labels `moving`."""
         if not self._partial:
             return len(order) * len(moving)
         columns = np.arange(block.labels.start, block.labels.stop)[moving]
         return int(known_rows(csr_array(self.targets[:, columns])[order]).sum())
 
     def _solve_all(self, block: Block, order: Indices, costs: Floats, tolerance: float) -> Doubles:
-        """One pass over all labels of a block, with costs (2, K) of their own; their losses (K,)."""
+        """Make one pass for all labels of a block, with costs (2, K); return their losses (K,)."""
         rows, losses = self.rows, np.zeros(len(block.bias))
         solve_pass(
             order,
@@ -339,11 +339,11 @@ class LabelBlocks:
     # ---- the state --------------------------------------------------------------------------------------------
 
     def gather(self, name: Literal["duals", "weight", "bias", "violations"]) -> Floats:
-        """A copy of one of the arrays of all labels, which are along its last axis."""
+        """Return a copy of an array for all labels, along its last axis."""
         return np.hstack([getattr(block, name) for block in self.blocks])
 
     def load(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Take all four that `gather` gave, and show the weights."""
+        """Load the four arrays of `gather`, and copy the weights to the model."""
         for block in self.blocks:
             block.duals[:] = arrays["duals"][:, block.labels]
             block.weight[:] = arrays["weight"][:, block.labels]
@@ -364,6 +364,6 @@ def _rows_of(columns: csc_array) -> tuple[Indices, npt.NDArray[np.int32], Floats
 
 
 def _dots(left: Floats, right: Floats) -> Doubles:
-    """The scalar product of each column of one matrix with that of another."""
+    """Return the dot products of corresponding columns of two matrices."""
     products: Doubles = np.einsum("nk,nk->k", left, right, dtype=np.float64)
     return products

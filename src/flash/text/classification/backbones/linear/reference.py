@@ -1,6 +1,6 @@
-"""What the compiled loops compute, written as plainly as possible; the tests compare the two.
+"""Reference implementations of the compiled loops, as simple as possible; the tests compare both.
 
-Imports of the project only the constants that both must share.
+Imports only shared constants from the compiled loops.
 """
 
 import unicodedata
@@ -19,7 +19,7 @@ BITS = 2**64 - 1
 
 
 def character_class_reference(character: str) -> int:
-    """SPACE, WORD, SYMBOL, EXTENDS or IGNORED, by the category that Unicode 3.2 gave the character."""
+    """Return SPACE, WORD, SYMBOL, EXTENDS or IGNORED, by the character's category in Unicode 3.2."""
     code = ord(character)
     category = unicodedata.ucd_3_2_0.category(character)
     if 0x1F3FB <= code <= 0x1F3FF or 0xE0100 <= code <= 0xE01EF:
@@ -92,14 +92,14 @@ def _hash(value: int, parts: Sequence[int]) -> int:
 
 
 def count_reference(text: str, grams: tuple[int, int, int], buckets: int) -> Counter[int]:
-    """How often each bucket occurs in a normalised, lower-case text."""
+    """Count the buckets in a normalised, lower-case text."""
     return Counter(bucket_reference(kind, gram, buckets) for kind, gram in grams_reference(text, grams))
 
 
 def documents_reference(
     texts: Sequence[Mapping[int, int]], rare: Sequence[bool], buckets: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """How many counted texts have each bucket, and how many of those with a rare label, up to 255."""
+    """Return the number of texts with each bucket, and the number of these with a rare label, up to 255."""
     documents, of_rare = np.zeros(buckets, np.int64), np.zeros(buckets, np.int64)
     for counts, is_rare in zip(texts, rare, strict=True):
         for bucket in counts:
@@ -115,10 +115,10 @@ def weigh_reference(
     word_share: float,
     norms: Doubles,
 ) -> tuple[Doubles, Doubles]:
-    """A text's dense TF-IDF row (F,), and the (2,) lengths of its words and characters before normalisation.
+    """Return a text's dense TF-IDF row (F,), and the (2,) lengths of its words and characters before normalisation.
 
-    `word_share` is the share of words in its square if both are divided by their length; what they are divided by is
-    norms[kind, 0] + norms[kind, 1] * length.
+    Each part is divided by norms[kind, 0] + norms[kind, 1] * length; `word_share` is the weight of words in the row's
+    squared length.
     """
     parts, lengths = np.zeros((2, len(idf))), np.zeros(2)
     for bucket, times in counts.items():
@@ -133,7 +133,7 @@ def weigh_reference(
 
 
 def evidence_reference(amount: float, evidence: Doubles, by_label: Doubles, scores: Doubles) -> Doubles:
-    """The scores (L,) of a text with so much evidence; see `kernels.weigh_evidence`."""
+    """Return the scores (L,) of a text with this evidence; see `kernels.weigh_evidence`."""
     low, high, centre, enough = evidence[2:]
     u = np.clip(np.log(max(amount, 1e-30)), low, high) - centre
     slope, shift, base = by_label
@@ -148,7 +148,7 @@ def logits_reference(
     word_share: float,
     arrays: Mapping[str, npt.NDArray[np.generic]],
 ) -> npt.NDArray[np.float64]:
-    """The logits (L,) of a normalised, lower-case text, from what `Linear.arrays` gives."""
+    """Return the logits (L,) of a normalised, lower-case text, from the arrays of `Linear.arrays`."""
     numbers: dict[str, Doubles] = {name: array.astype(np.float64) for name, array in arrays.items()}
     rows = np.full(buckets, -1, dtype=np.int32)
     rows[arrays["buckets"].astype(np.int64)] = np.arange(len(arrays["buckets"]))
@@ -164,9 +164,9 @@ def logits_reference(
 
 
 def signs_and_costs_reference(targets: Doubles, costs: Doubles) -> tuple[Doubles, Doubles]:
-    """Of each row, y and what its squared hinge is multiplied by, both (N,), for one label.
+    """Return y and the cost of each row's squared hinge, both (N,), for one label.
 
-    `costs` (2,) are those of rows without the label and with it. A target that is not known, NaN, counts 0.
+    `costs` (2,) are those of rows without the label and with it. An unknown target, NaN, has cost 0.
     """
     has = targets >= 0.5
     weights = np.where(targets > 0, np.maximum(np.abs(2 * targets - 1), LEAST_WEIGHT), 1.0)
@@ -185,7 +185,7 @@ def solve_pass_reference(
 ) -> tuple[float, float]:
     """One pass for one label, over dense rows (N, F + 1) that end with the constant feature.
 
-    `duals` (N,) holds a y, and `weight` (F + 1,) is duals @ rows; both are changed. Returns the largest
+    `duals` (N,) contains a y, and `weight` (F + 1,) is duals @ rows; both are changed. Returns the largest
     projected gradient and the sum of the squared hinges.
     """
     signs, row_costs = signs_and_costs_reference(targets, costs)
@@ -207,13 +207,13 @@ def solve_pass_reference(
 
 
 def scores_reference(rows: Doubles, weight: Doubles) -> Doubles:
-    """The margins (N,) of dense rows (N, F + 1) that end with the constant feature."""
+    """Return the decision values (N,) of dense rows (N, F + 1) that end with the constant feature."""
     margins: Doubles = rows @ weight + OFFSET
     return margins
 
 
 def optimal_duals_reference(margins: Doubles, targets: Doubles, costs: Doubles) -> Doubles:
-    """The a y (N,) of an optimum with these margins, for one label."""
+    """Return a y (N,) at an optimum with these decision values, for one label."""
     signs, row_costs = signs_and_costs_reference(targets, costs)
     duals: Doubles = signs * 2 * row_costs * np.maximum(0, 1 - signs * margins)
     return duals
@@ -222,7 +222,7 @@ def optimal_duals_reference(margins: Doubles, targets: Doubles, costs: Doubles) 
 def objective_reference(
     weight: Doubles, rows: Doubles, targets: Doubles, costs: Doubles
 ) -> tuple[float, Doubles]:
-    """What the solver minimises for one label, as a function of the weights (F + 1,), and its gradient."""
+    """Return the solver's objective for one label, as a function of the weights (F + 1,), and its gradient."""
     signs, row_costs = signs_and_costs_reference(targets, costs)
     short = np.maximum(0, 1 - signs * scores_reference(rows, weight))
     value = weight @ weight / 2 + row_costs @ short**2

@@ -1,16 +1,15 @@
-"""The compiled loops of the linear backbone's solver: exact L2-regularised squared-hinge classifiers side by side.
+"""The compiled loops of the linear backbone's solver: exact L2-regularised squared-hinge classifiers in parallel.
 
-Imports nothing of the project but its own kernels. For each label, with y = 1 where it applies and -1 elsewhere,
-the solver minimises over w and b
+For each label, with y = 1 where it applies and -1 elsewhere, the solver minimises over w and b
 
     1/2 |w|^2 + 1/2 b^2 + sum_i cost_i * max(0, 1 - y_i (w.x_i + B b - 1))^2
 
 by coordinate descent on the dual (Hsieh et al., "A dual coordinate descent method for large-scale linear SVM",
-ICML 2008, its L2-loss SVM). There is one dual variable a_i >= 0 a row, with w = sum_i a_i y_i x_i, and at the
-optimum a_i = 2 cost_i max(0, 1 - y_i z_i). The margin of a text without features starts at -1, as most labels are
-rare: rows that lack the label and what its positives are made of are settled before the first pass, and cost no
-update. All labels visit the rows in the same order, so that one fetch of a feature's weights serves a block of them,
-and no label's numbers depend on which others are in its block.
+ICML 2008, the L2-loss SVM). There is one dual variable a_i >= 0 per row, with w = sum_i a_i y_i x_i, and at the
+optimum a_i = 2 cost_i max(0, 1 - y_i z_i). The decision value of a text without features is -1, because most labels
+are rare: rows without the label, and without features of its positives, are at their optimum from the start and need
+no update. All labels visit the rows in the same order, so that one memory access to a feature's weights serves a block
+of labels. A label's result does not depend on the other labels of its block.
 """
 
 import numpy as np
@@ -21,14 +20,14 @@ from flash.text.classification.backbones.linear.kernels import Floats, Int32s, I
 Doubles = npt.NDArray[np.float64]
 
 OFFSET = -1.0
-"""The margin of every text before training."""
+"""The decision value of every text before training."""
 LEAST_WEIGHT = 1e-6
-"""Of a soft target near 0.5, whose row says nothing about the label."""
+"""Minimum weight of a row with a soft target near 0.5, which has no information about the label."""
 
 
 @compiled
 def row_start(ends: Int64s, row: int) -> int:
-    """Where a row begins among the features."""
+    """Return the index of a row's first feature."""
     return ends[row - 1] if row > 0 else 0
 
 
@@ -50,26 +49,25 @@ def solve_pass(
     violations: Floats,
     losses: Doubles,
 ) -> None:
-    """One pass of dual coordinate descent over some rows, for one block of K labels.
+    """Make one pass of dual coordinate descent over some rows, for one block of K labels.
 
     Args:
         order: The rows in the order of this pass.
-        ends: Where each row ends among `features` and `values`.
+        ends: End of each row in `features` and `values`.
         features: The rows' features.
-        values: Their values.
-        squares: (N,), the squared length of each row.
-        targets: The block's (N, K) targets in [0, 1] as a CSR matrix: where rows begin, labels, values. A row
-            counts for its label with cost * |2 t - 1|, and not at all where t is NaN, as it is not known.
-        duals: (N, K), changed: a y, the share of a row in w.
+        values: The rows' values.
+        squares: (N,), squared length of each row.
+        targets: The block's (N, K) targets in [0, 1] as a CSR matrix: row pointers, labels, values. A row's cost for a
+            label is cost * |2 t - 1|, and 0 if t is NaN, which means unknown.
+        duals: (N, K), changed: a y, the coefficient of a row in w.
         weight: (F, K), changed: w.
         bias: (K,), changed: b.
-        costs: (2, K): of rows without the label, and with it.
+        costs: (2, K): costs of rows without the label, and with it.
         bias_value: B, the value of the constant feature.
-        tolerance: A label whose violation is below this is settled, and left alone.
-        still: A gradient below this share of the tolerance is left alone in this pass.
-        violations: (K,), those of the last pass; receives the largest projected gradient that was seen, 0 at the
-            optimum.
-        losses: (K,), of zeros; receives the sum over the rows of max(0, 1 - y z)^2, each taken just before its update.
+        tolerance: A label whose violation is below this is solved and not updated.
+        still: A gradient below this share of the tolerance causes no update.
+        violations: (K,), of the last pass; receives the largest projected gradient of this pass, 0 at the optimum.
+        losses: (K,), zeros; receives the sum over the rows of max(0, 1 - y z)^2, each before the row's update.
     """
     labels = len(bias)
     one, nothing = np.float32(1), np.float32(0)
@@ -90,7 +88,7 @@ def solve_pass(
         add_scores(features, values, start, stop, weight, z)
         square = squares[row] + constant * constant
         dual = duals[row]
-        for k in range(labels):  # as if the row had no label; a y is -a, at most 0
+        for k in range(labels):  # first as if the row had no label: a y = -a <= 0
             slope = -(z[k] + one) + softness[0, k] * -dual[k]
             after = max(-dual[k] - slope / (square + softness[0, k]), nothing)
             change[k] = -after - dual[k]
@@ -146,7 +144,7 @@ def add_row(
     moved: Int64s,
     count: int,
 ) -> None:
-    """Add a row times `change` to the weights (F, K); `moved` names the `count` labels where it is not 0."""
+    """Add a row times `change` to the weights (F, K); `moved` lists the `count` labels for which it is not 0."""
     labels = len(change)
     if 4 * count > labels:
         for i in range(start, stop):
@@ -172,7 +170,7 @@ def add_rows(
     bias_value: float,
     sign: float,
 ) -> None:
-    """Add the share of some rows, duals (N, K) times the rows times `sign`, to `weight` (F, K) and `bias` (K,)."""
+    """Add duals (N, K) times rows times `sign` to `weight` (F, K) and `bias` (K,)."""
     labels = len(bias)
     change = np.empty(labels, dtype=np.float32)
     moved = np.empty(labels, dtype=np.int64)
@@ -200,11 +198,11 @@ def balance_rows(
     bias_value: float,
     wanted: Doubles,
 ) -> None:
-    """Scale the duals of `rows`, with a label up and without it down or the other way, to the sum `wanted` (K,).
+    """Scale the duals of rows with a label and without it in opposite directions, to the sum `wanted` (K,).
 
-    At an optimum the duals of rows with a label and of those without nearly cancel, in a sum of thousands. Those of
-    a part of its rows do not, and what they lack moves every margin by that much, as most texts share features.
-    Both sides change by the same share, a half at most. Changes `duals`, `weight` and `bias`.
+    At an optimum, the duals of rows with a label and of rows without it nearly cancel. This does not hold for a part of
+    the rows, and since most texts share features, the difference shifts every decision value. Both groups change by the
+    same share, at most a half. Changes `duals`, `weight` and `bias`.
     """
     labels = len(bias)
     total, size = np.zeros(labels), np.zeros(labels)
@@ -250,7 +248,7 @@ def score_rows(
     bias_value: float,
     scores: Floats,
 ) -> None:
-    """Write the margins of some rows into their rows of `scores` (N, K)."""
+    """Write the decision values of some rows to their rows of `scores` (N, K)."""
     for row in rows:
         z = scores[row]
         for k in range(len(bias)):
@@ -260,7 +258,7 @@ def score_rows(
 
 @compiled
 def optimal_duals(targets: tuple[Int64s, Int32s, Floats], costs: Floats, scores: Floats) -> None:
-    """Turn margins (N, K) into the dual variables a y that an optimum with these margins has; 0 for unknown targets."""
+    """Replace decision values (N, K) by the dual variables a y of an optimum with these values; 0 for unknown targets."""
     one, nothing = np.float32(1), np.float32(0)
     for row in range(len(scores)):
         line = scores[row]

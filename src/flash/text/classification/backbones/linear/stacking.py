@@ -1,10 +1,10 @@
-"""What the scores of other labels say about a label, mixed into its own: stacking.
+"""Stacking: add to each label's score a linear combination of the other labels' scores.
 
 After Godbole and Sarawagi, "Discriminative methods for multi-labeled classification", PAKDD 2004: a second linear
-classifier a label whose features are all labels' scores of rows that the first has not seen. Theirs is fitted anew;
-ours starts from the label's own calibrated score and goes one Newton step of the cross-entropy from there, under a
-normal prior that keeps each share near 0: a label with few texts stays as it was. As scores are linear, so is the
-mixture, and it goes into the model's weights: prediction does not know of it.
+classifier per label whose features are the out-of-fold scores of all labels. Theirs is fitted from scratch; ours starts
+from the label's own calibrated score and makes one Newton step of the cross-entropy, with a normal prior that keeps each
+share near 0, so that a label with few texts hardly changes. Since scores are linear in the features, the combination is
+merged into the model's weights, and prediction costs nothing more.
 
 Imports neither torch nor lightning.
 """
@@ -22,26 +22,26 @@ from flash.text.classification.scores.outputs import Calibration, to_probabiliti
 from flash.text.classification.targets.known import known_cells, without_unknown
 
 MOST_SOURCES = 32
-"""How many other labels a label listens to, those that say most about what its own score gets wrong."""
+"""Maximum number of other labels per label: those that correlate most with the errors of its own score."""
 PRECISION = 1000.0
-"""Of the prior of a share of a standardised score, as so many rows at probability 0.5 with a score of 2."""
+"""Prior precision of the share of a standardised score, worth as many rows with probability 0.5 and score 2."""
 FEWEST_TEXTS = 10.0
-"""A label with fewer texts tells other labels nothing: its scores of new texts are on another scale than these."""
+"""A label with fewer texts is no source: its scores of new texts have another scale than out-of-fold scores."""
 SETTLED = 0.005
-"""A row whose probability is within this of its target is left out."""
+"""A row whose probability is this close to its target is left out."""
 CELLS = 2**20
-"""Of a matrix that one task mixes."""
+"""Number of cells per task."""
 
 Doubles = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Stacking:
-    """New scores are a label's own, plus shares of other labels' scores, plus a shift.
+    """A linear combination of scores: a label's own score, plus shares of other labels' scores, plus a shift.
 
     Attributes:
-        sources: (L, K), the labels that each label listens to.
-        shares: (L, K), what each source's score is multiplied by.
+        sources: (L, K), the source labels of each label.
+        shares: (L, K), factor of each source's score.
         shift: (L,).
     """
 
@@ -50,7 +50,7 @@ class Stacking:
     shift: Floats
 
     def mix(self, matrix: Floats, threads: int | None = None) -> None:
-        """Replace scores (N, L), or weights (F, L), by their mixture, without the shift."""
+        """Replace scores (N, L), or weights (F, L), by their combination, in place and without the shift."""
         step = max(1, CELLS // matrix.shape[1])
         in_threads(
             threads,
@@ -66,16 +66,16 @@ def fit_stacking(
     calibration: Calibration | None = None,
     threads: int | None = None,
 ) -> Stacking | None:
-    """The mixture of (N, L) scores that rows not fitted on ask for.
+    """Fit the stacking on (N, L) out-of-fold scores.
 
     Args:
-        scores: Finite margins of rows that the model was not fitted on.
-        targets: In [0, 1], sorted; NaN where one is not known, which then says nothing about its label.
-        calibration: What makes probabilities of the scores, if it is known; else it is fitted.
-        threads: At most so many; None for one a processor. No result depends on it.
+        scores: (N, L), finite, of rows that the model was not fitted on.
+        targets: (N, L), in [0, 1], sorted; NaN for an unknown target, which is ignored.
+        calibration: Calibration of the scores; None to fit it.
+        threads: Maximum number of threads; None for one per processor. The result does not depend on it.
 
     Returns:
-        None where labels exclude each other (no row has two), as softmax says that, or there is a single one.
+        The stacking; None for a single label and for exclusive labels (no row has two), which softmax covers.
     """
     labels = scores.shape[1]
     told, truth = known_cells(targets), without_unknown(targets)
@@ -100,7 +100,7 @@ def fit_stacking(
         wrong, probability = wrong[unsettled], probability[unsettled]
         said = slopes(scores, unsettled, wrong, mean, unit)
         rank = np.abs(said)
-        rank[label] = -1  # never its own source
+        rank[label] = -1  # a label is not its own source
         chosen = np.sort(np.argsort(-rank, kind="stable")[:count])
         bend = curvature(scores, unsettled, probability * (1 - probability), chosen, mean, unit)
         step = np.asarray(np.linalg.solve(bend + PRECISION * np.eye(count), said[chosen]), np.float64)
@@ -113,7 +113,7 @@ def fit_stacking(
 
 @compiled
 def slopes(scores: Floats, rows: Int64s, wrong: Doubles, mean: Doubles, unit: Doubles) -> Doubles:
-    """(L,): of some rows, the sum of what a label got wrong times each label's standardised score."""
+    """Return (L,): the sum over rows of a label's error times each label's standardised score."""
     total = np.zeros(len(mean))
     for i in range(len(rows)):
         line = scores[rows[i]]
@@ -126,7 +126,7 @@ def slopes(scores: Floats, rows: Int64s, wrong: Doubles, mean: Doubles, unit: Do
 def curvature(
     scores: Floats, rows: Int64s, weight: Doubles, chosen: Int64s, mean: Doubles, unit: Doubles
 ) -> Doubles:
-    """(K, K): of some rows, the weighted sum of products of the standardised scores of K labels."""
+    """Return (K, K): the weighted sum over rows of products of the standardised scores of K labels."""
     count = len(chosen)
     total = np.zeros((count, count))
     line = np.empty(count)
@@ -145,7 +145,7 @@ def curvature(
 
 @compiled
 def mix_rows(matrix: Floats, sources: Int32s, shares: Floats) -> None:
-    """Add to each column its shares of other columns, as they were."""
+    """Add to each column its shares of the other columns' original values."""
     labels, count = sources.shape
     line = np.empty(labels, dtype=np.float32)
     for row in range(len(matrix)):

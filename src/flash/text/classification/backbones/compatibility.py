@@ -1,7 +1,4 @@
-"""Whether weights from a file are those of the model that is to take them: the first difference, as a sentence.
-
-Imports torch, and of the project the errors and the two kinds of backbones.
-"""
+"""Checkpoint compatibility: whether a model can resume from a file's weights, and the first difference if not."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,15 +11,15 @@ from flash.text.classification.backbones.encoder.module import EncoderModule
 from flash.text.classification.backbones.module import BackboneModule, first_misfit
 
 READ_AS = ("max_length", "long_text", "window_overlap", "window_pooling")
-"""How an encoder reads texts: with others, the same weights give other answers."""
+"""Options of an encoder that change the scores of the same weights."""
 
 
 def difference(backbone: BackboneModule, settings: Mapping[str, Any], state: Mapping[str, Any]) -> str | None:
-    """Why a model with this backbone cannot go on from a checkpoint; None if it can.
+    """Return why a model with this backbone cannot resume from a checkpoint; None if it can.
 
     Args:
-        backbone: the model's.
-        settings: what the checkpoint says of its model.
+        backbone: the model's backbone.
+        settings: the checkpoint's settings.
         state: the checkpoint's weights, whose names begin with "backbone.".
     """
     saved = settings["backbone"]
@@ -34,7 +31,7 @@ def difference(backbone: BackboneModule, settings: Mapping[str, Any], state: Map
     if not isinstance(backbone, EncoderModule):
         return None
     if backbone.adapters is not None and lora.resume_problem(backbone.adapters, settings.get("lora")):
-        return None  # the backbone has the words for that
+        return None  # the backbone raises this error itself
     if misfit := _misfit(backbone, state):
         return (
             f"the weights of the checkpoint's backbone {saved!r} do not fit this model's, {backbone.name!r}: {misfit}; "
@@ -58,10 +55,10 @@ def difference(backbone: BackboneModule, settings: Mapping[str, Any], state: Map
 
 
 def load_weights(model: nn.Module, state: Mapping[str, Any], name: Any) -> None:
-    """Load all of `state`, which the file `name` holds.
+    """Load the weights of the file `name`.
 
     Raises:
-        CheckpointError: it does not fit.
+        CheckpointError: the weights do not fit the model.
     """
     try:
         model.load_state_dict(state)
@@ -73,7 +70,7 @@ def load_weights(model: nn.Module, state: Mapping[str, Any], name: Any) -> None:
 
 
 def _misfit(backbone: EncoderModule, state: Mapping[str, Any]) -> str | None:
-    """The first tensor that only one of them has, or that has another shape."""
+    """Describe the first tensor that only one of them has, or that has another shape."""
     prefix = "backbone."
     found = {name: tensor for name, tensor in state.items() if name.startswith(prefix)}
     if backbone.adapters is None:
