@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from flash.core.errors import DataError
 from flash.text import TextClassificationData, TextClassifier
 from flash.text.classification import windows
-from flash.text.classification.windows import KeptRows, RowsAhead
+from flash.text.classification.windows import Lookahead, ScoreBuffer
 
 LABELS = ["animal", "fruit", "tool"]
 
@@ -37,7 +37,7 @@ def numbered(count: int) -> pa.Array:
 @settings(deadline=None)
 @given(st.lists(st.integers(0, 7), min_size=1, max_size=12))
 def test_kept_rows_come_back_in_order(sizes: list[int]) -> None:
-    texts, score, kept = numbered(sum(sizes)), Scorer(), KeptRows()
+    texts, score, kept = numbered(sum(sizes)), Scorer(), ScoreBuffer()
     ends = np.cumsum(sizes).tolist()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(windows, "WINDOW", 10)
@@ -54,7 +54,7 @@ def test_kept_rows_come_back_in_order(sizes: list[int]) -> None:
 
 def test_kept_rows_are_scored_by_the_window(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(windows, "WINDOW", 10)
-    texts, score, kept = numbered(25), Scorer(), KeptRows()
+    texts, score, kept = numbered(25), Scorer(), ScoreBuffer()
     for start in range(0, 25, 4):
         kept.add(texts[start : start + 4], np.zeros((len(texts[start : start + 4]), 1)), score)
     assert score.asked == [(12, 4), (12, 4)]
@@ -69,7 +69,7 @@ def test_rows_ahead_have_their_own_scores(count: int, size: int, processes: int,
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(windows, "WINDOW", 10)
         for process in range(min(processes, count)):
-            ahead, score = RowsAhead(), Scorer()
+            ahead, score = Lookahead(), Scorer()
             rows = np.arange(process, count, processes)
             for index, start in enumerate(range(0, len(rows), size)):
                 batch = rows[start : start + size]
@@ -81,27 +81,27 @@ def test_rows_ahead_have_their_own_scores(count: int, size: int, processes: int,
 
 @pytest.mark.parametrize("order", [[3, 1, 2, 0], [0, 0, 1, 2], [2, 3, 0, 1], [0, 2, 1, 3]])
 def test_rows_in_no_order(order: list[int]) -> None:
-    ahead, score = RowsAhead(), Scorer()
+    ahead, score = Lookahead(), Scorer()
     for start in (0, 2):
         batch = np.array(order[start : start + 2])
         np.testing.assert_array_equal(ahead.scores(batch, numbered(4), np.inf, score), batch[:, None])
 
 
 def test_no_more_rows_than_are_asked_for() -> None:
-    ahead, score = RowsAhead(), Scorer()
+    ahead, score = Lookahead(), Scorer()
     ahead.scores(np.arange(3), numbered(50), 2, score)
     assert score.asked == [(6, 3)]
 
 
 def test_the_rows_of_another_data_set() -> None:
-    ahead, score = RowsAhead(), Scorer()
+    ahead, score = Lookahead(), Scorer()
     one, other = numbered(4), pa.array(["10", "11"], pa.large_string())
     ahead.scores(np.arange(2), one, 2, score)
     assert ahead.scores(np.arange(2), other, 1, score).tolist() == [[10], [11]]
 
 
 def test_an_empty_batch() -> None:
-    assert RowsAhead().scores(np.zeros(0, np.int64), numbered(2), 1, Scorer()).shape == (0, 1)
+    assert Lookahead().scores(np.zeros(0, np.int64), numbered(2), 1, Scorer()).shape == (0, 1)
 
 
 # in a trainer

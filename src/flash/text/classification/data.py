@@ -1,7 +1,6 @@
-"""The data of one task: texts and targets of train, val, test and predict, from any source.
+"""`TextClassificationData`: texts and targets for training, validation, testing and prediction, from any source.
 
-Every `from_*` shares one path: read -> decide the target format -> encode -> split -> `TextDataset`. Imports
-readers, targets and splits; torch and Lightning, but nothing that trains.
+Every `from_*` method takes the same path: read -> infer the target format -> encode -> split -> `TextDataset`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -44,7 +43,7 @@ from flash.text.classification.targets.repeated_texts import warn_of_repeated_te
 from flash.text.classification.targets.unknown import NOT_ALLOWED, UnknownTargets, UnknownValues
 from flash.text.classification.training_rows import check_training_rows, describe, hold_out
 
-# The types are simple ones, because the command line makes its options of them.
+# simple types, because the command line derives its options from them
 Files: TypeAlias = str | Path | list[str] | None
 Fields: TypeAlias = list[str] | str | None
 InputField: TypeAlias = str | list[str]
@@ -57,11 +56,11 @@ HF_SPLITS = {"train": "train", "val": "validation", "test": "test", "predict": "
 
 @dataclass(frozen=True, eq=False)
 class TextDataset(Dataset[Batch]):
-    """Texts and targets as arrays; a batch is one gather, not a row at a time.
+    """Texts and targets as arrays; a batch is one gather instead of a loop over rows.
 
     Attributes:
         texts: N texts.
-        targets: (N, L) float32, sparse, NaN where one is not known; None where there are only texts.
+        targets: (N, L) float32, sparse, NaN for an unknown target; None if there are only texts.
     """
 
     texts: pa.LargeStringArray
@@ -71,7 +70,7 @@ class TextDataset(Dataset[Batch]):
         return len(self.texts)
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
-        """The rows `indices`: `"texts"`, an Arrow array; `"targets"`, float32 (B, L), where there are any; `"rows"`."""
+        """Return the rows `indices`: `"texts"`, an Arrow array; `"targets"`, float32 (B, L), if any; `"rows"`."""
         rows = np.asarray(indices, np.int64)
         batch: Batch = {"texts": self.texts.take(pa.array(rows)), "rows": rows}
         if self.targets is not None:
@@ -79,13 +78,13 @@ class TextDataset(Dataset[Batch]):
         return batch
 
     def __getitem__(self, index: int) -> Batch:
-        """A batch of one row."""
+        """Return a batch of one row."""
         if not -len(self) <= index < len(self):
             raise IndexError(f"row {index} of {len(self)}")
         return self.__getitems__([index % len(self)])
 
     def take(self, rows: np.ndarray) -> "TextDataset":
-        """The data set of `rows`."""
+        """Return a dataset with these rows."""
         return TextDataset(
             self.texts.take(pa.array(rows)), None if self.targets is None else self.targets[rows]
         )
@@ -93,7 +92,7 @@ class TextDataset(Dataset[Batch]):
 
 @dataclass(frozen=True, eq=False)
 class RowBatches:
-    """The rows of a data set in order, `batch_size` at a time."""
+    """The rows of a dataset in order, `batch_size` at a time."""
 
     dataset: TextDataset
     batch_size: int
@@ -107,17 +106,17 @@ class RowBatches:
 
 
 class TextClassificationData(ShowsRows, LightningDataModule):
-    """Texts and targets for `flash.Trainer`, made by one of the `from_*` methods.
+    """Texts and targets for `flash.Trainer`, created by one of the `from_*` methods.
 
-    Each of these takes the options `label_delimiter`, `labels`, `num_classes`, `multi_label`,
-    `unknown_labels`, `unknown_targets`, `unknown_values`, `val_split`, `batch_size`, `num_workers` and `seed`, which `from_sources` explains. The
-    target formats are the table in `flash.text.classification.targets.formats`.
+    All of these accept the options `label_delimiter`, `labels`, `num_classes`, `multi_label`, `unknown_labels`,
+    `unknown_targets`, `unknown_values`, `val_split`, `batch_size`, `num_workers` and `seed`, which `from_sources`
+    explains. The target formats are listed in `flash.text.classification.targets.formats`.
 
     Attributes:
         train_dataset, val_dataset, test_dataset, predict_dataset: a `TextDataset`, or None.
-        label_set: the labels and whether several may apply; None where there are only texts to predict.
-        input_field: the column of texts, or a list of several.
-        files: what was read, such as `{"train_file": "train.csv"}`; empty for data in memory.
+        label_set: the labels, and whether several may apply; None if there are only texts to predict.
+        input_field: the text column, or a list of several.
+        files: the files that were read, such as `{"train_file": "train.csv"}`; empty for data in memory.
     """
 
     def __init__(
@@ -167,7 +166,7 @@ class TextClassificationData(ShowsRows, LightningDataModule):
         sheet: str | None = None,
         **options: Any,
     ) -> "TextClassificationData":
-        """Comma- or tab-separated files (.csv, .tsv, .tab, .txt), or Excel files (.xlsx, .xlsm, .xlsb, .xls, .ods).
+        """Read comma- or tab-separated files (.csv, .tsv, .tab, .txt), or Excel files (.xlsx, .xlsm, .xlsb, .xls, .ods).
 
         Args:
             input_field: the column of texts, or a list of several such as `["title", "body"]`.
@@ -176,16 +175,16 @@ class TextClassificationData(ShowsRows, LightningDataModule):
             val_file: the same, for validation.
             test_file: the same, for testing.
             predict_file: the same; only the texts are read.
-            delimiter: between cells; unless given, a tab in .tsv and .tab, and in .txt whose header has one,
+            delimiter: separator of the cells; by default a tab for .tsv, .tab and for .txt with a tab in its header,
                 else a comma.
-            encoding: of the files, such as cp1252.
-            quoting: whether cells may stand in double quotes.
-            column_names: the names of the columns, in order, of files without a header.
-            sheet: of Excel files; the first unless given.
+            encoding: encoding of the files, such as cp1252.
+            quoting: whether cells may be in double quotes.
+            column_names: names of the columns, in order, of files without a header.
+            sheet: sheet of Excel files; the first by default.
             **options: see `from_sources`.
 
         Raises:
-            DataError: files, columns, texts or targets that cannot be read as asked.
+            DataError: files, columns, texts or targets cannot be read as asked.
         """
         read = partial(
             read_csv,
@@ -217,7 +216,7 @@ class TextClassificationData(ShowsRows, LightningDataModule):
         field: str | None = None,
         **options: Any,
     ) -> "TextClassificationData":
-        """JSON lines, or an array of objects, or an object that holds one under a field.
+        """Read JSON lines, an array of objects, or an object with such an array under a key.
 
         Args:
             input_field: the key of the text, or a list of several such as `["title", "body"]`.
@@ -226,11 +225,11 @@ class TextClassificationData(ShowsRows, LightningDataModule):
             val_file: the same, for validation.
             test_file: the same, for testing.
             predict_file: the same; only the texts are read.
-            field: the key under which the array stands.
+            field: the key of the array in an object.
             **options: see `from_sources`.
 
         Raises:
-            DataError: files, keys, texts or targets that cannot be read as asked.
+            DataError: files, keys, texts or targets cannot be read as asked.
         """
         return cls.from_sources(
             lambda files, _, columns: read_json(files, columns=columns, field=field),
@@ -252,18 +251,18 @@ class TextClassificationData(ShowsRows, LightningDataModule):
         label_prefix: str = "__label__",
         **options: Any,
     ) -> "TextClassificationData":
-        """FastText's files: a text per line, and before it its labels as `__label__NAME`.
+        """Read fastText files: one text per line, with its labels as `__label__NAME`.
 
         Args:
             train_file: a file, a list of files, or a glob.
             val_file: the same, for validation.
             test_file: the same, for testing.
             predict_file: the same; only the texts are read.
-            label_prefix: what a label begins with.
+            label_prefix: prefix of a label.
             **options: see `from_sources`.
 
         Raises:
-            DataError: files or labels that cannot be read as asked.
+            DataError: files or labels cannot be read as asked.
         """
         return cls.from_sources(
             lambda files, _, columns: read_fasttext(files, label_prefix=label_prefix),
@@ -285,7 +284,7 @@ class TextClassificationData(ShowsRows, LightningDataModule):
         predict_file: Files = None,
         **options: Any,
     ) -> "TextClassificationData":
-        """Parquet files.
+        """Read Parquet files.
 
         Args:
             input_field: the column of texts, or a list of several such as `["title", "body"]`.
@@ -319,7 +318,7 @@ class TextClassificationData(ShowsRows, LightningDataModule):
         predict_data_frame: Any = None,
         **options: Any,
     ) -> "TextClassificationData":
-        """Pandas data frames.
+        """Read pandas data frames.
 
         Args:
             input_field: the column of texts, or a list of several such as `["title", "body"]`.
@@ -353,7 +352,7 @@ class TextClassificationData(ShowsRows, LightningDataModule):
         predict_hf_dataset: Any = None,
         **options: Any,
     ) -> "TextClassificationData":
-        """Hugging Face data sets; the names of a `ClassLabel` column are the labels.
+        """Read Hugging Face datasets; the names of a `ClassLabel` column are the labels.
 
         Args:
             input_field: the column of texts, or a list of several such as `["title", "body"]`.
@@ -394,7 +393,7 @@ class TextClassificationData(ShowsRows, LightningDataModule):
         input_field: InputField = "text",
         **options: Any,
     ) -> "TextClassificationData":
-        """Lists of texts and of targets: names, lists of names, class indices, or vectors.
+        """Read lists of texts and of targets: names, lists of names, class indices, or vectors.
 
         Args:
             train_data: N texts.
@@ -404,12 +403,12 @@ class TextClassificationData(ShowsRows, LightningDataModule):
             test_data: texts for testing.
             test_targets: their targets.
             predict_data: texts to predict.
-            input_field: the fields of a text, such as `["title", "body"]`, where each text is a dict with these, or a
-                list of their texts in this order.
+            input_field: the fields of a text, such as `["title", "body"]`, if each text is a dict with these, or a list
+                of their texts in this order.
             **options: see `from_sources`.
 
         Raises:
-            DataError: texts or targets that cannot be read as asked.
+            DataError: texts or targets cannot be read as asked.
         """
         pairs = [(train_data, train_targets), (val_data, val_targets), (test_data, test_targets)]
         for split, (texts, targets) in zip(SPLITS, pairs, strict=False):
@@ -449,10 +448,10 @@ class TextClassificationData(ShowsRows, LightningDataModule):
         annotators: Annotators = "error",
         **options: Any,
     ) -> "TextClassificationData":
-        """Label Studio's JSON or JSON-MIN exports; multi-label unless multi_label=False.
+        """Read Label Studio's JSON or JSON-MIN exports; multi-label unless multi_label=False.
 
-        Tasks without an annotation, or with cancelled ones alone, are left out and counted; a task in which nothing was
-        chosen is a row without labels; an annotation marked as ground truth is taken before others.
+        Tasks without annotations, or with cancelled ones only, are left out and counted; a task without choices is a row
+        without labels; annotations marked as ground truth take precedence.
 
         Args:
             export_json: another name of train_export_json.
@@ -460,16 +459,16 @@ class TextClassificationData(ShowsRows, LightningDataModule):
             val_export_json: the same, for validation.
             test_export_json: the same, for testing.
             predict_export_json: the same; only the texts are read.
-            data_folder: taken for the sake of Flash's scripts and not needed, as the export holds the texts.
-            input_field: the key of the text in a task's data, or a list of several; unless given, `text` or the only
-                text there.
-            target_field: the name of the choices in the labeling interface, where there are several.
-            annotators: where several annotations of a task differ: error; first, the one created first; majority, the
-                labels that more than half of them have; union, all labels.
+            data_folder: accepted for Lightning Flash's scripts, and ignored.
+            input_field: the key of the text in a task's data, or a list of several; by default `text`, or the only text
+                in the data.
+            target_field: name of the Choices tag in the labeling interface, if there are several.
+            annotators: what to do if a task's annotations differ: error; first, take the one created first; majority,
+                take the labels of more than half of them; union, take all labels.
             **options: see `from_sources`.
 
         Raises:
-            DataError: files, keys, texts or choices that cannot be read as asked.
+            DataError: files, keys, texts or choices cannot be read as asked.
         """
         if export_json is not None and train_export_json is not None:
             raise DataError("export_json and train_export_json are the same thing; pass one of them")
@@ -515,40 +514,40 @@ class TextClassificationData(ShowsRows, LightningDataModule):
         seed: int = 0,
         **unknown: Any,
     ) -> "TextClassificationData":
-        """The path that every `from_*` takes, and the options of all of them.
+        """Read, encode and split the data of every `from_*` method; documents their common options.
 
         Args:
-            read: reads one input: (value, name of the input, columns needed) -> Source.
-            kind: the rest of the arguments' names, such as `file` of `train_file`.
-            given: what was given for train, val, test and predict; None for nothing.
-            input_field: the column of texts, or a list of several such as `["title", "body"]`.
+            read: reads one input: (value, name of the input, needed columns) -> Source.
+            kind: the common part of the arguments' names, such as `file` for `train_file`.
+            given: the inputs for train, val, test and predict; None if not given.
+            input_field: the text column, or a list of several such as `["title", "body"]`.
             target_fields: the target column, or the list of 0/1 columns.
-            label_delimiter: between the names in one cell; a comma unless given.
-            labels: the names in order; unless given, those of the training rows (label2 before label10).
-            num_classes: the number of labels, where class indices have no names.
-            multi_label: whether any number of labels may apply; unless given, the target's structure decides.
-            unknown_labels: error, or ignore to leave labels that train lacks out of the rows, with a warning.
-            unknown_targets: what becomes of targets that say that nothing is known, such as -1, blanks and NA in 0/1
-                columns and in vectors: `"error"` refuses them; `"mask"` leaves each such cell out of the losses, the
-                thresholds, the calibration and all measures of its label, and the rows of which nothing is known;
-                `"negative"` takes them as labels that do not apply. An empty text in a column of lists of labels is
-                an empty label set, whatever this is. With a single label, `"mask"` leaves out the rows without one.
-            unknown_values: which values do that, one or a list such as `[-1, 9, ""]`, where `""` stands for blanks,
-                nulls and NaN; unless given, -1, blanks, nulls, NaN, and NA, N/A, nan, null, None, <NA> and ? in
+            label_delimiter: separator of the names in a cell; a comma by default.
+            labels: the label names in order; by default those of the training rows (label2 before label10).
+            num_classes: number of labels, if class indices have no names.
+            multi_label: whether any number of labels may apply; by default the target's structure decides.
+            unknown_labels: error, or ignore to drop labels that train does not have, with a warning.
+            unknown_targets: how to treat targets that mean "not known", such as -1, blanks and NA in 0/1 columns and in
+                vectors: `"error"` raises an error; `"mask"` ignores each such cell in the loss, the thresholds, the
+                calibration and the metrics of its label, and removes rows without any known target; `"negative"` reads
+                them as labels that do not apply. An empty text in a column of lists of labels is always an empty label
+                set. For single-label targets, `"mask"` removes the rows without a label.
+            unknown_values: the values that mean "not known", one or a list such as `[-1, 9, ""]`, where `""` stands for
+                blanks, nulls and NaN; by default -1, blanks, nulls, NaN, and NA, N/A, nan, null, None, <NA> and ? in
                 upper or lower case.
             val_split: the fraction (such as 0.1) or the number of training rows to hold out, stratified.
-            batch_size: rows a batch.
-            num_workers: taken for the sake of Flash's scripts, and changes nothing: no batch needs a process of its own.
-            seed: of the split and of the order of training rows.
-            **unknown: nothing; a misspelt option answers with the closest one.
+            batch_size: rows per batch.
+            num_workers: accepted for Lightning Flash's scripts, and ignored: batches need no worker processes.
+            seed: seed of the split and of the order of training rows.
+            **unknown: any other option is an error that suggests the most similar one.
 
         Raises:
-            FlashError: an option that is unknown or out of range.
-            DataError: anything that cannot be read as asked, or no label in any training row.
+            FlashError: an option is unknown or out of range.
+            DataError: something cannot be read as asked, or no training row has a label.
 
         Warns:
-            UserWarning: labels that every training row has, or none; label names that look like mistakes; rows that
-                are left out, as nothing is known of them.
+            UserWarning: labels that apply to every training row or to none; label names that look like mistakes; rows
+                that are removed because their targets are unknown.
         """
         told = take_data_options(unknown) if unknown else {}  # Lightning Flash's keywords
         labels, num_classes = told.get("labels", labels), told.get("num_classes", num_classes)
@@ -567,7 +566,7 @@ class TextClassificationData(ShowsRows, LightningDataModule):
                     source, keys = spread_scores(without_odd_rows(source, [*names, *targets]), targets)
                     spread = keys if spread is None and keys != targets else spread
                     targets = check_columns(source.table.column_names, spread or targets, source.name)
-                if source.kind != "csv":  # whose cells are text
+                if source.kind != "csv":  # cells of CSV are always text
                     refuse_objects(source, [*names, *targets])
                 sources[name] = source
         target_format, unknown_cells = None, NOT_ALLOWED
@@ -615,7 +614,7 @@ class TextClassificationData(ShowsRows, LightningDataModule):
         if with_targets:
             warn_of_repeated_texts({name.split("_")[0]: source for name, source in sources.items()}, whole)
         label_set = target_format.label_set if target_format else None
-        if label_set is None and labels is not None:  # nothing but texts to predict
+        if label_set is None and labels is not None:  # only texts to predict
             label_set = LabelSet(tuple(labels), multi_label is not False)
         datamodule = cls(
             *[datasets.get(split) for split in SPLITS],
@@ -631,7 +630,7 @@ class TextClassificationData(ShowsRows, LightningDataModule):
 
     @property
     def labels(self) -> list[str] | None:
-        """The label names in the order of the columns; None where there are only texts to predict."""
+        """The label names in the order of the columns; None if there are only texts to predict."""
         return None if self.label_set is None else list(self.label_set.names)
 
     @property
@@ -645,7 +644,7 @@ class TextClassificationData(ShowsRows, LightningDataModule):
         return None if self.label_set is None else self.label_set.multi_label
 
     def train_dataloader(self) -> Any:
-        """What an epoch iterates over: the model's own batches where it makes them, else shuffled rows."""
+        """Return the batches of an epoch: the model's own if it makes them, else shuffled rows."""
         dataset = self._split("train")
         model = getattr(self.trainer, "lightning_module", None)
         if hasattr(model, "train_batches"):
@@ -653,15 +652,15 @@ class TextClassificationData(ShowsRows, LightningDataModule):
         return self._loader(dataset, torch.Generator().manual_seed(self.seed))
 
     def val_dataloader(self) -> Any:
-        """The validation rows in order; `[]` where there are none."""
+        """Return the validation rows in order; `[]` if there are none."""
         return [] if self.val_dataset is None else self._in_order(self.val_dataset)
 
     def test_dataloader(self) -> Any:
-        """The test rows in order."""
+        """Return the test rows in order."""
         return self._in_order(self._split("test"))
 
     def predict_dataloader(self) -> Any:
-        """The rows to predict, in order."""
+        """Return the rows to predict, in order."""
         return self._in_order(self._split("predict"))
 
     def _split(self, split: str) -> TextDataset:
@@ -673,10 +672,10 @@ class TextClassificationData(ShowsRows, LightningDataModule):
         return dataset
 
     def _in_order(self, dataset: TextDataset) -> Any:
-        """Batches of rows in order.
+        """Return batches of rows in order.
 
-        Lightning deals a `DataLoader` of torch's to several devices and tells prediction writers which rows of one
-        a batch has; otherwise it advises worker processes, which such batches do not need.
+        With several devices or a prediction writer, Lightning needs a `DataLoader` of torch. Otherwise `RowBatches` avoids
+        Lightning's advice to use worker processes.
         """
         trainer: Any = self.trainer
         writers = [one for one in getattr(trainer, "callbacks", []) if isinstance(one, BasePredictionWriter)]
@@ -694,11 +693,11 @@ class TextClassificationData(ShowsRows, LightningDataModule):
         )
 
     def __str__(self) -> str:
-        """The same as `repr`; Lightning's own names the loaders."""
+        """Return the `repr`, instead of Lightning's list of loaders."""
         return repr(self)
 
     def __repr__(self) -> str:
-        """Sizes and label counts of each split."""
+        """Return sizes and label counts of each split."""
         kind = "no labels"
         if self.label_set is not None:
             kind = f"{len(self.label_set):,} label{'s' * (len(self.label_set) != 1)}"
@@ -730,7 +729,7 @@ def _check_options(
 
 
 def _check_fields(inputs: dict[str, Any], input_fields: list[str], target_fields: Fields) -> list[str]:
-    """The target columns as a list."""
+    """Check the columns, and return the target columns as a list."""
     given = [name for name, value in inputs.items() if value is not None]
     if not given:
         raise DataError(f"there is nothing to read; pass at least one of {', '.join(inputs)}")
@@ -766,7 +765,7 @@ def _dataset(
     unknown_labels: Any,
     unknown: UnknownTargets,
 ) -> tuple[Source, TextDataset]:
-    """The rows of which something is known, and their source."""
+    """Return the source and the dataset of the rows with known targets."""
     texts = joined_texts(source, input_fields)
     if target_format is None or name.startswith("predict"):
         return source, TextDataset(texts)

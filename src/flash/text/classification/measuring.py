@@ -26,7 +26,7 @@ from flash.text.classification.scores.table import format_table
 from flash.text.classification.scores.threshold_tuning import choose_thresholds
 from flash.text.classification.scores.thresholds import Thresholds
 from flash.text.classification.targets.known import any_unknown
-from flash.text.classification.windows import KeptRows
+from flash.text.classification.windows import ScoreBuffer
 
 Batch = dict[str, Any]
 
@@ -67,7 +67,7 @@ class MeasuringModule(pl.LightningModule):
         self.calibration = Calibration.identity(len(labels))
         self.metrics = torch.nn.ModuleDict({stage: OwnMetrics(metrics, stage) for stage in ("val", "test")})
         self.evaluation: Evaluation | None = None
-        self._scores = KeptRows()
+        self._scores = ScoreBuffer()
         self._cross_validated = False
         self._notes: list[str] = []
 

@@ -1,6 +1,6 @@
-"""`TextClassifier`: a LightningModule around a backbone; losses, thresholds, numbers and checkpoints.
+"""`TextClassifier`: a LightningModule around a backbone, with losses, thresholds, metrics and checkpoints.
 
-Everything after the `(N, L)` logits is shared code that knows no backbone.
+The code after the `(N, L)` logits is independent of the backbone.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -50,7 +50,7 @@ from flash.text.classification.scores.outputs import Calibration, Output, check_
 from flash.text.classification.scores.own_metrics import Metrics
 from flash.text.classification.scores.threshold_tuning import DEFAULT_OBJECTIVE, Objective, parse_objective
 from flash.text.classification.scores.thresholds import Thresholds, resolve_thresholds
-from flash.text.classification.windows import RowsAhead
+from flash.text.classification.windows import Lookahead
 
 NO_TRACE = (
     "a TextClassifier reads texts, which no trace of torch can: it would answer every text with the same numbers; save "
@@ -65,43 +65,43 @@ WEIGHTS_ALONE = (
 
 
 class TextClassifier(FlashTask, MeasuringModule):
-    """Texts to any number of labels each (`multi_label=True`), or to exactly one.
+    """Classifies texts: any number of labels per text (`multi_label=True`), or exactly one.
 
     Args:
-        num_classes: L; not needed with `labels`. Without names, the labels are called "0" to "L-1" until a trainer brings
-            the model and a datamodule with L labels together: their names are the model's from then on.
+        num_classes: L; not needed with `labels`. Without names, the labels are called "0" to "L-1" until a trainer gets
+            the model together with a datamodule with L labels, whose names the model then takes.
         labels: L names, in the order of the columns of every `(N, L)` array. Usually `datamodule.labels`.
-        backbone: `"linear"`, a Hugging Face id, or a folder of such an encoder. `"linear"`, the default, downloads nothing: TF-IDF
-            of word and character n-grams, and the exact optimum of one linear support vector machine a label. Fitted
-            again, after `load_from_checkpoint` for instance, it starts from the weights it has. A folder that
-            `flash export --format transformers` wrote brings its calibrated head along and, with the same labels in any
-            order, its thresholds, which hold until a fit chooses others; `max_length` and options it does not bring.
-        max_length: tokens a text for encoders; the linear backbone reads every text whole.
+        backbone: `"linear"`, a Hugging Face id, or the folder of an encoder. `"linear"`, the default, downloads nothing:
+            TF-IDF of word and character n-grams, and the exact optimum of one linear support vector machine per label.
+            If it is fitted again, for instance after `load_from_checkpoint`, it starts from its weights. A folder of
+            `flash export --format transformers` includes a calibrated head and, for the same labels in any order,
+            thresholds, which are used until a fit chooses others; it does not include `max_length` and options.
+        max_length: maximum number of tokens per text for encoders; the linear backbone reads every text whole.
         loss_fn: a function of `(N, L)` logits and float targets, or the name of one in `losses.LOSSES`; binary
-            cross-entropy by default, softmax cross-entropy with `multi_label=False`. Of a dict of several the sum is
-            minimised. The linear backbone only reports it. Of targets that are not known (NaN), a
-            function gets what `losses.loss_of_known` says.
-        optimizer: for encoders, one of torch's by name, class or callable, AdamW by default; the linear backbone is
+            cross-entropy by default, softmax cross-entropy with `multi_label=False`. For a dict of several losses, their
+            sum is minimised. The linear backbone only reports the loss. For unknown targets (NaN), see
+            `losses.loss_of_known`.
+        optimizer: for encoders: an optimizer of torch by name, class or callable, by default AdamW; the linear backbone is
             solved exactly.
-        lr_scheduler: for encoders: a name, `(name, {arguments})` or a callable of the optimiser; by default a linear
+        lr_scheduler: for encoders: a name, `(name, {arguments})` or a callable of the optimizer; by default a linear
             warm-up, then linear decay.
-        metrics: metrics of torchmetrics or functions, or a list or dict of them, to log beside the built-in ones. They are
-            given tensors: the `(N, L)` probabilities and int targets, which are `(N, L)` 0/1, or `(N,)` class indices
-            with `multi_label=False`. A function gives one number, or L. Where some targets are not known, each needs
-            `ignore_index=-1`, and gets that there.
-        learning_rate: for encoders; None for one that suits the finetuning strategy.
-        multi_label: whether any number of labels applies to a text; unless given, the datamodule decides where the model
-            takes its names, and else it is False.
+        metrics: torchmetrics objects or functions, or a list or dict of them, which are logged beside the built-in
+            metrics. They get tensors: the `(N, L)` probabilities and int targets, which are `(N, L)` 0/1, or `(N,)`
+            class indices with `multi_label=False`. A function returns one number, or L. If some targets are unknown,
+            each metric needs `ignore_index=-1`, the value that it gets for an unknown target.
+        learning_rate: for encoders; None for the default of the finetuning strategy.
+        multi_label: whether any number of labels applies to a text. By default it is taken from the datamodule if the
+            label names are too, and otherwise False.
         thresholds: probabilities in [0, 1] from which on a label applies: one number, L numbers, a dict by label, or
-            `"auto"`: chosen at the end of a fit by cross-validation on the training rows, or on the validation rows
-            where the backbone has no such scores; 0.5 until then.
-        threshold_objective: what `"auto"` chooses for: `"macro_f1"`, `"micro_f1"`, `"macro_f2"` and other betas,
+            `"auto"`: chosen at the end of a fit by cross-validation on the training rows, or, if the backbone has no
+            out-of-fold scores, on the validation rows; 0.5 until then.
+        threshold_objective: objective of `"auto"`: `"macro_f1"`, `"micro_f1"`, `"macro_f2"` and other betas,
             `"precision>=0.9"`, `"recall>=0.9"`; one for all labels, L of them, or a dict by label.
         backbone_kwargs: options of the backbone: the fields of `LinearConfig`, or for an encoder those of
             `EncoderConfig` and `TrainingOptions`.
 
     Raises:
-        FlashError: neither labels nor num_classes, labels that repeat, an unknown backbone or option.
+        FlashError: neither labels nor num_classes, repeated labels, an unknown backbone or an unknown option.
     """
 
     def __init__(
@@ -144,17 +144,17 @@ class TextClassifier(FlashTask, MeasuringModule):
         self._take_numbers_of(backbone, thresholds)
         self.learning_rate = None if learning_rate is None else float(learning_rate)
         self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
-        self.input_fields: list[str] | None = None  # of the rows of the last fit
+        self.input_fields: list[str] | None = None  # text columns of the last fit
         self.automatic_optimization = self.backbone.automatic_optimization
         self._held_out: tuple[np.ndarray, Any, np.ndarray] | None = None
-        self._precision = ""  # Lightning's name of the one that an encoder was trained in
+        self._precision = ""  # Lightning's name of the precision of an encoder's training
         self._in_half = self._told_not_kept = False
         self._output: Output = "preds"
         self._thresholds: Thresholds = None
-        self._ahead: RowsAhead | None = None  # while rows are predicted whose lengths matter
+        self._ahead: Lookahead | None = None  # during prediction with an encoder
 
     def _take_numbers_of(self, backbone: Any, thresholds: Thresholds) -> None:
-        """The user's thresholds, else those of a backbone that brings some, and its calibration."""
+        """Set the user's thresholds, else the thresholds of an export that is the backbone, and its calibration."""
         found: dict[str, np.ndarray] = {}
         if isinstance(backbone, str | Path):
             found = numbers_of(backbone, self.backbone, self.labels, multi_label=self.multi_label)
@@ -165,7 +165,7 @@ class TextClassifier(FlashTask, MeasuringModule):
         self.thresholds.copy_(torch.from_numpy(in_force))
 
     def meet(self, datamodule: Any) -> None:
-        """Take the names of a datamodule's labels, where the model was made by `num_classes=` alone and has as many."""
+        """Take the label names of a datamodule if the model was created by `num_classes=` and the numbers are equal."""
         label_set = getattr(datamodule, "label_set", None)
         if label_set is None or not self._unnamed or len(label_set) != len(self.labels):
             return
@@ -181,7 +181,7 @@ class TextClassifier(FlashTask, MeasuringModule):
         return len(self.labels)
 
     def forward(self, texts: Any) -> torch.Tensor:
-        """(N, L) float32 logits of N strings, calibrated where the model is."""
+        """Return (N, L) float32 logits of N strings, calibrated if the model is."""
         if cast(Any, torch.jit).is_tracing():
             raise FlashError(NO_TRACE)
         self._check_fitted()
@@ -189,23 +189,23 @@ class TextClassifier(FlashTask, MeasuringModule):
         return torch.from_numpy(self.calibration.apply(self.backbone.margins(array)))
 
     def to_torchscript(self, *args: Any, **kwargs: Any) -> Any:
-        """Refused: texts are tokenized outside of torch, so a trace would hold the answers of one batch as constants.
+        """Not supported: texts are tokenised outside of torch, so a trace would contain the logits of one batch as constants.
 
         Raises:
-            FlashError: always; it names `flash export`.
+            FlashError: always; suggests `flash export`.
         """
         raise FlashError(NO_TRACE)
 
     def to_onnx(self, *args: Any, **kwargs: Any) -> Any:
-        """Refused, as `to_torchscript`.
+        """Not supported, like `to_torchscript`.
 
         Raises:
-            FlashError: always; it names `flash export`.
+            FlashError: always; suggests `flash export`.
         """
         raise FlashError(NO_TRACE)
 
     def _check_fitted(self) -> None:
-        """Refuse to answer, or to be stored, without weights that were trained."""
+        """Raise FlashError if the model was never trained."""
         if not self.backbone.fitted:
             raise FlashError(
                 "this model was never trained, so its answers would mean nothing; train it with trainer.fit(model, "
@@ -213,22 +213,22 @@ class TextClassifier(FlashTask, MeasuringModule):
             )
 
     def on_predict_start(self) -> None:
-        """Refuse a model that was never trained; `ckpt_path=` has brought its weights by now."""
+        """Check that the model was trained; weights of `ckpt_path=` are already loaded here."""
         self._check_fitted()
 
     def on_validation_start(self) -> None:
-        """Refuse to measure a model that was never trained, except inside a fit."""
+        """Check that the model was trained, except during a fit."""
         if self.trainer.state.fn == TrainerFn.VALIDATING:
             self._check_fitted()
 
     def on_test_start(self) -> None:
-        """Refuse to measure a model that was never trained."""
+        """Check that the model was trained."""
         self._check_fitted()
 
     # ---- training -------------------------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
-        """Refuse what this model cannot be trained, measured or used on."""
+        """Check that the trainer and the datamodule fit the model."""
         if self.backbone.one_device and self.trainer.world_size > 1:
             raise FlashError(
                 f"the {self.backbone.name} backbone works on one device, and the trainer has "
@@ -254,7 +254,7 @@ class TextClassifier(FlashTask, MeasuringModule):
             self.check_metrics(getattr(self.trainer, "datamodule", None))
 
     def _check_fields(self, given: str | list[str] | None, stage: str) -> None:
-        """Remember the columns of texts of a fit; refuse rows of more or fewer of them in what follows it."""
+        """Store the text columns of a fit; raise DataError for other columns in later calls."""
         fields = None if given is None else field_names(given)
         if stage == "fit":
             self.input_fields = fields
@@ -267,11 +267,11 @@ class TextClassifier(FlashTask, MeasuringModule):
             )
 
     def configure_optimizers(self) -> Any:
-        """As the backbone wants it."""
+        """See `BackboneModule.configure_optimizers`."""
         return self.backbone.configure_optimizers(self)
 
     def train_batches(self, dataset: TextDataset, seed: int) -> Iterable[Any]:
-        """What an epoch iterates over.
+        """Return the batches of an epoch.
 
         Raises:
             DataError: the rows have no targets.
@@ -283,19 +283,19 @@ class TextClassifier(FlashTask, MeasuringModule):
         return self.backbone.train_batches(self, dataset, seed)
 
     def layers(self) -> list[list[torch.nn.Parameter]]:
-        """An encoder's parameters, from the embeddings to the head."""
+        """Return an encoder's parameters, from the embeddings to the head."""
         return self.backbone.layers()
 
     def before_fit(self, trainer: pl.Trainer) -> None:
-        """What the backbone has to say of the settings before Lightning looks at them."""
+        """See `BackboneModule.before_fit`."""
         self.backbone.before_fit(self, trainer)
 
     def after_fit(self) -> None:
-        """What the backbone leaves behind, also after a fit that failed."""
+        """See `BackboneModule.after_fit`."""
         self.backbone.after_fit()
 
     def on_fit_start(self) -> None:
-        """Forget what an earlier fit or test measured and, unless this resumes one, what it chose."""
+        """Reset earlier metrics and, unless this fit is resumed, calibration and thresholds."""
         self.evaluation = self._held_out = None
         self._scores.clear()
         self._notes.clear()
@@ -308,12 +308,12 @@ class TextClassifier(FlashTask, MeasuringModule):
         log_hyper_parameters(self.trainer, self.hyper_parameters())
 
     def hyper_parameters(self) -> dict[str, Any]:
-        """What every logger is given at the start of a fit: options, files, rows and label counts, as plain values.
+        """Return the hyperparameters for loggers: options, files, numbers of rows and labels, as plain values.
 
-        Names stay from version to version: `version`, `model/...` (the arguments of this class and of its backbone),
-        `trainer/...` (those of the trainer), and `data/...`: files, `data/train_rows`, `data/labels` (how many), and
-        `data/train_positives/toxic` for each label, or of more than 100 labels the smallest, median and largest count.
-        What was not given and has no default is left out.
+        The names are stable between versions: `version`, `model/...` (the arguments of this class and of its backbone),
+        `trainer/...` (those of the trainer), and `data/...`: files, `data/train_rows`, `data/labels` (their number), and
+        `data/train_positives/toxic` for each label, or, with more than 100 labels, the smallest, median and largest
+        count. Options without a value are left out.
         """
         names = ("multi_label", "max_length", "learning_rate", "optimizer", "lr_scheduler", "loss_fn")
         options = {name: getattr(self, name) for name in names}
@@ -328,7 +328,7 @@ class TextClassifier(FlashTask, MeasuringModule):
         return flat_parameters(found)
 
     def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor | None:
-        """As the backbone wants it."""
+        """See `BackboneModule.training_step`."""
         return self.backbone.training_step(self, batch)
 
     def configure_gradient_clipping(
@@ -337,7 +337,7 @@ class TextClassifier(FlashTask, MeasuringModule):
         gradient_clip_val: int | float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """By the trainer's number or, where it was given none, as the backbone wants it."""
+        """Clip gradients with the trainer's `gradient_clip_val` or, if there is none, as the backbone does."""
         if gradient_clip_val is None:
             self.backbone.clip_gradients(self, optimizer)
         else:
@@ -345,16 +345,16 @@ class TextClassifier(FlashTask, MeasuringModule):
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def on_train_epoch_end(self) -> None:
-        """As the backbone wants it."""
+        """See `BackboneModule.on_train_epoch_end`."""
         self.backbone.on_train_epoch_end(self)
 
     def take_held_out(self, margins: np.ndarray, targets: Any, lengths: np.ndarray) -> None:
-        """Calibrate and choose thresholds on the scores that training rows have without themselves."""
+        """Calibrate and tune thresholds on out-of-fold scores of the training rows."""
         self._held_out, self._cross_validated = (margins, targets, lengths), True
         self.choose(margins, targets)
 
     def on_train_end(self) -> None:
-        """Validate where Lightning did not: after a resume from between the last pass and the validation."""
+        """Validate if Lightning did not, because training was resumed between the last pass and the validation."""
         data: Any = getattr(self.trainer, "datamodule", None)
         if self.evaluation is None and getattr(data, "val_dataset", None) and self.trainer.limit_val_batches:
             for batch in data.val_dataloader():
@@ -362,7 +362,7 @@ class TextClassifier(FlashTask, MeasuringModule):
             self._measure("val", tune=True, dealt=False)
 
     def on_fit_end(self) -> None:
-        """Print the table of the last validation or, where there was none, of the cross-validation."""
+        """Print the table of the last validation or, if there was none, of the cross-validation."""
         held_out, self._held_out = self._held_out, None
         if getattr(self.trainer, "fast_dev_run", False) or not self.trainer.is_global_zero:
             return
@@ -382,7 +382,7 @@ class TextClassifier(FlashTask, MeasuringModule):
             print(self._why_nothing_was_measured())  # noqa: T201
 
     def _why_nothing_was_measured(self) -> str:
-        """What to tell after a fit without validation rows and without scores of its training rows."""
+        """Return the message after a fit without validation rows and without out-of-fold scores."""
         if self._cross_validated:
             return "Nothing was measured: this run had ended before, and the model stays as it was."
         found, instead = self.backbone.why_unmeasured(self)
@@ -398,20 +398,20 @@ class TextClassifier(FlashTask, MeasuringModule):
 
     @contextmanager
     def predicting(self, output: Output, thresholds: Thresholds) -> Iterator[None]:
-        """What `predict_step` answers inside this block; both are checked before any text is read."""
+        """Set the output of `predict_step` in this block; the arguments are checked before any text is read."""
         check_output(output)
         if thresholds is not None:
             resolve_thresholds(thresholds, self.labels, self.thresholds.float().cpu().numpy())
         earlier = self._output, self._thresholds
         self._output, self._thresholds = output, thresholds
-        self._ahead = RowsAhead() if self.backbone.minds_length else None
+        self._ahead = Lookahead() if self.backbone.minds_length else None
         try:
             yield
         finally:
             (self._output, self._thresholds), self._ahead = earlier, None
 
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Any:
-        """One batch's outputs, as `Trainer.predict(output=...)` asks, in Lightning Flash's types."""
+        """Return one batch's outputs for `Trainer.predict(output=...)`, in Lightning Flash's types."""
         if not (isinstance(batch, Mapping) and "texts" in batch):
             raise DataError(
                 f"a batch to predict is a {type(batch).__name__}, and not rows of a datamodule; pass the texts themselves: "
@@ -422,7 +422,7 @@ class TextClassifier(FlashTask, MeasuringModule):
         else:
             margins = self._margins_ahead(self._ahead, batch, batch_idx, dataloader_idx)
         in_force = self.thresholds.float().cpu().numpy()
-        if self._thresholds is not None:  # only now: `ckpt_path=` may have brought other thresholds
+        if self._thresholds is not None:  # resolved here, since `ckpt_path=` may have loaded other thresholds
             in_force = resolve_thresholds(self._thresholds, self.labels, in_force)
         found = convert(
             self.calibration.apply(margins),
@@ -438,9 +438,9 @@ class TextClassifier(FlashTask, MeasuringModule):
         return found.tolist() if name in ("logits", "probabilities") else found
 
     def _margins_ahead(
-        self, ahead: RowsAhead, batch: Batch, batch_idx: int, dataloader_idx: int
+        self, ahead: Lookahead, batch: Batch, batch_idx: int, dataloader_idx: int
     ) -> np.ndarray:
-        """The scores of one batch, found with those of the batches that follow it."""
+        """Return the scores of one batch, computed together with the following batches."""
         loaders: Any = None if self.attached is None else self.trainer.predict_dataloaders
         loader = loaders[dataloader_idx] if isinstance(loaders, list) else loaders
         dataset = getattr(loader, "dataset", None)
@@ -453,7 +453,7 @@ class TextClassifier(FlashTask, MeasuringModule):
 
     @contextmanager
     def stored_in_half(self) -> Iterator[None]:
-        """Checkpoints that are written inside this block hold the backbone's weights in half precision."""
+        """Save the backbone's weights in half precision in checkpoints that are written in this block."""
         self._in_half = True
         try:
             yield
@@ -461,7 +461,7 @@ class TextClassifier(FlashTask, MeasuringModule):
             self._in_half = False
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what a file needs to stand on its own; refuse a model that was never trained, but for callbacks in a fit."""
+        """Make the checkpoint self-contained; raise FlashError if the model was never trained, except during a fit."""
         if self.attached is None or self.trainer.state.stage is None:
             self._check_fitted()
         choices = saved_options(self.optimizer, self.lr_scheduler, self.loss_fn, self.backbone.loss)
@@ -487,7 +487,10 @@ class TextClassifier(FlashTask, MeasuringModule):
             **choices,
         }
         state = {f"backbone.{name}": tensor for name, tensor in self.backbone.tensors().items()}
-        checkpoint["state_dict"] |= {**state, "thresholds": self.thresholds.float()}  # whatever the precision
+        checkpoint["state_dict"] |= {
+            **state,
+            "thresholds": self.thresholds.float(),
+        }  # independent of the precision
         checkpoint["state_dict"] |= known_to_numpy(checkpoint["state_dict"])
         if self._in_half:
             own = {
@@ -498,7 +501,7 @@ class TextClassifier(FlashTask, MeasuringModule):
             checkpoint["state_dict"] |= self.backbone.halved(own)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse to resume with another model's labels; take up what its run has found so far."""
+        """Check that the checkpoint fits this model, and restore the state of its training."""
         saved = checkpoint["flash"]["labels"]
         if saved != self.labels:
             raise FlashError(
@@ -518,7 +521,7 @@ class TextClassifier(FlashTask, MeasuringModule):
             state["thresholds"] = torch.from_numpy(kept)
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
-        """Calibration beside the buffers, as copies."""
+        """Also save the calibration."""
         super()._save_to_state_dict(destination, prefix, keep_vars)
         for name in ("scale", "shift"):
             destination[f"{prefix}calibration_{name}"] = torch.tensor(getattr(self.calibration, name))
@@ -526,7 +529,7 @@ class TextClassifier(FlashTask, MeasuringModule):
     def _load_from_state_dict(
         self, state_dict: Mapping[str, Any], prefix: str, *args: Any, **kwargs: Any
     ) -> None:
-        """Take calibration out of what torch compares with the buffers."""
+        """Also load the calibration."""
         names = [f"{prefix}calibration_{name}" for name in ("scale", "shift")]
         if lacking := [name for name in names if name not in state_dict]:
             args[2].extend(lacking)  # torch's list of missing keys
@@ -547,24 +550,24 @@ class TextClassifier(FlashTask, MeasuringModule):
         trust_remote_code: bool = False,
         **overrides: Any,
     ) -> "TextClassifier":
-        """The model of a file that `save_checkpoint` wrote; needs no other file and no network.
+        """Load a file that `save_checkpoint` wrote; needs no other file and no network.
 
         Args:
             checkpoint_path: a path, or a URL, which is downloaded to a temporary folder.
-            map_location: Lightning's; the linear backbone stays on the CPU.
-            hparams_file: Lightning's; the file needs no other.
-            strict: Lightning's; the weights always have to fit.
-            weights_only: Lightning's; no code of a file is ever run.
-            trust_remote_code: whether Python code that comes with the encoder may be fetched and run again, where the
-                model was made with it.
-            overrides: arguments of `TextClassifier` in place of the saved ones, such as `metrics=`, `thresholds=` or
-                `max_length=`, but for those that the weights were trained with. A loss, an optimiser or a schedule that is
-                code, not a name, is in no file, and has to be given again to train on with it.
+            map_location: Lightning's argument, which is ignored; the model is loaded on the CPU.
+            hparams_file: Lightning's argument, which is ignored; the file is self-contained.
+            strict: Lightning's argument, which is ignored; the weights must always fit.
+            weights_only: Lightning's argument, which is ignored; reading a file never runs code.
+            trust_remote_code: whether the encoder's own Python code may be downloaded and run again, if the model was
+                created with it.
+            overrides: arguments of `TextClassifier` that replace the saved ones, such as `metrics=`, `thresholds=` or
+                `max_length=`, except those that the weights depend on. A loss, optimizer or scheduler that is code
+                instead of a name is not saved, and has to be passed again for further training.
 
         Raises:
-            CheckpointError: the file is missing, truncated, foreign or of a newer format.
-            FlashError: an override that would change what the weights mean.
-            RemoteCodeError: it needs Python code that is not trusted, or that is not where it was.
+            CheckpointError: the file is missing, truncated, of another library, or of a newer format.
+            FlashError: an override would change the meaning of the weights.
+            RemoteCodeError: the encoder needs Python code that is not trusted, or that has moved.
         """
         content = load_checkpoint(checkpoint_path)
         settings = content["flash"]
@@ -607,20 +610,20 @@ class TextClassifier(FlashTask, MeasuringModule):
         output: Output | None = None,
         **options: Any,
     ) -> None:
-        """Answer over HTTP until Ctrl-C: `POST /predict` and what `/docs` shows, a page for people at `/`.
+        """Serve the model over HTTP until Ctrl-C: `POST /predict`, the API that `/docs` describes, and a web page at `/`.
 
         Args:
-            host: the address to listen at; this machine alone unless given.
-            port: 0 for any that is free.
-            sanity_check: Flash's; a model that cannot answer always fails before the server starts.
-            input_cls: Flash's; None, as the server takes texts as they are.
-            transform: as `input_cls`.
-            transform_kwargs: as `input_cls`.
-            output: of `/predict`: a dict of label to probability unless given, or as for `Trainer.predict`.
+            host: the address to listen at; by default only this machine can connect.
+            port: 0 picks any free port.
+            sanity_check: Lightning Flash's argument, which is ignored; the model is always checked before the start.
+            input_cls: Lightning Flash's argument; must be None.
+            transform: Lightning Flash's argument; must be None.
+            transform_kwargs: Lightning Flash's argument; must be None.
+            output: output of `/predict`: by default a dict of label to probability, or as for `Trainer.predict`.
             options: the other fields of `serve.ServeOptions`.
 
         Raises:
-            FlashError: an option that cannot be, an address that cannot be had, or the extra `serve` is missing.
+            FlashError: an option is invalid, the server cannot listen at the address, or the extra `serve` is missing.
         """
         from flash.text.classification.serve.in_memory import serve_model
 
@@ -631,7 +634,7 @@ class TextClassifier(FlashTask, MeasuringModule):
 def _make_backbone(
     backbone: Any, labels: list[str], max_length: int, options: Mapping[str, Any]
 ) -> BackboneModule:
-    """What the user named, or a backbone that has been made already."""
+    """Create the backbone that the user named, or return an existing backbone."""
     if isinstance(backbone, BackboneModule):
         for name in options:
             known = [name for name in signature(TextClassifier).parameters if name != "backbone_kwargs"]
@@ -645,7 +648,7 @@ def _make_backbone(
 def _encoder_of(
     path: str | Path, settings: Mapping[str, Any], state: Mapping[str, torch.Tensor], trust_remote_code: bool
 ) -> EncoderModule:
-    """The encoder that a model file tells of, with random weights of the file's shapes."""
+    """Create the encoder of a model file, with random weights of the file's shapes."""
     prefix = "backbone."
     own = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
     try:
@@ -655,7 +658,7 @@ def _encoder_of(
 
 
 def is_encoder(backbone: str | Path) -> bool:
-    """Whether this means an encoder's folder or id: neither a backbone's name nor what looks like one mistyped."""
+    """Whether this is an encoder's folder or id, and neither the name of a backbone nor a misspelt one."""
     known = available_backbones()
     mistyped = get_close_matches(str(backbone), known) and not Path(backbone).exists()
     return backbone not in known and not mistyped

@@ -1,10 +1,9 @@
-"""A synthetic multi-label comment set, made from the templates below. Imports only `flash.core.errors`.
+"""A synthetic data set of multi-label comments, generated from the templates below.
 
-It has the six labels of the toxic comments and about their proportions, so that everything can be tried with
-no download. It is no measure of anything else: the insults, the coarse words ("flarping") and the peoples
-(the Norlanders) are invented, and the wording is mild. It is made hard on purpose: harmless comments share
-the words of harmful ones, words are misspelt and masked, some labels are wrong, so that a good model scores
-clearly below 1.
+It has the six labels of the Jigsaw toxic comments in similar proportions, so that everything can be tried without a
+download. Scores on it mean nothing else: the insults, the coarse words ("flarping") and the peoples (the Norlanders) are
+invented, and the wording is mild. It is deliberately hard: harmless comments share words with harmful ones, words are
+misspelt and masked, and some labels are wrong, so that a good model scores clearly below 1.
 """
 
 import random
@@ -16,7 +15,7 @@ from flash.core.errors import FlashError
 
 LABELS = ("toxic", "severe_toxic", "obscene", "threat", "insult", "identity_hate")
 
-# The share of each kind of comment, its labels, and the kinds of sentence it is made of.
+# the share of each kind of comment, its labels, and its kinds of sentences
 KINDS: tuple[tuple[float, str, str], ...] = (
     (0.422, "", "plain"),
     (0.110, "", "kind"),
@@ -36,9 +35,9 @@ KINDS: tuple[tuple[float, str, str], ...] = (
     (0.004, "identity_hate", "identity"),
 )
 
-MISSED_LABEL, WRONG_LABEL = 0.12, 0.03  # chance for each label that should be, and for each harmless comment
-MISSPELT, SHOUTED, LOWER_CASE = 0.30, 0.05, 0.20  # chance for each comment
-MASKED = 0.20  # chance for each insult and coarse word
+MISSED_LABEL, WRONG_LABEL = 0.12, 0.03  # probability per true label, and per harmless comment
+MISSPELT, SHOUTED, LOWER_CASE = 0.30, 0.05, 0.20  # probability per comment
+MASKED = 0.20  # probability per insult and coarse word
 MASKS = ("*", "#", "1", "0", "@")
 
 SENTENCES: dict[str, tuple[str, ...]] = {
@@ -57,7 +56,7 @@ SENTENCES: dict[str, tuple[str, ...]] = {
         "{name} reverted my edit about {topic} and gave no reason.",
         "Why does the {page} say {year}? My book about {topic} says something else.",
     ),
-    # Insults begin with "You are", too: without these a model takes every "you" for one.
+    # insults begin with "You are" too; without these sentences a model takes every "you" for an insult
     "kind": (
         "You are {kind}.",
         "You are {kind}, {name}!",
@@ -158,7 +157,7 @@ SENTENCES: dict[str, tuple[str, ...]] = {
 
 
 def _words(text: str) -> tuple[str, ...]:
-    """The words of `text`; an underscore stands for a space."""
+    """Split `text` into words; an underscore stands for a space."""
     return tuple(word.replace("_", " ") for word in text.split())
 
 
@@ -207,10 +206,10 @@ WORDS: dict[str, tuple[str, ...]] = {
 
 
 def sample_table(rows: int = 3000, seed: int = 0) -> pa.Table:
-    """Comments with six labels; synthetic, and the same on every machine.
+    """Generate synthetic comments with six labels, the same on every machine.
 
     Args:
-        rows: how many, 1 or more. Fewer rows of one seed are the first of more rows.
+        rows: number of rows, 1 or more. With the same seed, fewer rows are the first of more rows.
         seed: another seed gives other comments.
 
     Returns:
@@ -222,7 +221,7 @@ def sample_table(rows: int = 3000, seed: int = 0) -> pa.Table:
     """
     if rows < 1:
         raise FlashError(f"a sample of {rows} rows is none; type, for example, rows=3000")
-    # Of Python's generator only random() is promised to stay the same over versions, so nothing else is used.
+    # use only random(), the only method that is guaranteed to give the same numbers in all versions of Python
     rng = random.Random(seed)  # noqa: S311  (no secret is made here)
     comments = [_comment(rng) for _ in range(rows)]
     first: dict[str, set[str]] = {}  # the same text never has contrary labels
@@ -234,7 +233,7 @@ def sample_table(rows: int = 3000, seed: int = 0) -> pa.Table:
 
 
 def _comment(rng: random.Random) -> tuple[str, set[str]]:
-    """One comment and its labels."""
+    """Generate one comment and its labels."""
     draw, kind = rng.random(), 0
     while kind < len(KINDS) - 1 and draw >= KINDS[kind][0]:
         draw -= KINDS[kind][0]
@@ -251,7 +250,7 @@ def _pick(rng: random.Random, items: tuple[str, ...]) -> str:
 
 
 def _fill(rng: random.Random, template: str) -> str:
-    """The template with its gaps filled; a masked word loses a letter to a sign."""
+    """Fill the gaps of a template; in a masked word, a sign replaces a letter."""
 
     def fill(gap: re.Match[str]) -> str:
         word = str(1890 + int(rng.random() * 130)) if gap[1] == "year" else _pick(rng, WORDS[gap[1]])
@@ -265,7 +264,7 @@ def _fill(rng: random.Random, template: str) -> str:
 
 
 def _spoil(rng: random.Random, text: str, *, severe: bool) -> str:
-    """Slips of the keyboard, capitals and exclamation marks: what people do to a sentence."""
+    """Add typing errors, capitals and exclamation marks."""
     while rng.random() < MISSPELT:
         place = 1 + int(rng.random() * (len(text) - 2))
         left, right = text[place - 1], text[place]
@@ -277,7 +276,7 @@ def _spoil(rng: random.Random, text: str, *, severe: bool) -> str:
 
 
 def _mislabel(rng: random.Random, labels: set[str]) -> set[str]:
-    """The labels as a tired annotator would have given them; severe_toxic still implies toxic."""
+    """Add annotation errors; severe_toxic still implies toxic."""
     given = {label for label in LABELS if label in labels and rng.random() >= MISSED_LABEL}
     if not labels and rng.random() < WRONG_LABEL:
         given |= {"toxic", _pick(rng, LABELS)}

@@ -1,8 +1,4 @@
-"""The training rows of a datamodule: whether they can teach, which to hold out, and how many there are of what.
-
-None of this is on the way of a text to its labels. Imports errors, readers, labels and splits; neither torch nor
-lightning.
-"""
+"""The training rows of a datamodule: check them, hold out validation rows, and describe them."""
 
 import warnings
 from collections.abc import Iterator, Mapping
@@ -18,22 +14,25 @@ from flash.text.classification.targets.known import any_unknown, known_rows, unk
 from flash.text.classification.targets.labels import LabelSet
 from flash.text.classification.targets.stratified_split import stratified_split
 
-FEW_ROWS = 20  # of so few, each may well have a class of its own
-MOST_DIFFERENT = 0.9  # classes per row; of more, hardly any could be learnt
-SHOWN = 10  # labels that a sentence, or a line of repr, names
+FEW_ROWS = 20  # with fewer rows, each may have its own class
+MOST_DIFFERENT = 0.9  # maximum number of classes per row
+SHOWN = 10  # maximum number of labels that a message, or a line of repr, names
 
 
 def check_training_rows(source: Source, fields: list[str], targets: csr_array, label_set: LabelSet) -> None:
-    """Refuse rows that teach nothing; warn of labels that cannot be told from the rows.
+    """Check that something can be learned from the training rows.
 
     Args:
-        source: of the rows, for its name.
+        source: the rows' source, for messages.
         fields: the target columns.
-        targets: (N, L), NaN where one is not known.
+        targets: (N, L), NaN for an unknown target.
         label_set: the L labels.
 
     Raises:
-        DataError: no label applies to any row, or of some label nothing is known.
+        DataError: no label applies to any row, or all targets of a label are unknown.
+
+    Warns:
+        UserWarning: labels that apply to no row, or to every row.
     """
     known = known_rows(targets)
     if label_set.multi_label and not known.all():
@@ -76,7 +75,7 @@ def check_training_rows(source: Source, fields: list[str], targets: csr_array, l
 def _refuse_texts_as_labels(
     source: Source, fields: list[str], targets: csr_array, label_set: LabelSet
 ) -> None:
-    """Refuse classes of which nearly each stands in one row alone, as texts or identifiers do.
+    """Raise an error if nearly every class occurs in a single row, like texts or identifiers.
 
     Raises:
         DataError: there are nearly as many classes as rows.
@@ -92,7 +91,7 @@ def _refuse_texts_as_labels(
 
 
 def _nothing_known(source: Source, names: list[str]) -> str:
-    """Of which labels nothing is known, and what to do."""
+    """The error message for labels without any known target."""
     more = f", and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
     it = "it" if len(names) == 1 else "them"
     return (
@@ -105,12 +104,12 @@ def _nothing_known(source: Source, names: list[str]) -> str:
 def hold_out(
     datasets: Mapping[str, Any], val_split: int | float, seed: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """The rows of train that stay there, and those held out, stratified; identical texts go together.
+    """Split the training rows into those for training and those for validation, stratified; identical texts stay together.
 
     Args:
-        datasets: by split; train has `texts` and `targets`.
+        datasets: datasets by split; train has `texts` and `targets`.
         val_split: the fraction, or the number, of rows to hold out.
-        seed: of the split.
+        seed: seed of the split.
 
     Raises:
         DataError: there are validation rows already, or no training rows.
@@ -123,18 +122,18 @@ def hold_out(
         )
     train = datasets["train"]
     if isinstance(val_split, float) and val_split > 1 and val_split.is_integer():
-        val_split = int(val_split)  # how a command line or a JSON file may write a count
+        val_split = int(val_split)  # a count from a command line or a JSON file
     groups = np.asarray(train.texts.dictionary_encode().indices)
     return stratified_split(train.targets, val_split, groups=groups, seed=seed)
 
 
 def describe(split: str, rows: int, targets: csr_array | None, labels: list[str]) -> Iterator[str]:
-    """The lines of a datamodule's `repr` about one split: its size, its most frequent labels, and what is not known."""
+    """Yield the lines of a datamodule's `repr` about one split: size, most frequent labels, and unknown targets."""
     size = f"  {split + ':':9}{rows:>9,} text{'s' * (rows != 1)}"
     if targets is None:
         yield size
         return
-    applies = targets >= 0.5  # of a soft target: as the scores count it
+    applies = targets >= 0.5  # as in the metrics
     counts = np.asarray(applies.sum(axis=0)).ravel()
     bare = int((np.asarray(applies.sum(axis=1)).ravel() == 0).sum())
     yield f"{size}, {counts.sum() / max(rows, 1):.2f} labels a text, {bare:,} without a label"

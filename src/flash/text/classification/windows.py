@@ -1,8 +1,7 @@
-"""Many batches scored at once, so that texts of similar length meet whatever the order of the rows.
+"""Score many batches at once, so that texts of similar length can be batched whatever the order of the rows.
 
-A batch costs an encoder as much as if each of its texts were as long as the longest. In the order of the rows nearly
-half of a batch of short texts is padding, of a thousand rows sorted by length a few hundredths. Knows batches of texts,
-and no backbone.
+An encoder takes as long for a batch as if all its texts were as long as the longest. In the order of the rows, nearly
+half of a batch of short texts is padding; with a thousand rows sorted by length, it is a few percent.
 """
 
 from collections.abc import Callable
@@ -14,14 +13,14 @@ import pyarrow as pa
 from flash.text.classification.scores.by_length import text_lengths
 
 WINDOW = 1024
-"""Rows that are scored at once."""
+"""Number of rows that are scored at once."""
 
 Score: TypeAlias = Callable[[pa.Array, int], np.ndarray]
-"""(N, L) scores of N texts, and how many of them the user has in a batch."""
+"""A function of N texts and the user's batch size that returns (N, L) scores."""
 
 
-class KeptRows:
-    """Scores, targets and text lengths of the batches of an epoch, in their order; the last ones wait until they are a window."""
+class ScoreBuffer:
+    """Buffer of the scores, targets and text lengths of an epoch; texts are pending until there are enough to score."""
 
     def __init__(self) -> None:
         self._waiting: list[pa.Array] = []
@@ -30,11 +29,11 @@ class KeptRows:
         self._lengths: list[np.ndarray] = []
 
     def __len__(self) -> int:
-        """How many batches there are."""
+        """The number of batches."""
         return len(self._targets)
 
     def add(self, texts: pa.Array, targets: np.ndarray, score: Score) -> None:
-        """Keep a batch: (B,) texts, (B, L) targets."""
+        """Add a batch: (B,) texts, (B, L) targets."""
         self._waiting.append(texts)
         self._targets.append(targets)
         self._lengths.append(text_lengths(texts))
@@ -42,39 +41,39 @@ class KeptRows:
             self.score(score)
 
     def score(self, score: Score) -> None:
-        """Score the rows that wait."""
+        """Score the pending rows."""
         if self._waiting:
             self._scores.append(score(pa.concat_arrays(self._waiting), max(map(len, self._waiting))))
             self._waiting.clear()
 
     def take(self, score: Score) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(N, L) scores and targets of all rows and (N,) characters of their texts; the rows are then forgotten."""
+        """Return (N, L) scores and targets of all rows and (N,) lengths of their texts, and clear the buffer."""
         self.score(score)
         scores, targets, lengths = map(np.concatenate, (self._scores, self._targets, self._lengths))
         self.clear()
         return scores, targets, lengths
 
     def clear(self) -> None:
-        """Forget all rows."""
+        """Clear the buffer."""
         for rows in (self._waiting, self._scores, self._targets, self._lengths):
             rows.clear()
 
 
-class RowsAhead:
-    """Scores of batches that come in the order of their rows, computed with those of the batches behind them."""
+class Lookahead:
+    """Lookahead: scores a batch together with the batches that are expected to follow it."""
 
     def __init__(self) -> None:
-        self._texts: Any = None  # of which data set
+        self._texts: Any = None  # the texts of the current data set
         self._rows, self._scores = np.zeros(0, np.int64), np.zeros((0, 0), np.float32)
 
     def scores(self, rows: np.ndarray, texts: pa.Array, batches_left: float, score: Score) -> np.ndarray:
-        """(B, L) scores of a batch.
+        """Return (B, L) scores of a batch.
 
         Args:
-            rows: (B,) which of the data set's rows the batch is.
-            texts: all of the data set's.
-            batches_left: how many batches are asked for, this one included.
-            score: what scores texts.
+            rows: (B,) indices of the batch's rows in the data set.
+            texts: all texts of the data set.
+            batches_left: number of remaining batches, including this one.
+            score: scores texts.
         """
         here = self._place(texts, rows)
         if here is None:
@@ -85,16 +84,16 @@ class RowsAhead:
         return self._scores[here]
 
     def _place(self, texts: pa.Array, rows: np.ndarray) -> slice | None:
-        """Where among the known scores those of these rows are; None where they are not."""
+        """Return the place of these rows' scores among the known scores; None if they are not known."""
         place = int(np.searchsorted(self._rows, rows[0])) if len(rows) else 0
         here = slice(place, place + len(rows))
         return here if texts is self._texts and np.array_equal(self._rows[here], rows) else None
 
 
 def _rows_ahead(rows: np.ndarray, before: np.ndarray, count: int, batches_left: float) -> np.ndarray:
-    """These rows and those of the batches expected behind them, up to a window; only these if they are in no order.
+    """Return these rows and the rows of the expected next batches, up to a window; only these if they have no pattern.
 
-    Rows before them tell how far apart they are, where the batch is one row.
+    If the batch is a single row, the distance to the previous rows gives the step.
 
     >>> rows = np.array([1, 3])  # the second of two processes
     >>> _rows_ahead(rows, rows, 10, batches_left=2)
