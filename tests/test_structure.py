@@ -21,7 +21,7 @@ LAYERS = [
     [
         f"{TASK}.{room}"
         for room in (
-            *("arguments", "batching", "losses", "optimization", "sample", "windows"),
+            *("arguments", "batching", "label_weights", "losses", "optimization", "sample", "windows"),
             *("backbones", "checkpoint", "reading", "scores", "targets"),
         )
     ],

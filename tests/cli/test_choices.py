@@ -44,12 +44,20 @@ LINEAR: list[tuple[list[str], str]] = [
     (["--model.long_text", "truncate"], f"--model.long_text {IDLE}"),
     (["--model.layer_decay", "0.9"], f"--model.layer_decay {IDLE}"),
     (["--half", "true"], f"--half {IDLE}"),
-    (["--model.pos_weight", "balanced"], f"--model.pos_weight {IDLE}"),
+    (
+        ["--model.pos_weight", "much"],
+        "option pos_weight of the linear backbone is 'much'; expected numbers from",
+    ),
+    (
+        ["--model.C", "1", "--model.regularization=2"],
+        "--model.regularization and --model.C are both given, and --model.C is the new name of --model.regularization; "
+        "leave --model.regularization out",
+    ),
     (["--model.folds", "1"], "option folds of the linear backbone is 1; expected 0, or 2 to 100"),
     (["--model.char_ngrams", "[3, 2]"], "option char_ngrams of the linear backbone is (3, 2); expected (sho"),
     (
-        ["--model.regularization", "[0.5, -1]"],
-        "option regularization of the linear backbone is (0.5, -1.0); exp",
+        ["--model.C", "[0.5, -1]"],
+        "option C of the linear backbone is (0.5, -1.0); exp",
     ),
     (["--model.thresholds", "2"], "thresholds has 2.0 for 'every label'; expected a number in [0, 1]"),
     (["--model.thresholds", '{"toxic": -1}'], "thresholds has -1.0 for 'toxic'; expected a number in [0, 1]"),
@@ -95,6 +103,10 @@ def test_a_mistake_in_a_file_of_options(tmp_path: Path, capsys: pytest.CaptureFi
     for written, sentence in (
         ("max_length: 64", f"--model.max_length {IDLE}"),
         ("poling: max", "unknown option 'model.poling'; did you mean 'model.pooling'?"),
+        (
+            "{C: 1.0, regularization: 2.0}",
+            "model.regularization and model.C are both given, and model.C is the ",
+        ),
     ):
         place.write_text(f"model:\n  {written}\n")
         assert mistake(["--config", str(place), *NO_DATA], capsys).startswith(sentence)

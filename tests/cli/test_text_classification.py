@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -103,14 +104,53 @@ def test_from_csv_holds_out_a_tenth_unless_told_otherwise(
 
 
 def test_the_saved_config_makes_the_same_model(comments: Path) -> None:
-    assert run("--model.thresholds", "0.25", "--model.regularization", "2.0", "--output", "one.pt", *CSV) == 0
+    assert run("--model.thresholds", "0.25", "--model.C", "2.0", "--output", "one.pt", *CSV) == 0
     assert run("--config", "one.yaml", "--output", "two.pt", *CSV) == 0
     one, two = Predictor.load("one.pt"), Predictor.load("two.pt")
     assert isinstance(one.backbone, Linear) and isinstance(two.backbone, Linear)  # noqa: PT018
     assert one.backbone.config == two.backbone.config
-    assert one.backbone.config.regularization == 2.0
+    assert one.backbone.config.C == 2.0
     assert two.thresholds.tolist() == [0.25, 0.25]
     assert (one.logits(["a rude comment"]) == two.logits(["a rude comment"])).all()
+
+
+RENAMED = "flash: warning: {0}regularization is now called {0}C{1}; the next release will not know {2}"
+
+
+@pytest.mark.filterwarnings("always::FutureWarning")
+def test_options_by_their_earlier_names(comments: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    earlier = ["--model.regularization", "2.0", "--model.positive_weight", '{"obscene": 3}']
+    assert run(*earlier, "--output", "one.pt", *CSV) == 0
+    also = ", and --model.positive_weight is now called --model.pos_weight"
+    assert warnings_of(capsys) == [RENAMED.format("--model.", also, "these names")]
+    saved = Path("one.yaml").read_text()
+    assert ("C: 2.0" in saved, "obscene: 3" in saved) == (True, True)
+    assert not any(name in saved for name in ("regularization", "positive_weight"))
+    # as version 0.1.0 saved it, with the default of an option that has another name now
+    Path("earlier.yaml").write_text(
+        "model:\n  backbone: linear\n  regularization: 2.0\n  positive_weight: 1.0\n"
+    )
+    assert run("--config", "earlier.yaml", "--output", "two.pt", *CSV) == 0
+    assert warnings_of(capsys) == [RENAMED.format("model.", "", "this name")]
+    assert run("--config", "earlier.yaml", "--model.C", "4", "--output", "three.pt", *CSV) == 0
+    assert warnings_of(capsys) == [RENAMED.format("model.", "", "this name")]
+    configs: list[Any] = [
+        vars(Predictor.load(f"{name}.pt").backbone)["config"] for name in ("one", "two", "three")
+    ]
+    assert [(config.C, config.pos_weight) for config in configs] == [(2, (1, 3)), (2, None), (4, None)]
+
+
+def warnings_of(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """The warnings of the last command."""
+    return [line for line in capsys.readouterr().err.splitlines() if line.startswith("flash: warning")]
+
+
+def test_a_file_of_options_of_the_model_alone_is_refused_with_the_new_name(
+    comments: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("model.yaml").write_text("regularization: 2.0\n")
+    assert run("--model", "model.yaml", *CSV) == 2
+    assert "model.regularization is now called model.C; rename it in the file" in capsys.readouterr().err
 
 
 def test_print_config_trains_nothing(capsys: pytest.CaptureFixture[str]) -> None:
@@ -202,7 +242,7 @@ MISTAKES: list[tuple[list[str], str]] = [
     ([], 'expected "source" to be one of'),
     (["from_csv"], "the following arguments are required: --input_field"),
     ([*CSV, "--val_splt", "0.1"], "unknown option '--val_splt'; did you mean '--val_split'"),
-    (["--model.regularisation", "2", "from_sample"], "did you mean '--model.regularization'"),
+    (["--model.min_text", "2", "from_sample"], "did you mean '--model.min_texts'"),
     ([*CSV, "--val_split", "x"], "--val_split x is not understood; expected a number"),
     (["from_sample", "--rows", "1.5"], "--rows 1.5 is not understood; expected a whole number"),
     (

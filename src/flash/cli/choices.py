@@ -23,7 +23,8 @@ from flash.text.classification.backbones.encoder.hub import find_files
 from flash.text.classification.backbones.encoder.model import EncoderConfig
 from flash.text.classification.backbones.encoder.module import TrainingOptions
 from flash.text.classification.backbones.linear.model import LinearConfig
-from flash.text.classification.losses import EXPECTED, LOSSES, make_loss
+from flash.text.classification.label_weights import EXPECTED
+from flash.text.classification.losses import LOSSES, make_loss
 from flash.text.classification.model import is_encoder
 from flash.text.classification.optimization import (
     make_optimizer,
@@ -39,6 +40,8 @@ OF_ENCODERS = {
     field.name: field.default for options in (EncoderConfig, TrainingOptions) for field in fields(options)
 }
 """The options of one kind of backbone with their defaults, all of which a parsed command line holds."""
+SHARED = OF_LINEAR.keys() & OF_ENCODERS.keys()
+"""Those that both kinds have, with the same default."""
 MAX_LENGTH = 128
 STEPS = 1000  # of a fit whose length is not known yet
 
@@ -75,7 +78,7 @@ def model_options(given: Namespace) -> dict[str, Any]:
     """What goes to the model: the options of the other kind of backbone only where they are not the defaults."""
     chosen = dict(given.model)
     for name, default in (OF_LINEAR if is_encoder(chosen["backbone"]) else OF_ENCODERS).items():
-        if name in chosen and chosen[name] == default:
+        if name not in SHARED and name in chosen and chosen[name] == default:
             del chosen[name]
     return chosen
 
@@ -104,6 +107,8 @@ def _refuse(model: Mapping[str, Any], options: Mapping[str, Any], argv: list[str
     """Refuse what is of the other kind of backbone."""
     typed = {word.partition("=")[0] for word in argv}
     for name, default in options.items():
+        if name in SHARED:
+            continue
         if model[name] != default or f"--model.{name}" in typed:
             raise FlashError(
                 f"--model.{name} is for {whose}; leave it out, or choose another --model.backbone"

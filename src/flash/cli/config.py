@@ -1,7 +1,8 @@
 """The YAML of options files: text that is written comes back as the same text, whatever it looks like.
 
 jsonargparse reads more words as numbers than it quotes when it writes: a label `1e5` came back as 100000.0. And what
-is typed for an option of text is that text: of `#` or `~` YAML would make nothing. Imports jsonargparse and yaml.
+is typed for an option of text is that text: of `#` or `~` YAML would make nothing. Imports jsonargparse, yaml and the
+names of options.
 """
 
 from functools import cache
@@ -9,6 +10,8 @@ from typing import Any
 
 import yaml
 from jsonargparse import get_loader, set_dumper, set_loader
+
+from flash.text.classification.arguments import take_earlier_names
 
 MODE = "flash"
 """What a parser is given as `parser_mode` once `register` was called."""
@@ -35,9 +38,21 @@ def load(text: str) -> Any:
         value = _yaml()(text)
     except NO_VALUE:
         return text
+    if isinstance(value, dict) and isinstance(value.get("model"), dict):
+        value["model"] = _with_current_names(value["model"])
     if "\n" in text or text in ("", "null"):
         return value
     return text if value is None or (isinstance(value, list) and not text.startswith("[")) else value
+
+
+def _with_current_names(model: dict[str, Any]) -> dict[str, Any]:
+    """The options of the model in a file, under the names of today; a warning names the earlier ones.
+
+    Version 0.1.0 saved `positive_weight: 1.0`, the default of the linear backbone, with encoders too, where it had no
+    meaning: it is left out.
+    """
+    said = {name: value for name, value in model.items() if (name, value) != ("positive_weight", 1.0)}
+    return take_earlier_names(said, "model.{}")
 
 
 def dump(options: Any) -> str:

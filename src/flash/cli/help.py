@@ -116,6 +116,12 @@ CLASSIFIER = Section(
             "'recall>=0.9'; one for all labels, a list, or '{\"toxic\": \"recall>=0.9\"}'",
             "macro_f1",
         ),
+        Option(
+            "model.pos_weight",
+            "N",
+            "how much more a text with a label counts for it in training: a number, a list, '{\"toxic\": 3}', or "
+            "balanced: as many times as there are more texts without it; unless given, no more",
+        ),
     ),
 )
 
@@ -128,8 +134,7 @@ LINEAR = Section(
         Option("model.word_share", "SHARE", "of words, the rest being of characters", "auto"),
         Option("model.length_slope", "N", "of a text's own length in its norm; 1 for all", 0.8),
         Option("model.min_texts", "N", "training texts that make an n-gram a feature", 3),
-        Option("model.regularization", "C", "C, the weight of the loss, or a list", "auto"),
-        Option("model.positive_weight", "N", "of texts with a label; or a list, or balanced", 1.0),
+        Option("model.C", "N", "a larger C regularises less; or a list", "auto"),
         Option("model.label_weight", "N", "multiplies C: one number, or a list", 1.0),
         Option("model.folds", "N", "of the cross-validation; 0 for none", 3),
         Option("model.bias", "N", "of the constant feature; 0 for no bias", 1.0),
@@ -151,7 +156,6 @@ ENCODER = Section(
         Option("model.revision", "NAME", "a branch, tag or commit of a hub id"),
         Option("model.trust_remote_code", "BOOL", "run code that comes with it", False),
         Option("model.loss_fn", "NAME", "see below; unless given, cross-entropy"),
-        Option("model.pos_weight", "N", "one, a list, '{\"toxic\": 3}', or balanced"),
         Option("model.optimizer", "NAME", "one of torch's; unless given, AdamW"),
         Option("model.learning_rate", "N", "unless given, as suits the strategy"),
         Option("model.layer_decay", "N", "times the rate, each layer down", 1.0),

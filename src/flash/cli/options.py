@@ -19,6 +19,7 @@ from jsonargparse import ArgumentParser, Namespace
 from flash.cli import components, config
 from flash.cli.help import PROGRAM
 from flash.core.errors import FlashError, shortened, unknown_name
+from flash.text.classification.arguments import RENAMED, take_earlier_names
 from flash.text.classification.backbones.encoder.model import EncoderConfig
 from flash.text.classification.backbones.encoder.module import TrainingOptions
 from flash.text.classification.backbones.linear.model import LinearConfig
@@ -83,7 +84,10 @@ def build_parser(sources: Sources) -> tuple[ArgumentParser, dict[str, ArgumentPa
         "--strategy", default="no_freeze", type=Any
     )  # a name, or a list of one and its numbers
     parser.add_class_arguments(TextClassifier, "model", skip=set(FROM_DATA))
-    for options in (LinearConfig, EncoderConfig, TrainingOptions):
+    parser.add_class_arguments(
+        LinearConfig, "model", as_group=False, skip={"pos_weight"}
+    )  # an encoder's, too
+    for options in (EncoderConfig, TrainingOptions):
         parser.add_class_arguments(options, "model", as_group=False)
     parser.add_argument("--model.loss_fn", type=str | None)
     parser.add_argument("--ckpt_path", type=str | None)
@@ -103,6 +107,21 @@ def build_parser(sources: Sources) -> tuple[ArgumentParser, dict[str, ArgumentPa
     return parser, subparsers
 
 
+def with_current_names(argv: list[str]) -> list[str]:
+    """A command line under the names of today; a warning names the earlier ones.
+
+    Raises:
+        FlashError: an option is given by both of its names.
+    """
+    prefix = "--model."
+    names = {word: word.partition("=")[0].removeprefix(prefix) for word in argv if word.startswith(prefix)}
+    take_earlier_names(dict.fromkeys(names.values()), prefix + "{}")
+    return [
+        word.replace(names[word], RENAMED.get(names[word], names[word]), 1) if word in names else word
+        for word in argv
+    ]
+
+
 def parse(sources: Sources, argv: list[str]) -> tuple[ArgumentParser, Namespace]:
     """The parser and the options of a command line.
 
@@ -118,6 +137,9 @@ def parse(sources: Sources, argv: list[str]) -> tuple[ArgumentParser, Namespace]
         message = str(error.message or error)
         if found := UNKNOWN.search(message):  # in a file of options
             name, known = f"{found['group']}.{found['name']}", parser.get_defaults().keys()
+            if found["name"] in RENAMED:
+                new = f"{found['group']}.{RENAMED[found['name']]}"
+                raise FlashError(f"{name} is now called {new}; rename it in the file") from error
             raise FlashError(unknown_name("option", name, sorted(known))) from error
         of_component = _of_component(message)
         sentence = of_component or _sentence(message)

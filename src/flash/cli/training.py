@@ -127,6 +127,7 @@ def _quiet_lightning() -> Iterator[None]:
 @_quiet_lightning()
 def train(argv: list[str]) -> int:
     """Train, print the table, save; returns the exit code."""
+    argv = options.with_current_names(argv)
     parser, given = options.parse(SOURCES, argv)
     linear = not is_encoder(given.model.backbone)
     if linear and rank() > 0:

@@ -218,7 +218,7 @@ def test_code_of_the_user_is_not_kept_which_is_said(
         ({"pos_weight": {"tool": np.float32(2)}}, {"pos_weight": (1.0, 1.0, 2.0)}),
         ({"dropout": np.float64(0.25), "warmup": np.float32(0.5)}, {"dropout": 0.25, "warmup": 0.5}),
         ({"layer_decay": np.float64(0.5), "window_overlap": np.float16(0.5)}, {"layer_decay": 0.5}),
-        ({"backbone": "linear", "regularization": np.float64(2)}, {"regularization": 2.0}),
+        ({"backbone": "linear", "C": np.float64(2)}, {"C": 2.0}),
         ({"thresholds": [np.float64(0.25), 0.5, 0.75]}, {}),
         ({"labels": np.array(LABELS)}, {}),
     ],

@@ -86,7 +86,7 @@ def test_names_of_the_labels() -> None:
         ({"labels": ["a", "b", "a"]}, "labels repeat: a; each column needs a name of its own"),
         ({"labels": ["a"], "num_classes": 2}, "num_classes=2 but there are 1 labels; leave num_classes out"),
         ({"labels": ["a"], "backbone": "lineer"}, "unknown backbone 'lineer'; did you mean 'linear'"),
-        ({"labels": ["a"], "regularisation": 1.0}, "did you mean 'regularization'"),
+        ({"labels": ["a"], "min_text": 1}, "did you mean 'min_texts'"),
         ({"labels": ["a"], "thresholds": 2.0}, "thresholds has 2.0 for 'a'"),
         (
             {"labels": ["a"], "threshold_objective": "makro_f1"},
@@ -102,12 +102,12 @@ def test_names_of_the_labels() -> None:
             "asks for a recall of 2; expected one in (0, 1]",
         ),
         (
-            {"labels": ["toxic"], "positive_weight": {"toxik": 2.0}},
-            "positive_weight: unknown label 'toxik'; did",
+            {"labels": ["toxic"], "pos_weight": {"toxik": 2.0}},
+            "pos_weight: unknown label 'toxik'; did",
         ),
         (
-            {"labels": ["a"], "positive_weight": {"a": "x"}},
-            "option positive_weight of the linear backbone is",
+            {"labels": ["a"], "pos_weight": {"a": "x"}},
+            "option pos_weight of the linear backbone is",
         ),
         ({"labels": ["a"], "exclusive": True}, "unknown option of the backbone 'linear' 'exclusive'"),
     ],

@@ -50,7 +50,7 @@ def test_the_same_model_is_the_same_file(
 
 @pytest.mark.parametrize(
     "override",
-    [{"multi_label": False}, {"labels": ["c", "b", "a"]}, {"buckets": 64}, {"regularization": 2.0}],
+    [{"multi_label": False}, {"labels": ["c", "b", "a"]}, {"buckets": 64}, {"C": 2.0}],
 )
 def test_what_the_weights_were_trained_with_cannot_be_overridden(
     trained: Any, tmp_path: Path, override: dict[str, Any]
@@ -190,8 +190,8 @@ def test_resuming_ends_where_an_uninterrupted_run_does(
 def test_resuming_anywhere_without_validation_rows(
     linear_of: Any, make_data: Any, make_trainer: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Between two passes, two values of the regularization and two folds: the same model and the same table."""
-    data = make_data(val_split=None)  # 240 rows: enough to choose the regularization
+    """Between two passes, two values of the C and two folds: the same model and the same table."""
+    data = make_data(val_split=None)  # 240 rows: enough to choose the C
     whole = TextClassifier(labels=data.labels, multi_label=True)
     steps = range(1, 40)
     trainer = make_trainer(callbacks=[Stop(step, tmp_path / f"{step}.ckpt") for step in steps])

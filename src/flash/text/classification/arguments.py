@@ -1,5 +1,6 @@
 """Convert arguments of a classifier to plain values, which it works with and a model file can contain."""
 
+import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from numbers import Real
@@ -7,6 +8,38 @@ from pathlib import Path
 from typing import Any
 
 from flash.core.errors import FlashError, unknown_name
+
+RENAMED = {"regularization": "C", "positive_weight": "pos_weight"}
+"""Options of the linear backbone by their names in version 0.1.0, which are taken for one release more, and since."""
+
+
+def current_names(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options, or parts of a saved state, under the names of today, in the same order."""
+    return {RENAMED.get(name, name): value for name, value in options.items()}
+
+
+def take_earlier_names(options: Mapping[str, Any], written: str = "{}=") -> dict[str, Any]:
+    """Options that a user wrote, under the names of today; a warning names the earlier ones among them.
+
+    Args:
+        options: by name.
+        written: how the user writes the name of an option.
+
+    Raises:
+        FlashError: an option is given by both of its names.
+    """
+    earlier = {written.format(name): written.format(RENAMED[name]) for name in options if name in RENAMED}
+    for name in options:
+        if RENAMED.get(name) in options:
+            old, new = written.format(name), written.format(RENAMED[name])
+            raise FlashError(
+                f"{old} and {new} are both given, and {new} is the new name of {old}; leave {old} out"
+            )
+    if earlier:
+        renamed = ", and ".join(f"{old} is now called {new}" for old, new in earlier.items())
+        what = "this name" if len(earlier) == 1 else "these names"
+        warnings.warn(f"{renamed}; the next release will not know {what}", FutureWarning, stacklevel=3)
+    return current_names(options)
 
 
 def plain_value(value: Any) -> Any:

@@ -1,28 +1,26 @@
-"""Losses of `(N, L)` logits against float targets in [0, 1], and the weights of labels that they take.
+"""Losses of `(N, L)` logits against float targets in [0, 1].
 
 Where a target is soft, each of the multi-label losses is what it is at 1 and at 0, weighted by the target. All of
 them are means over rows and labels, in nats, computed in float32 at least. Where a target is NaN it is not known: the
-mean is over the other cells (`loss_of_known`). Imports nothing of the project but errors; no Lightning.
+mean is over the other cells (`loss_of_known`). Imports the errors and `label_weights`; no Lightning.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from numbers import Real
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from flash.core.errors import FlashError, unknown_name
+from flash.text.classification.label_weights import PosWeight, checked_counts, label_weights, short
 
 LossFunction: TypeAlias = Callable[[Tensor, Tensor], Tensor]
-PosWeight: TypeAlias = float | Sequence[float] | Mapping[str, float] | Literal["balanced"] | None
 
 DECIDED = -30.0
 """A logit of which a probability of 0 to 13 digits follows."""
-EXPECTED = "expected a number above 0, a list with one per label, a dict by label, or 'balanced'"
 
 
 def binary_cross_entropy(logits: Tensor, targets: Tensor, pos_weight: Tensor | None = None) -> Tensor:
@@ -281,53 +279,21 @@ def make_loss(
     if loss == "distribution_balanced":
         if pos_weight is not None:
             raise FlashError(
-                f"the loss {loss!r} has its own weights by label, and pos_weight={_short(pos_weight)} as well was "
+                f"the loss {loss!r} has its own weights by label, and pos_weight={short(pos_weight)} as well was "
                 "given; leave pos_weight out"
             )
-        counted, total = _counts(positives, rows, f"the loss {loss!r}", len(labels))
-        return Loss(loss, LOSSES[loss], {"positives": counted, "rows": total})
+        counted, total = checked_counts(positives, rows, f"the loss {loss!r}", len(labels))
+        numbers = {"positives": torch.from_numpy(counted), "rows": torch.from_numpy(total)}
+        return Loss(loss, LOSSES[loss], numbers)
     if pos_weight is None:
         return Loss(loss, LOSSES[loss], {})
     if not multi_label:
         raise FlashError(
-            f"pos_weight={_short(pos_weight)} weighs the rows with a label against those without it, which "
+            f"pos_weight={short(pos_weight)} weighs the rows with a label against those without it, which "
             "multi_label=False does not compare; leave pos_weight out"
         )
-    weights = label_weights(pos_weight, labels, positives, rows)
+    weights = torch.from_numpy(label_weights(pos_weight, labels, positives, rows))
     return Loss(loss, LOSSES[loss], {"pos_weight": weights})
-
-
-def label_weights(
-    pos_weight: PosWeight, labels: Sequence[str], positives: Any = None, rows: Any = None
-) -> Tensor:
-    """The (L,) float32 weights of `make_loss(pos_weight=...)`.
-
-    `"balanced"` is (rows - positives) / positives, as torch's `BCEWithLogitsLoss` advises, with 1 for a label that no
-    training row has, and at least one row without the label.
-    """
-    if isinstance(pos_weight, str):
-        if pos_weight != "balanced":
-            raise FlashError(f"pos_weight={pos_weight!r} is not understood; {EXPECTED}")
-        counted, total = _counts(positives, rows, "pos_weight='balanced'", len(labels))
-        balanced = (total - counted).clamp(min=1) / counted
-        return torch.where(counted > 0, balanced, torch.ones_like(counted))
-    if isinstance(pos_weight, Mapping):
-        if unknown := [name for name in pos_weight if name not in labels]:
-            raise FlashError(f"in pos_weight: {unknown_name('label', str(unknown[0]), labels)}")
-        values = [pos_weight.get(name, 1.0) for name in labels]
-    elif isinstance(pos_weight, Real):
-        values = [pos_weight] * len(labels)
-    else:
-        values = _listed(pos_weight)
-    if len(values) != len(labels):
-        raise FlashError(
-            f"pos_weight has {len(values)} numbers and the model {len(labels)} labels; pass one per label, in the "
-            "order of the labels, or a dict by label"
-        )
-    for name, value in zip(labels, values, strict=True):
-        if isinstance(value, bool) or not isinstance(value, Real) or not 0 < value < float("inf"):
-            raise FlashError(f"the pos_weight of label {name!r} is {value!r}; {EXPECTED}")
-    return torch.tensor([float(value) for value in values])
 
 
 def loss_of_known(loss: LossFunction, logits: Tensor, targets: Tensor) -> Tensor:
@@ -362,7 +328,7 @@ def one_number(loss: Any) -> Tensor:
     """
     if isinstance(loss, Tensor) and loss.numel() == 1:
         return loss.reshape(())
-    found = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else _short(loss)
+    found = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else short(loss)
     raise FlashError(
         f"the loss is {found}; expected a tensor of one number, such as the mean over rows and labels: "
         "let loss_fn= return its .mean(), or give it reduction='mean'"
@@ -382,7 +348,7 @@ def _named_losses(losses: Any) -> dict[str, Any]:
     )
     if not named or None in named.values():
         raise FlashError(
-            f"loss_fn={_short(losses)} holds no loss to minimise; pass a dict of functions of (N, L) logits and targets: "
+            f"loss_fn={short(losses)} holds no loss to minimise; pass a dict of functions of (N, L) logits and targets: "
             "loss_fn={'name': function}"
         )
     return named
@@ -400,38 +366,8 @@ def _users_loss(loss: LossFunction, pos_weight: PosWeight) -> LossFunction:
         )
     if pos_weight is not None:
         raise FlashError(
-            f"pos_weight={_short(pos_weight)} is for the losses by name, and the loss is a callable of your own; "
+            f"pos_weight={short(pos_weight)} is for the losses by name, and the loss is a callable of your own; "
             "leave pos_weight out and weigh inside of it"
         )
     wrapped: LossFunction = no_module(loss)
     return wrapped
-
-
-def _counts(positives: Any, rows: Any, what: str, labels: int) -> tuple[Tensor, Tensor]:
-    """(L,) float32 positives and the number of rows, or (L,) of them, or what lacks."""
-    if positives is None or rows is None:
-        raise FlashError(
-            f"{what} needs to know how often each label applies; fit on a datamodule whose rows have targets"
-        )
-    counted = torch.as_tensor(positives).to(torch.float32).flatten()
-    total = torch.as_tensor(rows).to(torch.float32)
-    fitting = len(counted) == labels and total.numel() in (1, labels) and bool((total >= 1).all())
-    if not fitting or not bool(((counted >= 0) & (counted <= total)).all()):
-        raise FlashError(
-            f"{what} was given {len(counted)} counts in {_short(rows)} rows for {labels} labels; expected one count a "
-            "label, from 0 to the number of rows"
-        )
-    return counted, total
-
-
-def _listed(pos_weight: Any) -> list[Any]:
-    """A list, a tuple, an array or a tensor as a list of plain values."""
-    values = pos_weight.tolist() if hasattr(pos_weight, "tolist") else pos_weight
-    if not isinstance(values, list | tuple):
-        raise FlashError(f"pos_weight={_short(pos_weight)} is not understood; {EXPECTED}")
-    return list(values)
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -24,7 +24,13 @@ from flash.core.hyper_parameters import (
     trainer_options,
 )
 from flash.core.version import __version__
-from flash.text.classification.arguments import label_names, option_value, plain_value, some_names
+from flash.text.classification.arguments import (
+    label_names,
+    option_value,
+    plain_value,
+    some_names,
+    take_earlier_names,
+)
 from flash.text.classification.backbones import available_backbones, load_backbone
 from flash.text.classification.backbones.compatibility import difference, load_weights
 from flash.text.classification.backbones.encoder.module import EncoderModule
@@ -126,6 +132,7 @@ class TextClassifier(FlashTask, MeasuringModule):
         **backbone_kwargs: Any,
     ) -> None:
         output = take_model_options(backbone_kwargs)
+        backbone_kwargs = take_earlier_names(backbone_kwargs)
         names = label_names(labels, num_classes)
         if isinstance(loss_fn, str) and loss_fn not in LOSSES:
             raise FlashError(unknown_name("loss", loss_fn, LOSSES))
@@ -569,6 +576,7 @@ class TextClassifier(FlashTask, MeasuringModule):
             FlashError: an override would change the meaning of the weights.
             RemoteCodeError: the encoder needs Python code that is not trusted, or that has moved.
         """
+        overrides = take_earlier_names(overrides)
         content = load_checkpoint(checkpoint_path)
         settings = content["flash"]
         trained = {name: settings[name] for name in ("labels", "multi_label", "backbone")}

@@ -5,6 +5,7 @@ import shutil
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -85,6 +86,16 @@ def test_a_stopped_run_goes_on(name: str, tmp_path: Path) -> None:
     assert trainer.global_step > 3
     steps = [step["step"] for step in _states(trainer, "step")] if name.startswith("encoder") else []
     assert all(int(step) == trainer.global_step for step in steps)
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name.startswith("linear")])
+def test_options_are_read_under_their_names_of_today(name: str) -> None:
+    assert b"regularization" in (PUBLISHED / name).read_bytes()
+    loaded: list[Any] = [checkpoint.load(PUBLISHED / name), checkpoint.read(PUBLISHED / name)]
+    for content in loaded:
+        options = content["flash"]["backbone_options"]
+        assert {"C": "auto", "pos_weight": 1.0}.items() <= options.items()
+        assert not {"regularization", "positive_weight"} & options.keys()
 
 
 def _states(trainer: Trainer, key: str) -> list[dict[str, float]]:

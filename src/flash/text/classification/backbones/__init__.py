@@ -24,7 +24,7 @@ def load_backbone(name: str, num_labels: int, options: Mapping[str, Any]) -> Lin
     Args:
         name: one of `available_backbones()`.
         num_labels: L, the number of columns of its logits.
-        options: fields of the backbone's configuration, such as `{"regularization": 4.0}`.
+        options: fields of the backbone's configuration, such as `{"C": 4.0}`.
 
     Raises:
         FlashError: the name or an option is unknown.

@@ -17,6 +17,7 @@ import numpy as np
 
 from flash.core import files
 from flash.core.errors import CheckpointError
+from flash.text.classification.arguments import current_names
 from flash.text.classification.checkpoint import content, file, legacy
 from flash.text.classification.checkpoint.digest import checked_files, trust
 from flash.text.classification.checkpoint.file import FORMAT_VERSION
@@ -161,17 +162,25 @@ def _content(path: Path, name: str | Path, *, torch: bool, told: bool = False) -
     """Read and check a file; `told` says that the user already knows that it has the old format."""
     with file.opened(path, name) as opened:
         if file.is_torch_file(opened):
-            loaded = legacy.load(opened, name)
+            loaded = _with_current_names(legacy.load(opened, name))
             arrays = _checked(legacy.for_numpy(loaded), name)
             if not told:
                 legacy.announce(name)
             return loaded if torch else arrays
     found = file.read(path, name)
     try:
-        arrays = _checked(found.content(torch=False), name)
-        return found.content(torch=True) if torch else arrays
+        arrays = _checked(_with_current_names(found.content(torch=False)), name)
+        return _with_current_names(found.content(torch=True)) if torch else arrays
     except content.DamagedError as error:
         raise CheckpointError(f"the checkpoint {name} is damaged: {error}; {file.AGAIN}") from error
+
+
+def _with_current_names(found: Any) -> Any:
+    """A file's content with the backbone's options under the names of today."""
+    settings = found.get("flash") if isinstance(found, dict) else None
+    if isinstance(settings, dict) and isinstance(options := settings.get("backbone_options"), dict):
+        settings["backbone_options"] = current_names(options)
+    return found
 
 
 def _checked(found: Any, name: str | Path) -> dict[str, Any]:

@@ -18,7 +18,7 @@ TRANSFORMS = (
 DATA = {
     **dict.fromkeys(TRANSFORMS, TEXTS_AS_THEY_ARE),
     "sampler": "the model makes its batches itself, of texts of similar length; to let some labels count more, pass "
-    "pos_weight= (an encoder) or positive_weight= (linear) to TextClassifier, and leave sampler out",
+    "pos_weight= to TextClassifier, and leave sampler out",
     "max_length": "the model cuts texts; pass max_length= to TextClassifier, and leave it out here",
     "image_size": "there are no images here; leave image_size out",
 }

@@ -29,11 +29,11 @@ from flash.text.classification.backbones.linear.model import Linear, LinearConfi
 from flash.text.classification.scores.calibration import fit_calibration
 from flash.text.classification.scores.outputs import to_probabilities
 
-SMALL = LinearConfig(buckets=2**12, regularization=1.0, folds=0)
+SMALL = LinearConfig(buckets=2**12, C=1.0, folds=0)
 FLOATS = replace(SMALL, quantize=False)
 EXACT = replace(FLOATS, tolerance=1e-5, max_passes=2000)
 FOLDS = replace(SMALL, folds=4)
-AUTO = replace(SMALL, regularization="auto", folds=4)
+AUTO = replace(SMALL, C="auto", folds=4)
 WORDS = ["good", "bad", "Ugly", "häst", "시간", "!!!", "👍🏽", "don't", "x", "toolong"]
 
 
@@ -111,11 +111,11 @@ def optimum(
     [
         ({}, [1, 1, 1], [1, 1, 1]),
         ({"bias": 0.0}, [1, 1, 1], [1, 1, 1]),
-        ({"bias": 3.0, "regularization": 10.0}, [10, 10, 10], [10, 10, 10]),
-        ({"positive_weight": 3}, [1, 1, 1], [3, 3, 3]),
-        ({"positive_weight": (0.5, 2.0, 7.0)}, [1, 1, 1], [0.5, 2, 7]),
-        ({"label_weight": 0.5, "regularization": 4}, [2, 2, 2], [2, 2, 2]),
-        ({"label_weight": (1, 2, 3), "positive_weight": (3, 1, 0.1)}, [1, 2, 3], [3, 2, 0.3]),
+        ({"bias": 3.0, "C": 10.0}, [10, 10, 10], [10, 10, 10]),
+        ({"pos_weight": 3}, [1, 1, 1], [3, 3, 3]),
+        ({"pos_weight": (0.5, 2.0, 7.0)}, [1, 1, 1], [0.5, 2, 7]),
+        ({"label_weight": 0.5, "C": 4}, [2, 2, 2], [2, 2, 2]),
+        ({"label_weight": (1, 2, 3), "pos_weight": (3, 1, 0.1)}, [1, 2, 3], [3, 2, 0.3]),
     ],
 )
 @pytest.mark.parametrize("soft", [False, True])
@@ -140,8 +140,7 @@ def test_balanced_costs_make_both_sides_count_alike() -> None:
     positives = (truth >= 0.5).sum(axis=0)
     weights = tuple(float((60 - count) / count) for count in positives)
     balanced, given = (
-        fit(texts, csr_array(truth), replace(EXACT, positive_weight=weight))[0]
-        for weight in ("balanced", weights)
+        fit(texts, csr_array(truth), replace(EXACT, pos_weight=weight))[0] for weight in ("balanced", weights)
     )
     assert balanced.logits(texts).tobytes() == given.logits(texts).tobytes()
     assert min(weights) > 1.2
@@ -151,7 +150,7 @@ def test_balanced_costs_make_both_sides_count_alike() -> None:
 def test_the_optimum_is_scikit_learns(weight: float) -> None:
     """With a large constant feature it hardly costs anything to move the margin's start, which LinearSVC has at 0."""
     texts, targets = sample(60, 3)
-    model, solver = fit(texts, targets, replace(EXACT, bias=10.0, positive_weight=weight))
+    model, solver = fit(texts, targets, replace(EXACT, bias=10.0, pos_weight=weight))
     matrix = dense_rows(solver)[:, :-1]
     for label in range(3):
         oracle = LinearSVC(
@@ -263,10 +262,10 @@ def test_resume_at_every_step_equals_uninterrupted() -> None:
     assert states[-1]["passes"] > 3
 
 
-def test_a_model_that_has_its_regularization_resumes_among_its_folds() -> None:
+def test_a_model_that_has_its_c_resumes_among_its_folds() -> None:
     texts, targets = sample(210, 5)
     first = LinearSolver(Linear(5, AUTO), texts, targets)
-    while first.model.config.regularization == "auto":
+    while first.model.config.C == "auto":
         first.step()
     resumed = LinearSolver(Linear(5, first.model.config), texts, targets)
     resumed.load_state(first.state())
@@ -281,46 +280,46 @@ def test_a_loaded_state_shows_in_the_logits() -> None:
     assert other.logits(texts).tobytes() == model.logits(texts).tobytes()
 
 
-def test_data_get_the_regularization_that_suits_them() -> None:
+def test_data_get_the_c_that_suits_them() -> None:
     texts, clean = clean_sample(600, 6)
     noise = (np.random.default_rng(1).random((600, 6)) < 0.3).astype(np.float32)
     results = {}
     for name, targets in {"clean": clean, "noise": csr_array(noise)}.items():
         solver = LinearSolver(Linear(6, AUTO), texts, targets)
-        tried = [solver.regularization]
-        while solver.model.config.regularization == "auto":
+        tried = [solver.C]
+        while solver.model.config.C == "auto":
             assert np.isnan(solver.held_out).all()
             solver.step()
-            tried.append(solver.regularization)
+            tried.append(solver.C)
         assert np.all(tried[0] == np.float32(GRID[0]))
         assert np.all(np.isin(tried, GRID))
-        assert (tried[-1] == solver.model.config.regularization).all()
-        results[name] = solver.model.config.regularization, {float(value) for value in np.unique(tried)}
+        assert (tried[-1] == solver.model.config.C).all()
+        results[name] = solver.model.config.C, {float(value) for value in np.unique(tried)}
         assert np.isfinite(run(solver).held_out).all()
     assert results["clean"] == (GRID[-1], set(GRID))
     assert results["noise"] == (GRID[0], set(GRID[:2]))  # it stops where it gets no better
 
 
-def test_labels_with_regularizations_of_their_own() -> None:
+def test_labels_with_a_c_of_their_own() -> None:
     texts, targets = sample(80, 3)
-    own, _ = fit(texts, targets, replace(FLOATS, regularization=(0.125, 0.3, 4)))
-    for label, regularization in enumerate((0.125, 0.3, 4.0)):
-        alone, _ = fit(texts, targets[:, [label]], replace(FLOATS, regularization=regularization))
+    own, _ = fit(texts, targets, replace(FLOATS, C=(0.125, 0.3, 4)))
+    for label, C in enumerate((0.125, 0.3, 4.0)):
+        alone, _ = fit(texts, targets[:, [label]], replace(FLOATS, C=C))
         assert alone.logits(texts)[:, 0].tobytes() == own.logits(texts)[:, label].tobytes()
-    assert own.config.regularization == (0.125, 0.3, 4)  # as it was given
+    assert own.config.C == (0.125, 0.3, 4)  # as it was given
 
 
 @pytest.mark.parametrize("config", [AUTO, replace(AUTO, folds=0)])
-def test_few_rows_or_no_folds_take_the_middle_regularization(config: LinearConfig) -> None:
+def test_few_rows_or_no_folds_take_the_middle_c(config: LinearConfig) -> None:
     texts, targets = sample(100 if config.folds else 300, 3)
-    auto, given = (fit(texts, targets, replace(config, regularization=c)) for c in ("auto", MIDDLE))
-    assert auto[0].config.regularization == "auto"  # with more rows, it can still be chosen
-    assert (auto[1].regularization == np.float32(MIDDLE)).all()
+    auto, given = (fit(texts, targets, replace(config, C=c)) for c in ("auto", MIDDLE))
+    assert auto[0].config.C == "auto"  # with more rows, it can still be chosen
+    assert (np.float32(MIDDLE) == auto[1].C).all()
     assert same(auto[0].arrays(), given[0].arrays())
     assert auto[1].passes == given[1].passes
 
 
-@pytest.mark.parametrize("config", [AUTO, FOLDS, replace(FOLDS, folds=10, regularization=0.125)])
+@pytest.mark.parametrize("config", [AUTO, FOLDS, replace(FOLDS, folds=10, C=0.125)])
 def test_held_out_scores_have_not_seen_their_row(config: LinearConfig) -> None:
     generator = np.random.default_rng(0)
     truth = generator.random(400) < 0.5
@@ -335,7 +334,7 @@ def test_held_out_scores_have_not_seen_their_row(config: LinearConfig) -> None:
         assert np.ptp(solver.held_out[rows]) < 1e-4  # as of a text with "common" only
 
 
-@pytest.mark.parametrize("config", [FOLDS, replace(FOLDS, bias=0.5, positive_weight=3.0)])
+@pytest.mark.parametrize("config", [FOLDS, replace(FOLDS, bias=0.5, pos_weight=3.0)])
 def test_held_out_scores_are_those_of_a_fit_without_the_fold(config: LinearConfig) -> None:
     texts, targets = clean_sample(300, 2)
     model, solver = fit(texts, targets, replace(config, char_ngrams=(0, 0)))
@@ -346,7 +345,7 @@ def test_held_out_scores_are_those_of_a_fit_without_the_fold(config: LinearConfi
     for fold in range(4):
         for label in range(2):
             inside, outside = folds == fold, folds != fold
-            positive = 1.0 if config.positive_weight == 1 else 3.0
+            positive = 1.0 if config.pos_weight == 1 else 3.0
             weight = optimum(rows[outside], truth[outside, label], 1.0, positive)
             exact[inside, label] = reference.scores_reference(rows[inside], weight)
     error = np.sqrt(np.mean((solver.state()["held_out"] - exact) ** 2))  # before they are mixed
@@ -376,8 +375,8 @@ def test_identical_texts_share_a_fold() -> None:
 def test_held_out_scores_need_as_many_texts_as_folds(different: int, folds: int) -> None:
     texts = pa.array([f"text{i % different}" for i in range(250)])
     targets = csr_array((np.arange(250) % 3 == 0).astype(np.float32)[:, None])
-    for regularization in (1.0, "auto"):
-        config = replace(SMALL, folds=folds, regularization=regularization)
+    for C in (1.0, "auto"):
+        config = replace(SMALL, folds=folds, C=C)
         _, solver = fit(texts, targets, config)
         known = 250 if folds and different >= folds else 0
         assert solver.held_out.shape == (known, 1)
@@ -427,11 +426,11 @@ def test_a_second_fit_has_not_seen_the_held_out_rows_either() -> None:
     assert all(np.ptp(solver.held_out[folds == fold]) < 1e-4 for fold in range(4))
 
 
-@pytest.mark.parametrize("regularization", [1e-6, 1e6])
-def test_extreme_regularization_stays_finite(regularization: float) -> None:
+@pytest.mark.parametrize("C", [1e-6, 1e6])
+def test_an_extreme_c_stays_finite(C: float) -> None:
     texts, targets = sample(250, 3)
-    config = replace(FOLDS, regularization=regularization, max_passes=20)
-    config = replace(config, positive_weight=regularization, label_weight=regularization)
+    config = replace(FOLDS, C=C, max_passes=20)
+    config = replace(config, pos_weight=C, label_weight=C)
     model, solver = fit(texts, targets, config)
     assert np.isfinite(model.logits(texts)).all()
     assert np.isfinite(solver.held_out).all()
@@ -458,13 +457,13 @@ def test_states_that_do_not_fit() -> None:
         others = [
             LinearSolver(Linear(3, config), texts.slice(1), targets[1:]),
             LinearSolver(Linear(3, config), texts, targets[::-1]),
-            LinearSolver(Linear(3, replace(config, regularization=0.5)), texts, targets),
-            LinearSolver(Linear(3, replace(config, regularization=GRID[0])), texts, targets),
+            LinearSolver(Linear(3, replace(config, C=0.5)), texts, targets),
+            LinearSolver(Linear(3, replace(config, C=GRID[0])), texts, targets),
             LinearSolver(Linear(3, replace(config, label_weight=2.0)), texts, targets),
             LinearSolver(Linear(3, replace(config, folds=3)), texts, targets),
         ]
         if config is SMALL:  # of 1.0, which "auto" would not be at
-            others.append(LinearSolver(Linear(3, replace(config, regularization="auto")), texts, targets))
+            others.append(LinearSolver(Linear(3, replace(config, C="auto")), texts, targets))
         for solver in others:
             before = solver.state()
             with pytest.raises(
@@ -474,7 +473,7 @@ def test_states_that_do_not_fit() -> None:
             assert same(solver.state(), before)
     finished = fit(texts, targets)[1].state()
     with pytest.raises(FlashError, match="belongs to other texts, targets or options"):
-        LinearSolver(Linear(3, replace(SMALL, regularization="auto")), texts, targets).load_state(finished)
+        LinearSolver(Linear(3, replace(SMALL, C="auto")), texts, targets).load_state(finished)
     solver = LinearSolver(Linear(3, SMALL), texts, targets)
     with pytest.raises(FlashError, match=r"the solver's state lacks duals; give what state\(\) returned"):
         solver.load_state({name: value for name, value in finished.items() if name != "duals"})
@@ -509,7 +508,7 @@ def test_held_out_rows_score_as_new_texts_do() -> None:
         for cat, number in zip(heard, generator.permutation(500), strict=True)
     ]
     texts, targets = pa.array(words, pa.large_string()), csr_array(np.float32(np.stack([cats, ~cats], 1)))
-    model = Linear(2, replace(FOLDS, regularization=0.125))
+    model = Linear(2, replace(FOLDS, C=0.125))
     solver = LinearSolver(model, texts.slice(0, 350), targets[:350])
     while not solver.converged:
         solver.step()
@@ -526,7 +525,7 @@ def test_held_out_rows_score_as_new_texts_do() -> None:
 def test_the_optimum_is_that_of_the_known_rows(weight: Any) -> None:
     texts, whole = sample(80, 4)
     targets = partly_known(whole)
-    model, solver = fit(texts, targets, replace(EXACT, positive_weight=weight))
+    model, solver = fit(texts, targets, replace(EXACT, pos_weight=weight))
     rows, truth, margins = dense_rows(solver), targets.toarray().astype(np.float64), model.logits(texts)
     for label in range(4):
         known = ~np.isnan(truth[:, label])

@@ -22,7 +22,7 @@ from flash.text.classification.backbones.linear import reference
 from flash.text.classification.backbones.linear.fitting import LinearSolver
 from flash.text.classification.backbones.linear.model import Linear, LinearConfig
 
-SMALL = LinearConfig(buckets=2**12, regularization=1.0, folds=0)
+SMALL = LinearConfig(buckets=2**12, C=1.0, folds=0)
 AUTO = LinearConfig(buckets=2**12, folds=2)
 WORDS = ["good", "bad", "Ugly", "häst", "시간", "!!!", "👍🏽", "don't", "x", "toolong"]
 
@@ -107,7 +107,7 @@ def test_a_text_does_not_depend_on_its_batch() -> None:
 def test_it_learns_scripts_symbols_and_lengths() -> None:
     texts = ["좋은 시간", "나쁜 시간", "hyvää huomenta", "huono huomenta", "!!!", "👍👍", "?", "w" * 5000]
     targets = csr_array(np.eye(8, dtype=np.float32))
-    model, _ = fit(pa.array(texts), targets, replace(SMALL, regularization=100.0))
+    model, _ = fit(pa.array(texts), targets, replace(SMALL, C=100.0))
     assert model.logits(pa.array(texts)).argmax(axis=1).tolist() == list(range(8))
     similar = ["좋은시간!", "HYVÄÄ", "!!", "👍", "wwww"]
     assert model.logits(pa.array(similar)).argmax(axis=1).tolist() == [0, 2, 4, 5, 7]
@@ -154,7 +154,7 @@ def test_a_stored_zero_is_no_label() -> None:
     targets.data[5:] = 0
     plain = targets.copy()
     plain.eliminate_zeros()
-    config = replace(SMALL, positive_weight="balanced")
+    config = replace(SMALL, pos_weight="balanced")
     stored, expected = (fit(texts, given, config)[0] for given in (targets, plain))
     assert stored.logits(texts).tobytes() == expected.logits(texts).tobytes()
     assert targets.nnz == linear.FEW_TEXTS  # the caller's matrix is as it was
@@ -240,18 +240,18 @@ def test_arrays_that_do_not_fit() -> None:
         ({"char_ngrams": (0, 0), "word_ngrams": 0}, r"\(0, 0\) if word_ngrams is not 0"),
         ({"min_texts": 0}, "option min_texts of the linear backbone is 0; expected 1 or more"),
         (
-            {"regularization": 0.0},
-            r"option regularization of the linear backbone is 0\.0; expected a number from 1e-6 to 1e6, or 'auto'",
+            {"C": 0.0},
+            r"option C of the linear backbone is 0\.0; expected a number from 1e-6 to 1e6, or 'auto'",
         ),
-        ({"regularization": 1e7}, "expected a number from 1e-6 to 1e6"),
-        ({"regularization": float("nan")}, "is nan; expected a number from 1e-6"),
-        ({"regularization": "best"}, "is 'best'; expected a number from 1e-6 to 1e6, or 'auto'"),
-        ({"regularization": (1.0, 0.0)}, r"is \(1\.0, 0\.0\); expected a number from 1e-6 to 1e6"),
-        ({"regularization": (1.0, True)}, r"is \(1\.0, True\); expected a value such as 'auto'"),
-        ({"positive_weight": "auto"}, "is 'auto'; expected numbers from 1e-6 to 1e6, or 'balanced'"),
-        ({"positive_weight": ()}, r"option positive_weight of the linear backbone is \(\); expected numbers"),
-        ({"positive_weight": (1.0, -1.0)}, r"is \(1\.0, -1\.0\); expected numbers from 1e-6 to 1e6"),
-        ({"positive_weight": (1.0, "2")}, "expected a value such as 1.0"),
+        ({"C": 1e7}, "expected a number from 1e-6 to 1e6"),
+        ({"C": float("nan")}, "is nan; expected a number from 1e-6"),
+        ({"C": "best"}, "is 'best'; expected a number from 1e-6 to 1e6, or 'auto'"),
+        ({"C": (1.0, 0.0)}, r"is \(1\.0, 0\.0\); expected a number from 1e-6 to 1e6"),
+        ({"C": (1.0, True)}, r"is \(1\.0, True\); expected a value such as 'auto'"),
+        ({"pos_weight": "auto"}, "is 'auto'; expected numbers from 1e-6 to 1e6, or 'balanced'"),
+        ({"pos_weight": ()}, r"option pos_weight of the linear backbone is \(\); expected numbers"),
+        ({"pos_weight": (1.0, -1.0)}, r"is \(1\.0, -1\.0\); expected numbers from 1e-6 to 1e6"),
+        ({"pos_weight": (1.0, "2")}, "expected a value such as 1.0"),
         ({"label_weight": 0}, "option label_weight of the linear backbone is 0; expected numbers from 1e-6"),
         ({"label_weight": "balanced"}, "is 'balanced'; expected a value such as 1.0"),
         ({"folds": 1}, "option folds of the linear backbone is 1; expected 0, or 2 to 100"),
@@ -268,17 +268,17 @@ def test_options_that_mean_nothing(options: dict[str, Any], words: str) -> None:
 
 
 def test_options_survive_a_round_trip() -> None:
-    config = LinearConfig(char_ngrams=(1, 3), bias=0.0, positive_weight=(1, 2.5), label_weight=(3.0,))
-    config = replace(config, regularization=(0.125, 1))
+    config = LinearConfig(char_ngrams=(1, 3), bias=0.0, pos_weight=(1, 2.5), label_weight=(3.0,))
+    config = replace(config, C=(0.125, 1))
     assert LinearConfig(**asdict(config)) == config
     lists = {
         "char_ngrams": [1, 3],
-        "positive_weight": [1, 2.5],
+        "pos_weight": [1, 2.5],
         "label_weight": [3.0],
-        "regularization": [0.125, 1],
+        "C": [0.125, 1],
     }
     assert LinearConfig(**{**asdict(config), **lists}) == config
-    assert LinearConfig(positive_weight="balanced", regularization=2).regularization == 2
+    assert LinearConfig(pos_weight="balanced", C=2).C == 2
 
 
 def test_a_prediction_calls_few_functions() -> None:
@@ -362,9 +362,12 @@ def test_training_data_that_does_not_fit() -> None:
         LinearSolver(Linear(3), pa.array(["a", None, "b", "c", "d"]), targets)
     with pytest.raises(DataError, match="texts are of type int64; expected strings"):
         LinearSolver(Linear(3), pa.array(range(5)), targets)
+    with pytest.raises(
+        FlashError, match="pos_weight has 2 numbers and the model 3 labels; pass one per label"
+    ):
+        LinearSolver(Linear(3, replace(SMALL, pos_weight=(1.0, 2.0))), texts, targets)
     configs = {
-        "regularization": replace(SMALL, regularization=(1.0, 2.0)),
-        "positive_weight": replace(SMALL, positive_weight=(1.0, 2.0)),
+        "C": replace(SMALL, C=(1.0, 2.0)),
         "label_weight": replace(SMALL, label_weight=(1.0, 2.0)),
     }
     for name, config in configs.items():

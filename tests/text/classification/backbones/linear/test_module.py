@@ -70,14 +70,14 @@ def test_weights_of_labels_by_name(
         TextClassifier(
             labels=data.labels,
             multi_label=True,
-            regularization=1.0,
-            positive_weight=weight,
+            C=1.0,
+            pos_weight=weight,
             folds=0,
             quantize=False,
         )
         for weight in ({"y": 8.0}, (1.0, 8.0), 1.0)
     )
-    assert linear_of(by_name).config.positive_weight == (1.0, 8.0)
+    assert linear_of(by_name).config.pos_weight == (1.0, 8.0)
     for model in (by_name, by_place, plain):
         trainer = make_trainer()
         trainer.fit(model, datamodule=data)
@@ -157,22 +157,22 @@ def test_a_loaded_model_can_be_fitted_again(
     np.testing.assert_allclose(loaded.thresholds, model.thresholds, atol=0.05)
 
 
-def test_a_loaded_model_keeps_the_regularization_it_chose(
+def test_a_loaded_model_keeps_the_c_it_chose(
     linear_of: Any, hard_rows: dict[str, Any], make_trainer: Any, tmp_path: Path
 ) -> None:
     data, trainer = TextClassificationData.from_lists(**hard_rows), make_trainer()
     model = TextClassifier(labels=data.labels, multi_label=True)
-    assert linear_of(model).config.regularization == "auto"
+    assert linear_of(model).config.C == "auto"
     trainer.fit(model, datamodule=data)
-    chosen = linear_of(model).config.regularization
+    chosen = linear_of(model).config.C
     assert chosen != "auto"
     trainer.save_checkpoint(tmp_path / "model.pt")
     loaded = TextClassifier.load_from_checkpoint(tmp_path / "model.pt")
     resumed = TextClassifier(labels=data.labels, multi_label=True)
     make_trainer().fit(resumed, datamodule=data, ckpt_path=tmp_path / "model.pt")
     make_trainer().fit(loaded, datamodule=data)
-    assert linear_of(loaded).config.regularization == chosen
-    assert linear_of(resumed).config.regularization == chosen
+    assert chosen == linear_of(loaded).config.C
+    assert chosen == linear_of(resumed).config.C
 
 
 def test_a_finished_model_file_holds_no_dual_variables(trained: Any, tmp_path: Path) -> None:

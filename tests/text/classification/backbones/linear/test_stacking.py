@@ -70,7 +70,7 @@ def test_mixing_scores_and_weights_is_the_same() -> None:
     words = np.random.default_rng(0).random((300, 6)) < 0.3
     texts = pa.array([" ".join(np.array(list("abcdef"))[row]) for row in words])
     labels = csr_array((words[:, :3] | words[:, 3:]).astype(np.float32))
-    model = Linear(3, LinearConfig(buckets=2**12, regularization=1.0, quantize=False))
+    model = Linear(3, LinearConfig(buckets=2**12, C=1.0, quantize=False))
     solver = LinearSolver(model, texts, labels, multi_label=False)
     while not solver.converged:
         solver.step()
@@ -94,7 +94,7 @@ def test_held_out_scores_are_mixed_by_other_folds() -> None:
         [" ".join(row) for row in np.array(list("abcdefghijkl"))[generator.integers(0, 12, (600, 5))]]
     )
     targets = csr_array((generator.random((600, 30)) < 0.2).astype(np.float32))
-    solver = LinearSolver(Linear(30, LinearConfig(buckets=2**12, regularization=1.0)), texts, targets)
+    solver = LinearSolver(Linear(30, LinearConfig(buckets=2**12, C=1.0)), texts, targets)
     while not solver.converged:
         solver.step()
     truth, raw = targets.toarray(), solver.state()["held_out"]

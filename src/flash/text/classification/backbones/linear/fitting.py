@@ -14,6 +14,7 @@ import numpy.typing as npt
 from scipy.sparse import csc_array, csr_array
 
 from flash.core.errors import DataError, FlashError
+from flash.text.classification.arguments import current_names
 from flash.text.classification.backbones.linear.evidence import evidence_units, fit_evidence
 from flash.text.classification.backbones.linear.features import Rows, Texts
 from flash.text.classification.backbones.linear.held_out import (
@@ -28,7 +29,7 @@ from flash.text.classification.backbones.linear.label_blocks import (
     Floats,
     Indices,
     LabelBlocks,
-    one_a_label,
+    per_label,
     relative_costs,
 )
 from flash.text.classification.backbones.linear.model import Linear, check_arrays
@@ -39,9 +40,9 @@ from flash.text.classification.targets.known import without_unknown
 SAMPLE = 8_000
 """Maximum number of rows, both outside and inside the held-out fold, that are used to choose C."""
 ROUGH = 2.0
-"""How much more than the tolerance is tolerated when choosing the regularisation."""
+"""How much more than the tolerance is tolerated when choosing C."""
 FEWEST_TO_CHOOSE = 200
-"""With fewer rows a held-out fold says nothing: the middle regularisation is taken, and scores stay as they are."""
+"""With fewer rows a held-out fold says nothing: the middle C is taken, and scores stay as they are."""
 ENOUGH, LEAST_FOLDS = 30_000, 2
 """Number of out-of-fold scores that suffices for calibration and thresholds: no further folds are scored. At least two
 folds are needed, because each fold's stacking is fitted on the others."""
@@ -56,7 +57,7 @@ SMALL_NUMBER = 2**20
 class LinearSolver:
     """One fit of a `Linear`, step by step, so that a training loop can show progress, stop and resume.
 
-    Its stages: with `regularization="auto"`, fits without the first fold, at the values of `GRID` in turn, until the
+    Its stages: with `C="auto"`, fits without the first fold, at the values of `GRID` in turn, until the
     next is not clearly better on that fold; the fit of all rows, which makes the weights of `model`; for each fold the
     scores that its rows have without it; and from these the mixture of labels that goes into the weights
     (`stacking`). Starts from the weights that `model` has, if it was trained before.
@@ -65,7 +66,7 @@ class LinearSolver:
 
     Args:
         model: What to fit. Its features are chosen anew, its weights change with each `step`, and its
-            `config.regularization` becomes the one that was chosen.
+            `config.C` becomes the one that was chosen.
         texts: N training texts.
         targets: (N, L), 1.0 where a label applies, soft targets in [0, 1] as they are, NaN where one is not known:
             that row is then no part of the label's fit, of its scores without itself, or of its mixture.
@@ -101,13 +102,13 @@ class LinearSolver:
         columns.sort_indices()
         self._targets = columns
         count, config = len(texts), model.config
-        if config.regularization != "auto":  # refuses a wrong number of them at once
-            one_a_label("regularization", config.regularization, model.num_labels)
+        if config.C != "auto":  # refuses a wrong number of them at once
+            per_label("C", config.C, model.num_labels)
         self._relative = relative_costs(config, columns)
         earlier = model.logits(texts) if len(model.arrays()["idf"]) else None
         self.rows: Rows = model.fit_features(texts, without_unknown(columns))
         self._folds = fold_of_each(self.rows, config.folds, seed) if config.folds else None
-        chooses = config.regularization == "auto" and self._folds is not None and count >= FEWEST_TO_CHOOSE
+        chooses = config.C == "auto" and self._folds is not None and count >= FEWEST_TO_CHOOSE
         self._chooses = chooses
         self._stage, self._stage_passes = 0 if chooses else len(GRID), 0
         self._choice, self._inside_loss = GRID.index(MIDDLE), np.inf
@@ -139,22 +140,22 @@ class LinearSolver:
         return self._stage > len(GRID) + self._scored_folds
 
     @property
-    def regularization(self) -> Floats:
+    def C(self) -> Floats:
         """C of each label (L,) in the present stage."""
-        given = self.model.config.regularization
+        given = self.model.config.C
         if given != "auto":
-            return one_a_label("regularization", given, self.model.num_labels)
+            return per_label("C", given, self.model.num_labels)
         present = GRID[self._stage if self._stage < len(GRID) else self._choice]
         return np.full(self.model.num_labels, present, np.float32)
 
     @property
     def _costs(self) -> Floats:
         """(2, L) costs of a row without and with each label, in the current stage."""
-        return self._relative * self.regularization
+        return self._relative * self.C
 
     @property
     def _tolerance(self) -> float:
-        """Of the present stage: to choose the regularisation, a rough optimum will do."""
+        """Of the present stage: to choose C, a rough optimum will do."""
         return self.model.config.tolerance * (ROUGH if self._stage < len(GRID) else 1)
 
     @property
@@ -199,11 +200,11 @@ class LinearSolver:
 
     def _keep_choice(self) -> None:
         """Make what the data has chosen an option of the model; "auto" stays where it was not asked."""
-        if self.model.config.regularization == "auto" and self._chooses:
-            self.model.choose(regularization=GRID[self._choice])
+        if self.model.config.C == "auto" and self._chooses:
+            self.model.choose(C=GRID[self._choice])
 
     def _choose(self) -> None:
-        """Go on to the next regularisation if this one is clearly better than the last."""
+        """Go on to the next C if this one is clearly better than the last."""
         scores = self._blocks.score(self._inside)
         loss = calibrated_loss(scores, self._targets[self._inside], self.model.threads)
         if loss < (1 - CLEARLY_BETTER) * self._inside_loss:
@@ -317,7 +318,7 @@ class LinearSolver:
         return [folds != fold for fold in range(scored)]
 
     def _sample(self) -> tuple[Indices, Indices]:
-        """The rows of the first fold to score, and those outside it to fit, when choosing the regularisation."""
+        """The rows of the first fold to score, and those outside it to fit, when choosing C."""
         order = np.random.Generator(np.random.PCG64([self.seed])).permutation(len(self.rows.ends))
         first = np.asarray(self._folds)[order] == 0
         inside, outside = order[first], order[~first]
@@ -343,7 +344,7 @@ class LinearSolver:
             "choice": np.array([self._choice], np.int64),
             "inside_loss": np.array([self._inside_loss]),
             "loss": np.array([self._loss]),
-            "regularization": self.regularization.astype(np.float64),
+            "C": self.C.astype(np.float64),
             "violations": self._blocks.gather("violations"),
             "folds": np.zeros(0, np.int64) if self._folds is None else self._folds.copy(),
             "held_out": self._scores.copy(),
@@ -358,7 +359,7 @@ class LinearSolver:
         Raises:
             FlashError: The state belongs to other data or options, or is incomplete.
         """
-        current = self.state()
+        current, state = self.state(), current_names(state)
         missing = sorted(current.keys() - state.keys())
         if missing:
             raise FlashError(f"the solver's state lacks {', '.join(missing)}; give what state() returned")
@@ -380,11 +381,9 @@ class LinearSolver:
         choice = int(arrays["choice"][0])
         if not 0 <= choice < len(GRID):
             raise FlashError(foreign)
-        given, regularization = self.model.config.regularization, arrays["regularization"]
-        wanted = (
-            GRID[stage if stage < len(GRID) else choice] if given == "auto" else current["regularization"]
-        )
-        if (given != "auto" and stage < len(GRID)) or (regularization != wanted).any():
+        given = self.model.config.C
+        wanted = GRID[stage if stage < len(GRID) else choice] if given == "auto" else current["C"]
+        if (given != "auto" and stage < len(GRID)) or np.any(arrays["C"] != wanted):
             raise FlashError(foreign)
         self.passes, self.seed = int(state["passes"]), int(state["seed"])
         self._stage, self._stage_passes = stage, stage_passes

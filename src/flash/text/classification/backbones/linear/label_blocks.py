@@ -27,6 +27,7 @@ from flash.text.classification.backbones.linear.solver import (
     score_rows,
     solve_pass,
 )
+from flash.text.classification.label_weights import label_weights
 from flash.text.classification.scores.thresholds import column_of_each
 from flash.text.classification.targets.known import any_unknown, known_rows
 
@@ -51,19 +52,19 @@ def relative_costs(config: LinearConfig, targets: csc_array) -> Floats:
         FlashError: An option has another number of numbers than there are labels.
     """
     labels = targets.shape[1]
-    each = one_a_label("label_weight", config.label_weight, labels)
-    if config.positive_weight == "balanced":
+    each = per_label("label_weight", config.label_weight, labels)
+    if config.pos_weight is None:
+        return np.stack([each, each])
+    positives = rows = None
+    if config.pos_weight == "balanced":
         certain = column_of_each(targets)[targets.data >= 0.5]
-        positives = np.maximum(np.bincount(certain, minlength=labels), 1)
-        rows = np.maximum(known_rows(targets), 1)
-        positive = np.maximum((rows - positives) / positives, 1 / rows).astype(np.float32)
-    else:
-        positive = one_a_label("positive_weight", config.positive_weight, labels)
-    return np.stack([each, each * positive])
+        positives, rows = np.bincount(certain, minlength=labels), np.maximum(known_rows(targets), 1)
+    weights = label_weights(config.pos_weight, [str(label) for label in range(labels)], positives, rows)
+    return np.stack([each, each * weights])
 
 
-def one_a_label(name: str, value: Any, labels: int) -> Floats:
-    """A number a label (L,), from one for all or one each."""
+def per_label(name: str, value: Any, labels: int) -> Floats:
+    """One number per label (L,), from one for all or one each."""
     if isinstance(value, tuple) and len(value) != labels:
         raise FlashError(f"option {name} of the linear backbone has {len(value)} numbers for {labels} labels")
     return np.broadcast_to(np.asarray(value, np.float32), (labels,))

@@ -63,13 +63,14 @@ class LinearConfig:
     min_texts: int = 3
     """A bucket is a feature if this many training texts and one in 20,000 have it, or two texts of a rare
     label (one with fewer than 50 texts); below 1,000 texts, every bucket is."""
-    regularization: float | Literal["auto"] | tuple[float, ...] = "auto"
-    """C, the weight of the training loss against half the squared length of a label's weights, above 0: a number, one
-    a label, or "auto": the smallest of 0.125, 0.25, 0.5, 1 and 2 of which the next is not clearly better on rows held
-    out."""
-    positive_weight: float | Literal["balanced"] | tuple[float, ...] = 1.0
-    """How much more a text that has a label counts for it than one that has not: a number, one a label, or
-    "balanced": as many times as there are more texts without it."""
+    C: float | Literal["auto"] | tuple[float, ...] = "auto"
+    """The weight of the training loss against half the squared length of a label's weights, above 0, as in
+    scikit-learn's LinearSVC: a larger C regularises less. A number, one per label, or "auto": the smallest of 0.125,
+    0.25, 0.5, 1 and 2 of which the next is not clearly better on rows held out."""
+    pos_weight: float | Literal["balanced"] | tuple[float, ...] | None = None
+    """How much more a text that has a label counts for it than one that has not: a number, one per label, "balanced"
+    (as many times as there are more texts without it), or None for the same. `TextClassifier` also takes a dict by
+    label."""
     label_weight: float | tuple[float, ...] = 1.0
     """What each label's C is multiplied by: a number, or one a label."""
     folds: int = 3
@@ -85,19 +86,23 @@ class LinearConfig:
     """Whether a finished fit rounds each feature's weights to 8 bits and one scale: a fourth of the file and memory."""
 
     def __post_init__(self) -> None:
-        for name in ("char_ngrams", "regularization", "positive_weight", "label_weight"):
+        for name in ("char_ngrams", "C", "pos_weight", "label_weight"):
             if isinstance(getattr(self, name), list):  # a model file gives one
                 object.__setattr__(self, name, tuple(getattr(self, name)))
         for field in fields(self):
             value = getattr(self, field.name)
-            if not any(is_alike(value, kind) for kind in (field.default, *OTHER_KINDS.get(field.name, ()))):
+            kinds = (*OTHER_KINDS.get(field.name, ()), field.default)
+            if not any(is_alike(value, kind) for kind in kinds):
+                example = kinds[0] if field.default is None else field.default
                 raise FlashError(
-                    f"option {field.name} of the linear backbone is {value!r}; expected a value such as {field.default!r}"
+                    f"option {field.name} of the linear backbone is {value!r}; expected a value such as {example!r}"
                 )
         shortest, longest = self.char_ngrams
         weights = {
-            name: np.atleast_1d(1.0 if isinstance(value, str) else np.asarray(value, np.float64))
-            for name in ("regularization", "positive_weight", "label_weight")
+            name: np.atleast_1d(
+                1.0 if value is None or isinstance(value, str) else np.asarray(value, np.float64)
+            )
+            for name in ("C", "pos_weight", "label_weight")
             for value in [getattr(self, name)]
         }
         positive = {
@@ -120,8 +125,8 @@ class LinearConfig:
             ),
             "length_slope": (0.01 <= self.length_slope <= 1, "a number from 0.01 to 1"),
             "min_texts": (self.min_texts >= 1, "1 or more"),
-            "regularization": (positive["regularization"], "a number from 1e-6 to 1e6, or 'auto'"),
-            "positive_weight": (positive["positive_weight"], "numbers from 1e-6 to 1e6, or 'balanced'"),
+            "C": (positive["C"], "a number from 1e-6 to 1e6, or 'auto'"),
+            "pos_weight": (positive["pos_weight"], "numbers from 1e-6 to 1e6, or 'balanced'"),
             "label_weight": (positive["label_weight"], "numbers from 1e-6 to 1e6"),
             "folds": (self.folds == 0 or 2 <= self.folds <= 100, "0, or 2 to 100"),
             "bias": (0 <= self.bias <= 1e6, "0 to 1e6"),
@@ -129,8 +134,8 @@ class LinearConfig:
             "max_passes": (self.max_passes >= 1, "1 or more"),
         }
         for name, word in (
-            ("regularization", "auto"),
-            ("positive_weight", "balanced"),
+            ("C", "auto"),
+            ("pos_weight", "balanced"),
             ("word_share", "auto"),
         ):
             if isinstance(value := getattr(self, name), str) and value != word:
@@ -143,9 +148,9 @@ class LinearConfig:
 
 
 OTHER_KINDS: dict[str, tuple[Any, ...]] = {
-    "regularization": (1.0, NUMBERS),
+    "C": (1.0, NUMBERS),
     "word_share": (1.0,),
-    "positive_weight": ("balanced", NUMBERS),
+    "pos_weight": (1.0, "balanced", NUMBERS),
     "label_weight": (NUMBERS,),
 }
 """What an option may be beside a value like its default."""

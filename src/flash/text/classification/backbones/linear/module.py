@@ -17,6 +17,7 @@ from scipy.sparse import csr_array
 from torch import nn
 
 from flash.core.errors import DataError, FlashError
+from flash.text.classification.arguments import current_names
 from flash.text.classification.backbones.linear.fitting import LinearSolver
 from flash.text.classification.backbones.linear.model import Linear
 from flash.text.classification.backbones.module import BackboneModule, Classifier, TrainingRows
@@ -182,7 +183,7 @@ class LinearModule(BackboneModule):
         Raises:
             FlashError: its n-grams are not this model's.
         """
-        saved, own = settings["backbone_options"], self.options()
+        saved, own = current_names(settings["backbone_options"]), self.options()
         for name in ("buckets", "word_ngrams", "char_ngrams"):
             found, mine = (tuple(v) if isinstance(v, list) else v for v in (saved.get(name), own[name]))
             if found is not None and found != mine:
@@ -194,10 +195,10 @@ class LinearModule(BackboneModule):
             self.linear.word_share = 0.5  # of files before the share was an option
         else:
             self.linear.choose(word_share=share)
-        chosen = saved.get("regularization", "auto")
+        chosen = saved.get("C", "auto")
         finished = all(state.get("converged") for state in checkpoint.get("optimizer_states", ()))
-        if finished and chosen != "auto" and self.linear.config.regularization == "auto":
-            self.linear.choose(regularization=chosen)
+        if finished and chosen != "auto" and self.linear.config.C == "auto":
+            self.linear.choose(C=chosen)
 
 
 class _Epoch:
