@@ -1,8 +1,8 @@
 """Losses of `(N, L)` logits against float targets in [0, 1].
 
-Where a target is soft, each of the multi-label losses is what it is at 1 and at 0, weighted by the target. All of
-them are means over rows and labels, in nats, computed in float32 at least. Where a target is NaN it is not known: the
-mean is over the other cells (`loss_of_known`). Imports the errors and `label_weights`; no Lightning.
+For a soft target, a multi-label loss is the weighted mean of its values at targets 1 and 0. All losses are means over rows
+and labels, in nats, computed in float32 or float64. An unknown target is NaN, and the mean is over the other cells
+(`loss_of_known`). Does not import Lightning.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,11 +20,11 @@ from flash.text.classification.label_weights import PosWeight, checked_counts, l
 LossFunction: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
 DECIDED = -30.0
-"""A logit of which a probability of 0 to 13 digits follows."""
+"""A logit whose probability is 0 to 13 digits."""
 
 
 def binary_cross_entropy(logits: Tensor, targets: Tensor, pos_weight: Tensor | None = None) -> Tensor:
-    """The mean negative log-likelihood a row and label, the labels being independent."""
+    """Return the mean negative log-likelihood per row and label, with independent labels."""
     return functional.binary_cross_entropy_with_logits(logits, targets, pos_weight=pos_weight)
 
 
@@ -36,7 +36,7 @@ def focal(
     gamma: float = 2.0,
     alpha: float | None = 0.25,
 ) -> Tensor:
-    """Cross-entropy times (1 - p)^gamma, with p the probability of what is true: easy cells count less.
+    """Cross-entropy times (1 - p)^gamma, with p the probability of the true state: easy cells count less.
 
     Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, equation 5 and its best constants.
 
@@ -47,7 +47,7 @@ def focal(
         gamma: 0 for plain cross-entropy.
         alpha: the weight of the labels that apply, against 1 - alpha for the others; None for 1 each.
     """
-    # The power as an exponential of a logarithm: its gradient is finite where a probability underflows to 0.
+    # powers are computed as exponentials of logarithms, whose gradients stay finite if a probability underflows to 0
     positive = torch.exp(gamma * functional.logsigmoid(-logits)) * functional.softplus(-logits)
     negative = torch.exp(gamma * functional.logsigmoid(logits)) * functional.softplus(logits)
     if alpha is not None:
@@ -64,10 +64,10 @@ def asymmetric(
     gamma_negative: float = 4.0,
     margin: float = 0.05,
 ) -> Tensor:
-    """A focal loss that mostly weakens the labels that do not apply: those below `margin` count nothing.
+    """A focal loss that mostly reduces the weight of negatives; negatives with a probability below `margin` have no loss.
 
     Ridnik et al., "Asymmetric Loss For Multi-Label Classification", ICCV 2021, equations 4 to 7, with its constants;
-    the paper sums where this takes the mean.
+    the paper uses the sum instead of the mean.
 
     Args:
         logits: (N, L).
@@ -82,9 +82,9 @@ def asymmetric(
     if margin == 0:
         negative = torch.exp(gamma_negative * functional.logsigmoid(logits)) * functional.softplus(logits)
     else:
-        # 1e-8, not 0: powers below 1 have no finite gradient at 0.
+        # 1e-8, not 0, where powers below 1 have no finite gradient
         shifted = (torch.sigmoid(logits) - margin).clamp(min=1e-8)
-        # 1 - p as sigmoid(-logit): no digits are lost where p is close to 1.
+        # 1 - p computed as sigmoid(-logit), which is accurate for p close to 1
         negative = -(shifted**gamma_negative) * torch.log((torch.sigmoid(-logits) + margin).clamp(max=1))
     return _mixed(positive, negative, targets, pos_weight).mean()
 
@@ -104,7 +104,7 @@ def distribution_balanced(
     balance: float = 2.0,
     known: Tensor | None = None,
 ) -> Tensor:
-    """Weights that undo what sampling labels together does, and negatives that stop counting early; focal.
+    """Focal loss with weights that correct for label co-occurrence, and with negatives whose loss vanishes early.
 
     Wu et al., "Distribution-Balanced Loss for Multi-Label Classification in Long-Tailed Datasets", ECCV 2020. The
     constants, and the division of the bias by `scale`, are those of the authors' code for COCO-MLT; for texts,
@@ -113,22 +113,22 @@ def distribution_balanced(
     Args:
         logits: (N, L).
         targets: (N, L), in [0, 1].
-        positives: (L,), in how many training rows each label applies.
-        rows: how many training rows there are, or (L,) in how many of them each label's target is known.
+        positives: (L,), number of training rows with each label.
+        rows: number of training rows, or (L,) number of training rows with a known target per label.
         alpha: added to the weights, which are `alpha + sigmoid(beta * (r - mu))`.
-        beta: how steep the weights are in r, the label's inverse frequency over the sum of those in the row.
-        mu: the r with the middle weight. Rows without a label have the largest: their r is infinite.
-        kappa: how much of the labels' log-odds is added to the logits.
-        scale: of the logits of labels that do not apply, whose loss is divided by it.
+        beta: steepness of the weights in r, the label's inverse frequency relative to the sum over the row's labels.
+        mu: the r with the middle weight. Rows without a label have the largest weight, because their r is infinite.
+        kappa: share of the labels' log-odds that is added to the logits.
+        scale: factor of the logits of negatives, whose loss is divided by it.
         gamma: the focal exponent.
-        balance: a factor of the whole.
-        known: (N, L), which cells the mean is over; None for all. The others are to have the target 0, as the weights
-            of a row's labels depend on which of them apply.
+        balance: factor of the loss.
+        known: (N, L), mask of the cells in the mean; None for all. The other cells must have the target 0, because the
+            weights of a row's labels depend on which of them apply.
     """
     frequent = positives.clamp(min=0.5).minimum(torch.as_tensor(rows - 0.5))  # none, or all: no infinite odds
     inverse = 1 / frequent
     shifted = logits - torch.log(rows / frequent - 1) * (kappa / scale)
-    # A sum, not a product of matrices: autocast would round that to half precision.
+    # a sum instead of a matrix product, which autocast would compute in half precision
     ratio = inverse / (targets * inverse).sum(dim=1, keepdim=True)
     weight = torch.sigmoid(beta * (ratio - mu)) + alpha
     positive = torch.exp(gamma * functional.logsigmoid(-shifted)) * functional.softplus(-shifted)
@@ -139,7 +139,7 @@ def distribution_balanced(
 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """The mean negative log-likelihood a row where exactly one label applies; a soft row is a distribution."""
+    """Return the mean negative log-likelihood per row, with one label per row; a soft row is a distribution."""
     return functional.cross_entropy(logits, targets)
 
 
@@ -150,7 +150,7 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
     "distribution_balanced": distribution_balanced,
     "cross_entropy": cross_entropy,
 }
-"""The losses by name; `cross_entropy` is for `multi_label=False`, and the only one there."""
+"""The losses by name; `cross_entropy` is the only one for `multi_label=False`."""
 
 
 @dataclass
@@ -171,8 +171,8 @@ class Loss:
         return self.function(logits.to(kind), targets.to(kind), **numbers)
 
     def of_known(self, logits: Tensor, targets: Tensor, known: Tensor) -> Tensor:
-        """The same over the cells that are `known`, (N, L) booleans."""
-        if self.name == "distribution_balanced":  # a cell's weight depends on the others of its row
+        """Return the loss over the cells that are `known`, (N, L) booleans."""
+        if self.name == "distribution_balanced":  # a cell's weight depends on the other cells of its row
             whole = Loss(self.name, partial(self.function, known=known), self.numbers)
             return whole(logits, targets.masked_fill(~known, 0))
         numbers = {
@@ -182,7 +182,7 @@ class Loss:
         return Loss(self.name, self.function, numbers)(logits[known], targets[known])
 
     def content(self) -> dict[str, Any]:
-        """Its name and numbers as plain values."""
+        """Return name and weights as plain values."""
         return {
             "name": self.name,
             "numbers": {name: tensor.tolist() for name, tensor in self.numbers.items()},
@@ -190,7 +190,7 @@ class Loss:
 
     @classmethod
     def from_content(cls, content: Mapping[str, Any]) -> "Loss":
-        """The loss that `content` told of."""
+        """Restore a loss from `content`."""
         numbers = {name: torch.tensor(values).float() for name, values in content["numbers"].items()}
         return cls(content["name"], LOSSES[content["name"]], numbers)
 
@@ -199,30 +199,30 @@ class Loss:
 class ModuleLoss:
     """A torch module as a loss, whose tensors follow the logits to their device.
 
-    It is no module itself, so that a module which holds it does not count its tensors among its own.
+    It is not a module itself, so that a module with this attribute does not include its tensors.
     """
 
     module: nn.Module
 
     def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """What the module makes of (N, L) logits and targets."""
+        """Return the module's loss for (N, L) logits and targets."""
         loss: Tensor = self.module.to(logits.device)(logits, targets)
         return loss
 
 
 @dataclass(frozen=True, eq=False)
 class LossSum:
-    """Several losses, of which the sum is minimised, as in Lightning Flash."""
+    """The sum of several losses, as in Lightning Flash."""
 
     parts: Mapping[str, LossFunction]
 
     def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """The sum, of (N, L) logits and targets."""
+        """Return the sum for (N, L) logits and targets."""
         return torch.stack([one_number(part(logits, targets)) for part in self.parts.values()]).sum()
 
 
 def no_module(loss: Any) -> Any:
-    """A loss that is a torch module as a `ModuleLoss`, any other as it is."""
+    """Wrap a torch module in a `ModuleLoss`; return any other loss unchanged."""
     return ModuleLoss(loss) if isinstance(loss, nn.Module) else loss
 
 
@@ -235,7 +235,7 @@ def make_loss(
     positives: Any = None,
     rows: Any = None,
 ) -> LossFunction:
-    """What to call with (N, L) logits and (N, L) float targets, from what the user asked for.
+    """Create a loss function of (N, L) logits and (N, L) float targets from the user's options.
 
     Args:
         loss: one of `LOSSES`, a callable, or None for `"binary_cross_entropy"` (multi-label) or `"cross_entropy"`.
@@ -297,18 +297,17 @@ def make_loss(
 
 
 def loss_of_known(loss: LossFunction, logits: Tensor, targets: Tensor) -> Tensor:
-    """A loss of logits against targets of which some are not known (NaN), which have no gradient.
+    """Return the loss of logits against targets with unknown ones (NaN), which get no gradient.
 
-    A loss by name is its mean over the cells that are known. A callable of the user's own gets its (N, L) logits and
-    targets as always; each cell that is not known looks to it as one that is decided already, without a doubt: the target
-    0, and a logit of -30 that has no gradient. Of a loss that is a sum or a mean over cells it is then the known cells'
-    sum, or that over the number of all cells; nothing but the scale of the mean depends on how many are known. Of several
-    losses, each is as it is alone.
+    A loss by name is the mean over the known cells. The user's own callable gets (N, L) logits and targets, in which an
+    unknown cell has the target 0 and a logit of -30 without gradient, so that its loss is about 0. For a callable that
+    sums over cells, the result is the sum over the known cells; for a mean, this sum divided by the number of all cells.
+    A sum of several losses treats each loss in this way.
 
     Args:
-        loss: from `make_loss`.
+        loss: result of `make_loss`.
         logits: (N, L).
-        targets: (N, L), NaN where one is not known.
+        targets: (N, L), NaN for an unknown target.
     """
     if isinstance(loss, LossSum):
         return torch.stack(
@@ -321,10 +320,10 @@ def loss_of_known(loss: LossFunction, logits: Tensor, targets: Tensor) -> Tensor
 
 
 def one_number(loss: Any) -> Tensor:
-    """What a loss function gave, if it is one number.
+    """Check that a loss function returned one number, and return it as a scalar.
 
     Raises:
-        FlashError: it is something else, such as a loss a row and label.
+        FlashError: it returned something else, such as one loss per row and label.
     """
     if isinstance(loss, Tensor) and loss.numel() == 1:
         return loss.reshape(())
@@ -336,7 +335,7 @@ def one_number(loss: Any) -> Tensor:
 
 
 def _mixed(positive: Tensor, negative: Tensor, targets: Tensor, pos_weight: Tensor | None) -> Tensor:
-    """The losses (N, L) if a label applies and if it does not, weighted by the targets."""
+    """Weight the losses (N, L) of positives and of negatives by the targets."""
     return targets * (positive if pos_weight is None else pos_weight * positive) + (1 - targets) * negative
 
 
@@ -355,7 +354,7 @@ def _named_losses(losses: Any) -> dict[str, Any]:
 
 
 def _users_loss(loss: LossFunction, pos_weight: PosWeight) -> LossFunction:
-    """A callable as it is, or as a `ModuleLoss`, if it is one of (logits, targets)."""
+    """Check the user's callable; wrap a torch module in a `ModuleLoss`."""
     if isinstance(loss, type):
         name = loss.__name__
         raise FlashError(f"the loss {name} is a class; pass an object of it, such as {name}()")

@@ -1,9 +1,8 @@
-"""The linear backbone: hashed n-grams, TF-IDF, and one linear classifier a label; `fitting` trains it.
+"""The linear backbone: hashed n-grams, TF-IDF, and one linear classifier per label; `fitting` trains it.
 
-Imports no torch and no lightning; of the project only the errors, and the compiled loops beside it once there are
-texts. Word n-grams and in-word character n-grams of the normalised text are hashed into buckets; a bucket that
-training has seen is a feature with an inverse document frequency and a weight for each label. sigmoid(logits) are
-probabilities.
+Word n-grams and in-word character n-grams of the normalised text are hashed into buckets; a bucket that training has seen
+is a feature with an inverse document frequency and one weight per label. Imports neither torch nor lightning; the
+compiled loops are imported on use.
 """
 
 from collections.abc import Mapping
@@ -169,17 +168,17 @@ def is_alike(value: Any, default: Any) -> bool:
 
 
 class Linear:
-    """Features, inverse document frequencies and weights.
+    """The linear model: features, inverse document frequencies and weights.
 
     Without a fit there are no features and every logit is 0.0.
 
     Args:
         num_labels: L, the number of columns of the logits.
         config: The options.
-        threads: How many threads to use at most; None for one a processor. No result depends on it.
+        threads: Maximum number of threads; None for one per processor. The result does not depend on it.
 
     Attributes:
-        word_share: The share of words in the squared length of a row that has words and characters.
+        word_share: Share of words in the squared length of a row with words and characters.
     """
 
     def __init__(
@@ -202,19 +201,19 @@ class Linear:
 
     @property
     def fitted(self) -> bool:
-        """Whether a fit or a file has given it biases or weights other than 0; without, every score is 0."""
+        """Whether biases or weights other than 0 were fitted or loaded; otherwise every score is 0."""
         return bool(self._arrays["bias"].any() or self._arrays["weight"].any())
 
     def choose(self, **options: Any) -> None:
-        """Put options that the data has chosen in place of "auto"."""
+        """Replace "auto" by options that were chosen from the data."""
         self.config = replace(self.config, **options)
         self.word_share = float(options.get("word_share", self.word_share))
 
     def logits(self, texts: Texts) -> npt.NDArray[np.float32]:
-        """Logits (N, L) of texts; those of one text do not depend on the others.
+        """Return logits (N, L) of texts, which do not influence each other.
 
         Raises:
-            DataError: `texts` are not strings, or one is null.
+            DataError: `texts` are not strings, or a text is null.
         """
         from flash.text.classification.backbones.linear.kernels import character_classes, logits_of_texts
 
@@ -236,9 +235,9 @@ class Linear:
         return logits
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """Everything that prediction needs beside the options; not copied.
+        """Return the arrays that prediction needs beside the options, without copying.
 
-        Features are in descending order of how many training texts have them:
+        Features are in descending order of their number of training texts:
         `buckets` (F,) int32, the bucket of each; `idf` (F,) float32; `weight` (F, L) float32, or int8 once they
         are quantized; `scale` (F,) float32, what each feature's weights are multiplied by; `bias` (L,) float32,
         added to the logits; `norms` (2, 2) float32, how rows are normalised (see `kernels.part_scale`);
@@ -247,12 +246,12 @@ class Linear:
         return dict(self._arrays)
 
     def load_arrays(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Take what `arrays` gave. The arrays are kept as they are, and may be read-only memory maps.
+        """Load the arrays of `arrays`, without copying; they may be read-only memory maps.
 
-        Files of before there were `norms` and `evidence` predict as they did.
+        Files without `norms` and `evidence`, of earlier versions, predict as before.
 
         Raises:
-            FlashError: An array is missing or is not as `num_labels` and the options want it.
+            FlashError: An array is missing, or does not match `num_labels` and the options.
         """
         arrays = {**self._defaults(), **arrays}
         features = len(arrays["buckets"]) if "buckets" in arrays else 0
@@ -289,7 +288,7 @@ class Linear:
         }
 
     def fit_features(self, texts: Texts, targets: "csc_array") -> Rows:
-        """Choose the features from training texts, with weights of 0, and return the texts' rows."""
+        """Choose the features from training texts, set their weights to 0, and return the texts' rows."""
         config = self.config
         counted = count_grams(texts, self._grams, config.buckets, self.threads)
         if config.word_share == "auto":
@@ -316,7 +315,7 @@ class Linear:
         return found
 
     def quantize(self) -> None:
-        """Round float32 weights, once, to 127 steps either side of 0, of a size that suits each feature."""
+        """Round float32 weights, once, to 127 steps on either side of 0, with one step size per feature."""
         weight = self._arrays["weight"]
         if weight.dtype == np.int8:
             return

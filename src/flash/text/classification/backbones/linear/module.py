@@ -1,7 +1,7 @@
-"""The linear backbone as a torch module, and its exact solver as a torch optimiser.
+"""The linear backbone as a torch module, and its exact solver as a torch optimizer.
 
-Lightning's loops, checkpoints and resume see a module with weights and an optimiser with a state; the numbers stay
-NumPy's, in the same memory.
+Lightning's loops and checkpoints see a module with weights and an optimizer with a state, which share memory with the
+NumPy arrays.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -26,7 +26,7 @@ from flash.text.classification.scores.by_length import text_lengths
 from flash.text.classification.targets.known import label_counts
 
 MOST_LABELS = 10_000
-"""More would take hours, and (features, labels) numbers of memory."""
+"""Maximum number of labels; more would take hours, and memory for (features, labels) numbers."""
 
 
 class LinearModule(BackboneModule):
@@ -50,7 +50,7 @@ class LinearModule(BackboneModule):
 
     @property
     def fitted(self) -> bool:
-        """As `Linear.fitted`."""
+        """See `Linear.fitted`."""
         return self.linear.fitted
 
     def options(self) -> dict[str, Any]:
@@ -58,12 +58,12 @@ class LinearModule(BackboneModule):
         return asdict(self.linear.config)
 
     def show_arrays(self) -> None:
-        """Point the buffers at the arrays as they are now; no copy."""
+        """Point the buffers to the current arrays, without a copy."""
         for name, tensor in self.tensors().items():
             self.register_buffer(name, tensor)
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """The arrays themselves; a trainer's device or precision may have made other copies of the buffers."""
+        """Return the arrays themselves, because a trainer's device or precision may have copied the buffers."""
         arrays = self.linear.arrays().items()
         # torch has no read-only tensors
         return {
@@ -71,7 +71,7 @@ class LinearModule(BackboneModule):
         }
 
     def halved(self, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """The weights as they are."""
+        """Return the weights unchanged."""
         rank_zero_info(
             "The linear backbone's weights are stored in 8 bits already: half=True leaves them as they are."
         )
@@ -80,7 +80,7 @@ class LinearModule(BackboneModule):
     def _load_from_state_dict(
         self, state_dict: Mapping[str, Any], prefix: str, *_args: Any, **_kwargs: Any
     ) -> None:
-        """Take the arrays as they come: their sizes are the saved model's, not this empty one's."""
+        """Load the arrays, whose sizes differ from those of this untrained model."""
         arrays = {key[len(prefix) :]: state_dict[key] for key in state_dict if key.startswith(prefix)}
         self.linear.load_arrays(
             {
@@ -93,7 +93,7 @@ class LinearModule(BackboneModule):
     # ---- training -------------------------------------------------------------------------------------------
 
     def before_fit(self, model: Classifier, trainer: pl.Trainer) -> None:
-        """Take back until the end of the fit, and say, which of the user's settings the linear backbone has no use for.
+        """Turn off, and report, the trainer's settings that do not apply to the linear backbone, until the end of the fit.
 
         Raises:
             FlashError: there are more labels than it can fit within hours.
@@ -142,7 +142,7 @@ class LinearModule(BackboneModule):
         self._taken_back.clear()
 
     def train_batches(self, model: Classifier, dataset: TrainingRows, seed: int) -> Iterable[int]:
-        """The passes of the exact solver over all rows, until the optimum."""
+        """Return the passes of the exact solver over all rows, until the optimum."""
         if dataset.targets is None:
             raise DataError("the training rows have no targets")
         texts, targets = dataset.texts, dataset.targets
@@ -170,7 +170,7 @@ class LinearModule(BackboneModule):
             model.trainer.should_stop = True
 
     def why_unmeasured(self, model: Classifier) -> tuple[str, str]:
-        """No folds, or too few texts for them; or a fit that was stopped."""
+        """The reasons are: no folds, too few texts for them, or a fit that was stopped."""
         if not _solver(model).converged:
             return "the fit was stopped before its end", "allow it more steps or time"
         folds = self.linear.config.folds
@@ -192,7 +192,7 @@ class LinearModule(BackboneModule):
                 )
         share = saved.get("word_share", "auto")
         if share == "auto":
-            self.linear.word_share = 0.5  # of files before the share was an option
+            self.linear.word_share = 0.5  # older files do not have the option
         else:
             self.linear.choose(word_share=share)
         chosen = saved.get("C", "auto")
@@ -202,7 +202,7 @@ class LinearModule(BackboneModule):
 
 
 class _Epoch:
-    """Starts the same passes anew each time a loop iterates over it, as a loader does."""
+    """Starts the passes again each time a loop iterates over it, like a loader."""
 
     def __init__(self, dataset: TrainingRows, begin: Callable[[], Iterator[int]]) -> None:
         self.dataset = dataset
@@ -217,16 +217,16 @@ def _solver(model: Classifier) -> "SolverOptimizer":
 
 
 class SolverOptimizer(torch.optim.Optimizer):
-    """One `step` is one pass of the exact solver, whose dual variables are this optimiser's state.
+    """An optimizer whose `step` is one pass of the exact solver, with its dual variables as state.
 
     Attributes:
-        converged: whether the fit is done, so that further passes would change nothing.
-        passes: how many were made, those before a resume included.
-        multi_label: as the classifier is.
+        converged: whether the fit is finished.
+        passes: number of passes, including those before a resume.
+        multi_label: whether the classifier is multi-label.
     """
 
     def __init__(self, module: LinearModule, *, multi_label: bool) -> None:
-        # torch wants a parameter, and its monitors a learning rate; the solver has neither.
+        # torch requires a parameter, and learning rate monitors a rate; the solver has neither
         super().__init__([nn.Parameter(torch.empty(0))], defaults={"lr": 0.0})
         self.module = module
         self.solver: LinearSolver | None = None
@@ -237,9 +237,9 @@ class SolverOptimizer(torch.optim.Optimizer):
         self._loss = 0.0
 
     def remaining_passes(self, texts: pa.Array, targets: csr_array, seed: int) -> Iterator[int]:
-        """The numbers of the passes to the optimum, from where the last epoch or a resumed run stood.
+        """Yield the numbers of the passes to the optimum, from the state of the last epoch or of a resumed run.
 
-        There is at least one, which changes nothing at the optimum: an epoch without a batch has no validation.
+        There is at least one pass, which has no effect at the optimum, because an epoch without batches has no validation.
         """
         self._targets, self._lengths = targets, text_lengths(texts)
         if self.solver is None and not self.converged:
@@ -255,8 +255,8 @@ class SolverOptimizer(torch.optim.Optimizer):
             yield self.passes
 
     def step(self, closure: Callable[[], float] | None = None) -> float:  # type: ignore[override]
-        """Improve the weights by one pass; returns the mean loss per row and label, in nats."""
-        del closure  # the solver needs no gradients of others
+        """Improve the weights by one pass; return the mean loss per row and label, in nats."""
+        del closure  # the solver needs no gradients
         if self.converged:  # loaders look one batch ahead, so one more step is asked for
             return self._loss
         if self.solver is None:
@@ -267,25 +267,25 @@ class SolverOptimizer(torch.optim.Optimizer):
         return self._loss
 
     def take_held_out(self) -> tuple[np.ndarray, csr_array, np.ndarray] | None:
-        """Once after a finished fit: scores (rows, L) of training rows by a fit without them, targets, text lengths."""
+        """Return, once after a finished fit, out-of-fold scores (rows, L), targets and text lengths; otherwise None."""
         solver = self.solver
         if solver is None or not self.converged:
             return None
-        self.solver = None  # gives back the training rows
+        self.solver = None  # frees the training rows
         if not len(solver.held_out) or self._targets is None:
             return None
         rows = solver.held_out_rows
         return solver.held_out, self._targets[rows], self._lengths[rows]
 
     def state_dict(self) -> dict[str, Any]:
-        """The dual variables, or only that the fit is done: a finished model needs none."""
+        """Return the dual variables, or, after a finished fit, only that it is finished."""
         state = {"converged": self.converged, "passes": self.passes}
         if self.solver is None or self.converged:
             return state
         return {**state, "solver": {key: _to_torch(value) for key, value in self.solver.state().items()}}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Keep the state until `remaining_passes` brings the rows that it belongs to."""
+        """Keep the state until `remaining_passes` gets the rows that it belongs to."""
         self.converged, self.passes = state_dict["converged"], state_dict["passes"]
         self._resumed = state_dict.get("solver")
 

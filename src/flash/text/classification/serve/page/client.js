@@ -1,11 +1,11 @@
-// Asks the server: with the key where it wants one, again after a while where it is busy. Knows nothing of the page.
+// Client of the server: sends the API key if needed, and retries while the server is busy. Independent of the page.
 
 const STORE = "flash-key"; // in the tab's own storage, which ends with the tab
 const BUSY = new Set([429, 503]);
 const LONGEST_PAUSE = 60; // seconds
 const MOST_PAUSES = 60;
 
-/** An answer that is none; the message is the server's own sentence where it sent one. `status` 0: no answer. */
+/** Error response; the message is the server's, if it sent one. `status` 0: no response. */
 export class ServerError extends Error {
   constructor(message, status = 0, seconds = null) {
     super(message);
@@ -22,7 +22,7 @@ function stored() {
   try {
     return sessionStorage.getItem(STORE) ?? "";
   } catch {
-    return ""; // a browser that keeps nothing
+    return ""; // the browser has no storage
   }
 }
 
@@ -42,7 +42,7 @@ export function setKey(value) {
 
 export const hasKey = () => key !== "";
 
-/** What asks the user for a key; resolves to it. */
+/** Set the function that asks the user for a key and resolves to it. */
 export function onKeyWanted(handler) {
   keyWanted = handler;
 }
@@ -101,7 +101,7 @@ export async function ask(path, { body, signal, plain = false } = {}) {
   }
 }
 
-/** As `ask`, and again after the seconds that a busy server names; `waiting` is told of them. */
+/** Like `ask`, but retry after the seconds that a busy server names; `waiting` gets them. */
 export async function askPatiently(path, { body, signal, waiting = () => {} } = {}) {
   for (let pauses = 0; ; pauses += 1) {
     try {
@@ -117,7 +117,7 @@ export async function askPatiently(path, { body, signal, waiting = () => {} } = 
   }
 }
 
-/** Some seconds, unless `signal` ends them. */
+/** Wait some seconds, unless `signal` aborts. */
 export const pause = (seconds, signal) => abortable(new Promise((done) => setTimeout(done, 1000 * seconds)), signal);
 
 function abortable(promise, signal) {
@@ -135,7 +135,7 @@ function abortable(promise, signal) {
   });
 }
 
-/** What the server says is wrong. */
+/** The server's error message. */
 function sentenceOf(content, response) {
   try {
     const { error, detail } = JSON.parse(content);
@@ -144,12 +144,12 @@ function sentenceOf(content, response) {
       return written(sentence.trim());
     }
   } catch {
-    // no JSON: a proxy's page
+    // not JSON, such as a proxy's page
   }
   return `The server answered ${`${response.status} ${response.statusText}`.trimEnd()}.`;
 }
 
-/** A sentence of a log as one on a page: with a capital, unless it begins with a name, and a full stop. */
+/** Turn a message into a sentence: with a capital, unless it begins with a name, and a full stop. */
 const written = (sentence) =>
   (/^[a-z]+[ ,]/.test(sentence) ? sentence[0].toUpperCase() + sentence.slice(1) : sentence) +
   (/[.!?]$/.test(sentence) ? "" : ".");

@@ -1,13 +1,13 @@
-// CSV as people have it, read and written. Knows nothing of the page.
+// Read and write CSV. Independent of the page.
 
-/** A file that is no CSV; the message is a sentence. */
+/** The file is not CSV; the message is a sentence. */
 export class CsvError extends Error {}
 
 export const DELIMITERS = [",", ";", "\t"];
 
 const TEXT_COLUMNS = ["text", "comment_text"];
 const TARGET_COLUMNS = ["labels", "label"];
-const LOOKED_AT = 50; // rows, to tell a delimiter
+const LOOKED_AT = 50; // rows that are examined to detect the delimiter
 
 /** The characters of a file and what they were written in: UTF-8, UTF-16 if it says so, else Windows-1252. */
 export function decode(bytes) {
@@ -24,7 +24,7 @@ export function decode(bytes) {
   }
 }
 
-/** The rows of a CSV text, one by one, each an array of strings; empty lines are none. */
+/** Yield the rows of a CSV text, each an array of strings; empty lines are skipped. */
 export function* records(text, delimiter = ",") {
   const plain = new RegExp(`[^${delimiter}\r\n]*`, "y");
   let at = text.startsWith("\ufeff") ? 1 : 0;

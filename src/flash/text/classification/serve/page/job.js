@@ -1,4 +1,4 @@
-// Many texts: in portions that the server takes, one after the other. Knows nothing of the page.
+// Classify many texts, in portions that the server accepts, one after the other. Independent of the page.
 
 import { askPatiently, pause, ServerError } from "./client.js";
 import { count } from "./dom.js";

@@ -1,4 +1,4 @@
-// JSON schemas of an OpenAPI document: in words, and as an example. Knows nothing of the page.
+// Describe the JSON schemas of an OpenAPI document in words, and make examples. Independent of the page.
 
 const DEEPEST = 8;
 
