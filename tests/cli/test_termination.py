@@ -13,10 +13,10 @@ from flash.cli.termination import SENTENCE, TERMINATED, ended_by_sigterm
 STUCK = """
 import hashlib, threading
 from flash.cli.termination import ended_by_sigterm
-from flash.core.files import whole_file, whole_folder
+from flash.core.files import atomic_file, atomic_folder
 from pathlib import Path
 
-with ended_by_sigterm(), whole_file("file") as file, whole_folder(Path("folder")) as folder:
+with ended_by_sigterm(), atomic_file("file") as file, atomic_folder(Path("folder")) as folder:
     file.write(b"half")
     threading.Timer(0.5, lambda: print("ready", flush=True)).start()
     hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)  # minutes without a step of Python's

@@ -11,16 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from flash.core.files import check_writable, is_folder, overwritten, whole_file, whole_folder, whole_path
+from flash.core.files import atomic_file, atomic_folder, atomic_path, check_writable, is_folder, overwritten
 
 
 def write(path: Path, text: str = "new") -> None:
-    with whole_file(path) as file:
+    with atomic_file(path) as file:
         file.write(text.encode())
 
 
 def write_at_path(path: Path, text: str = "new") -> None:
-    with whole_path(path) as target:
+    with atomic_path(path) as target:
         target.write_text(text)
         target.chmod(0o600)  # as safetensors does
 
@@ -32,7 +32,7 @@ def names(folder: Path) -> list[str]:
 def test_the_name_is_taken_at_the_end(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("old")
-    with whole_file(path) as file:
+    with atomic_file(path) as file:
         file.write(b"new")
         file.flush()
         assert path.read_text() == "old"
@@ -47,7 +47,7 @@ def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path, error: ty
     path.write_text("old")
 
     def fail() -> None:
-        with whole_file(path) as file:
+        with atomic_file(path) as file:
             file.write(b"new")
             raise error
 
@@ -61,7 +61,7 @@ def test_a_library_writes_to_a_path_that_nobody_else_enters(tmp_path: Path) -> N
     path = tmp_path / "file"
     path.write_text("old")
     path.chmod(0o640)
-    with whole_path(path) as target:
+    with atomic_path(path) as target:
         target.write_text("new")
         (hidden,) = tmp_path.glob(".file.*.part")
         assert hidden.stat().st_mode & 0o777 == 0o700
@@ -81,7 +81,7 @@ def test_an_error_of_a_library_leaves_the_old_file(tmp_path: Path, error: type[B
     path.write_text("old")
 
     def fail() -> None:
-        with whole_path(path) as target:
+        with atomic_path(path) as target:
             target.write_text("new")
             raise error
 
@@ -111,7 +111,7 @@ def test_an_old_files_permissions_stay_and_hold_before_the_first_byte(tmp_path: 
     path = tmp_path / "private"
     path.write_text("old")
     path.chmod(0o600)
-    with whole_file(path) as file:
+    with atomic_file(path) as file:
         (temporary,) = tmp_path.glob("*.part")
         assert temporary.stat().st_mode & 0o777 == 0o600
         file.write(b"new")
@@ -215,7 +215,7 @@ def test_file_and_folder_reach_the_disk(
 
 def test_a_new_folder_and_those_above_it(tmp_path: Path) -> None:
     target = tmp_path / "a" / "b"
-    with whole_folder(target) as work:
+    with atomic_folder(target) as work:
         (work / "file").write_text("new")
         assert not target.exists()
     assert (target / "file").read_text() == "new"
@@ -226,7 +226,7 @@ def test_an_earlier_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
     target = tmp_path / "a"
     target.mkdir()
     (target / "earlier").write_text("earlier")
-    with whole_folder(target) as work:
+    with atomic_folder(target) as work:
         (work / "file").write_text("new")
         assert (target / "earlier").read_text() == "earlier"
     assert [path.name for path in target.iterdir()] == ["file"]
@@ -238,7 +238,7 @@ def test_an_error_leaves_what_was_there(tmp_path: Path, kind: type[BaseException
     target = tmp_path / "a"
     target.mkdir()
     (target / "earlier").write_text("earlier")
-    with pytest.raises(kind), whole_folder(target) as work:  # noqa: PT012  what happens halfway
+    with pytest.raises(kind), atomic_folder(target) as work:  # noqa: PT012  what happens halfway
         (work / "file").write_text("new")
         raise kind
     assert [path.name for path in target.iterdir()] == ["earlier"]
@@ -258,7 +258,7 @@ def test_an_error_as_the_folder_takes_its_name_puts_the_earlier_one_back(
             raise PermissionError(13, "no")
         return rename(self, other)
 
-    with pytest.raises(PermissionError), whole_folder(target):
+    with pytest.raises(PermissionError), atomic_folder(target):
         monkeypatch.setattr(Path, "rename", failing)
     assert [path.name for path in target.iterdir()] == ["earlier"]
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
@@ -266,14 +266,14 @@ def test_an_error_as_the_folder_takes_its_name_puts_the_earlier_one_back(
 
 def test_a_place_under_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(OSError, match="File exists|Not a directory"), whole_folder(tmp_path / "file" / "a"):
+    with pytest.raises(OSError, match="File exists|Not a directory"), atomic_folder(tmp_path / "file" / "a"):
         pass
 
 
 KILLED_BETWEEN_RENAMES = """
 import os, signal, sys
 from pathlib import Path
-from flash.core.files import whole_folder
+from flash.core.files import atomic_folder
 
 rename = Path.rename
 
@@ -283,7 +283,7 @@ def dying(self, other):
     return rename(self, other)
 
 Path.rename = dying
-with whole_folder(Path(sys.argv[1])) as work:
+with atomic_folder(Path(sys.argv[1])) as work:
     (work / "file").write_text("new")
 """
 
@@ -302,7 +302,7 @@ def test_a_process_killed_between_the_renames_loses_no_folder(tmp_path: Path) ->
     assert is_folder(target)  # the next look puts it back
     assert names(target) == ["earlier"]
     killed_between_renames(target)
-    with whole_folder(target) as work:  # and so does the next one to write
+    with atomic_folder(target) as work:  # and so does the next one to write
         assert names(target) == ["earlier"]
         (work / "file").write_text("new")
     assert names(target) == ["file"]
@@ -326,7 +326,7 @@ def test_the_files_of_a_folder_reach_the_disk_before_its_name(
         fsync(handle)
 
     monkeypatch.setattr(os, "fsync", note)
-    with whole_folder(tmp_path / "a") as work:
+    with atomic_folder(tmp_path / "a") as work:
         (work / "file").write_text("new")
     inodes = [path.stat().st_ino for path in (tmp_path / "a" / "file", tmp_path / "a", tmp_path)]
     assert synced[:3] == inodes

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flash.core.processes import in_turn, of_all, own_share
+from flash.core.processes import all_gather, interleave, shard
 
 
 @given(
@@ -18,7 +18,7 @@ def test_shares_make_up_the_batch(owner: list[int], world: int, data: st.DataObj
     losses = np.random.default_rng(0).random(7)  # one per text
     total, taken = 0.0, []
     for rank in range(world):
-        mine, weight = own_share(rows, np.array(owner), rank, world)
+        mine, weight = shard(rows, np.array(owner), rank, world)
         texts = np.unique(np.array(owner)[mine])
         assert len(mine)
         total += losses[texts].mean() * weight / world
@@ -33,10 +33,10 @@ def test_each_row_once_in_order(rows: int, world: int) -> None:
     each = -(-rows // world)
     dealt = np.resize(np.arange(rows), each * world)  # as torch's DistributedSampler fills up
     parts = [dealt[rank::world] for rank in range(world)]
-    assert in_turn(parts, rows).tolist() == list(range(rows))
+    assert interleave(parts, rows).tolist() == list(range(rows))
     matrices = [np.stack([part, -part], axis=1) for part in parts]
-    assert in_turn(matrices, rows).tolist() == [[row, -row] for row in range(rows)]
+    assert interleave(matrices, rows).tolist() == [[row, -row] for row in range(rows)]
 
 
 def test_one_process_has_found_all() -> None:
-    assert of_all("found") == ["found"]
+    assert all_gather("found") == ["found"]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from flash.core import temporary
-from flash.core.files import check_writable, whole_file, whole_folder, whole_path
+from flash.core.files import atomic_file, atomic_folder, atomic_path, check_writable
 
 
 def names(folder: Path) -> list[str]:
@@ -19,21 +19,21 @@ def names(folder: Path) -> list[str]:
 
 
 def write_file(path: Path) -> None:
-    with whole_file(path) as file:
+    with atomic_file(path) as file:
         file.write(b"new")
 
 
 def write_at_path(path: Path) -> None:
-    with whole_path(path) as target:
+    with atomic_path(path) as target:
         target.write_text("new")
 
 
 def write_folder(path: Path) -> None:
-    with whole_folder(path) as work:
+    with atomic_folder(path) as work:
         (work / "file").write_text("new")
 
 
-WRITE = {"whole_file": write_file, "whole_path": write_at_path, "whole_folder": write_folder}
+WRITE = {"atomic_file": write_file, "atomic_path": write_at_path, "atomic_folder": write_folder}
 
 HALFWAY = """
 import os, signal, sys
@@ -74,7 +74,7 @@ def test_leftovers_of_dead_processes_are_removed_and_those_of_living_ones_are_no
 
 
 def test_looking_whether_a_file_can_be_written_removes_leftovers(tmp_path: Path) -> None:
-    start("whole_path", tmp_path / "target").communicate()
+    start("atomic_path", tmp_path / "target").communicate()
     assert names(tmp_path) == [".target.0.part"]
     check_writable(tmp_path / "target")
     assert names(tmp_path) == []
@@ -97,7 +97,7 @@ def test_many_writers_at_a_time_each_have_a_file_of_their_own(tmp_path: Path) ->
     target, barrier = tmp_path / "target", threading.Barrier(2 * temporary.NAMES)
 
     def write(number: int) -> None:
-        with whole_file(target) as file:
+        with atomic_file(target) as file:
             file.write(b"%d" % number * 1000)
             barrier.wait()
 
@@ -130,7 +130,7 @@ def test_a_file_that_another_writer_takes_for_a_leftover_before_it_is_locked(
         return lock(handle, wait=wait)
 
     monkeypatch.setattr(temporary, "_lock", taken_first)
-    with whole_file(target) as file:
+    with atomic_file(target) as file:
         others[0].join()
         file.write(b"whole")
     assert target.read_bytes() == b"whole"
@@ -149,11 +149,11 @@ def test_a_file_system_without_locks(
 
 def test_what_this_process_writes_can_be_removed_at_once(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
-    with pytest.raises(FileNotFoundError), whole_file(tmp_path / "file") as file:  # noqa: PT012
+    with pytest.raises(FileNotFoundError), atomic_file(tmp_path / "file") as file:  # noqa: PT012
         file.write(b"half")
         temporary.remove_own()
         assert names(tmp_path) == ["folder"]
-    with pytest.raises(FileNotFoundError), whole_folder(tmp_path / "folder") as work:  # noqa: PT012
+    with pytest.raises(FileNotFoundError), atomic_folder(tmp_path / "folder") as work:  # noqa: PT012
         (work / "file").touch()
         temporary.remove_own()
         assert names(tmp_path) == ["folder"]
@@ -183,7 +183,7 @@ def test_of_two_that_exchange_a_folder_one_waits_for_the_other(
         return moved
 
     monkeypatch.setattr(Path, "rename", slow)
-    with whole_folder(target) as work:
+    with atomic_folder(target) as work:
         (work / "second").touch()
     assert found == [True]
     assert names(target) == ["second"]

@@ -90,11 +90,11 @@ def save(write: Callable[[Path], object], output: str, options: str) -> None:
     config = config_path(output)
     try:
         config.parent.mkdir(parents=True, exist_ok=True)
-        with files.whole_file(config) as file:
+        with files.atomic_file(config) as file:
             file.write(f"{MARK}\n{options}".encode())
             file.flush()
             os.fsync(file.fileno())
-            with files.whole_path(output) as model:
+            with files.atomic_path(output) as model:
                 _write(write, model, output)
                 files.sync(model)  # a full disk shows here, while the earlier options are there
                 Path(os.path.realpath(config)).unlink(missing_ok=True)

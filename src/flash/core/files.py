@@ -20,7 +20,7 @@ from flash.core.temporary import EARLIER, put_back, temporary_file, temporary_fo
 
 
 @contextmanager
-def whole_file(path: str | Path) -> Iterator[IO[bytes]]:
+def atomic_file(path: str | Path) -> Iterator[IO[bytes]]:
     """A file to write, which replaces what is at `path` when the block ends without an error.
 
     A link keeps leading to its file, which is replaced; a replaced file's permissions stay, a new one's follow the
@@ -52,13 +52,13 @@ def whole_file(path: str | Path) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
-def whole_path(path: str | Path) -> Iterator[Path]:
-    """A path to write a file at, for libraries that want a path; the file replaces `path` as `whole_file`'s does.
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """A path to write a file at, for libraries that want a path; the file replaces `path` as `atomic_file`'s does.
 
     It is in a hidden folder beside `path` that nobody else may enter, and goes to the disk before it is renamed.
 
     Raises:
-        OSError: as `whole_file`.
+        OSError: as `atomic_file`.
     """
     path = Path(path)
     if _is_special(path):
@@ -83,7 +83,7 @@ def whole_path(path: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_folder(folder: Path) -> Iterator[Path]:
+def atomic_folder(folder: Path) -> Iterator[Path]:
     """An empty folder to write to, which replaces what is at `folder` when the block ends without an error.
 
     It is made beside `folder`, with the folders above it, and its files go to the disk before it is renamed. On an
@@ -141,12 +141,12 @@ def _status(path: str | Path, standard: Any) -> os.stat_result:
 
 
 def check_writable(path: str | Path) -> None:
-    """Find out whether `whole_file` could write `path`, folders that are not there yet made first.
+    """Find out whether `atomic_file` could write `path`, folders that are not there yet made first.
 
     Nothing is made but a temporary file, which is removed, in the nearest folder that exists.
 
     Raises:
-        OSError: as `whole_file`, or the folders cannot be made.
+        OSError: as `atomic_file`, or the folders cannot be made.
     """
     path = Path(path)
     if _is_special(path):

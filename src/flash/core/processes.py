@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 
-def own_share(rows: np.ndarray, owner: np.ndarray, rank: int, world: int) -> tuple[np.ndarray, float]:
+def shard(rows: np.ndarray, owner: np.ndarray, rank: int, world: int) -> tuple[np.ndarray, float]:
     """A process's rows of a batch that all share, and the weight of its mean loss in the mean over processes.
 
     With these weights that mean is the mean over all texts of the batch, however many each process has. A process for
@@ -20,7 +20,7 @@ def own_share(rows: np.ndarray, owner: np.ndarray, rank: int, world: int) -> tup
         rank: the process's number, from 0.
         world: how many there are.
 
-    >>> own_share(np.array([4, 2, 0]), np.arange(5), rank=1, world=2)
+    >>> shard(np.array([4, 2, 0]), np.arange(5), rank=1, world=2)
     (array([2]), 0.6666666666666666)
     """
     if world == 1:
@@ -31,7 +31,7 @@ def own_share(rows: np.ndarray, owner: np.ndarray, rank: int, world: int) -> tup
     return rows[np.isin(owner[rows], mine if len(mine) else texts[:1])], weight
 
 
-def of_all(found: Any) -> list[Any]:
+def all_gather(found: Any) -> list[Any]:
     """What every process has found, in the order of their numbers; each calls this at the same place."""
     from torch import distributed
 
@@ -42,10 +42,10 @@ def of_all(found: Any) -> list[Any]:
     return parts
 
 
-def in_turn(parts: list[np.ndarray], rows: int) -> np.ndarray:
+def interleave(parts: list[np.ndarray], rows: int) -> np.ndarray:
     """(rows, ...) of what was dealt to processes in turn, some rows a second time to make their shares equal.
 
-    >>> in_turn([np.array([0, 2, 4]), np.array([1, 3, 0])], rows=5)
+    >>> interleave([np.array([0, 2, 4]), np.array([1, 3, 0])], rows=5)
     array([0, 1, 2, 3, 4])
     """
     dealt = np.stack(parts, axis=1)

@@ -15,7 +15,7 @@ from scipy.sparse import csr_array
 from torchmetrics.classification import MultilabelAveragePrecision, MultilabelF1Score
 
 from flash.core.errors import DataError, FlashError
-from flash.core.processes import own_share
+from flash.core.processes import shard
 from flash.text import TextClassificationData, TextClassifier
 from flash.text.classification.losses import binary_cross_entropy
 from flash.text.classification.targets.stratified_split import stratified_split
@@ -104,7 +104,7 @@ def test_the_fraction_of_processes_counts_known_cells() -> None:
     losses = np.array([1.0, 10.0, 100.0, 7.0, 3.0])  # the sum over each text's known cells
     total = 0.0
     for rank in range(2):
-        rows, weight = own_share(batch, owner, rank, 2)
+        rows, weight = shard(batch, owner, rank, 2)
         weight *= known[rows].mean() / known[batch].mean()
         total += weight * losses[rows].sum() / known[rows].sum() / 2
     assert total == pytest.approx(losses[batch].sum() / known[batch].sum())

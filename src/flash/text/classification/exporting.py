@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from flash.core.errors import FlashError, MissingExtraError, unknown_name
 from flash.core.extras import require
-from flash.core.files import is_folder, whole_folder
+from flash.core.files import atomic_folder, is_folder
 from flash.core.version import __version__
 from flash.text.classification.backbones.encoder.onnx_runtime import GRAPH, TOKENIZER, first_words
 from flash.text.classification.backbones.linear.model import Linear
@@ -124,7 +124,7 @@ def export(
     own = None if sample is None else given_texts(sample, "sample", predictor.input_fields)
     texts = _check_texts(predictor) if own is None else own
     try:
-        with whole_folder(folder) as work:
+        with atomic_folder(folder) as work:
             FORMATS[format](predictor, module, work)
             if quantize is not None:
                 _quantize(work)

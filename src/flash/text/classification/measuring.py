@@ -14,7 +14,7 @@ import torch
 from lightning.pytorch.trainer.states import TrainerFn
 
 from flash.core.errors import DataError
-from flash.core.processes import in_turn, of_all
+from flash.core.processes import all_gather, interleave
 from flash.text.classification.backbones.module import BackboneModule
 from flash.text.classification.from_flash.monitors import flash_names
 from flash.text.classification.losses import loss_of_known, make_loss, no_module, one_number
@@ -166,8 +166,8 @@ class MeasuringModule(pl.LightningModule):
         margins, targets, lengths = self._scores.take(self.score)
         if dealt and self.trainer.world_size > 1:
             rows = len(_first(getattr(self.trainer, f"{stage}_dataloaders")).dataset)
-            shares = zip(*of_all((margins, targets, lengths)), strict=True)
-            margins, targets, lengths = (in_turn(list(share), rows) for share in shares)
+            shares = zip(*all_gather((margins, targets, lengths)), strict=True)
+            margins, targets, lengths = (interleave(list(share), rows) for share in shares)
         if tune and not self._cross_validated:
             self.choose(margins, targets)
         self.evaluation = self._evaluate(margins, targets, lengths)

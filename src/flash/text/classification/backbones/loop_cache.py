@@ -16,7 +16,7 @@ from typing import Any
 from zlib import crc32
 
 from flash.core.errors import FlashError
-from flash.core.files import whole_file
+from flash.core.files import atomic_file
 
 LIST = "flash-loops.json"
 ENDINGS = (".nbi", ".nbc")
@@ -44,7 +44,7 @@ def note(loops: Iterable[Any]) -> None:
         with suppress(OSError):
             files = sorted(path for path in folder.iterdir() if path.suffix in ENDINGS)
             content = {path.name: [*_size_and_time(path), crc32(path.read_bytes())] for path in files}
-            with whole_file(folder / LIST) as file:
+            with atomic_file(folder / LIST) as file:
                 file.write(json.dumps(content, indent=1).encode())
 
 

@@ -121,7 +121,7 @@ def write(path: Path, plain: str, tensors: dict[str, Any]) -> None:
             f"the checkpoint's plain values take {len(text):,} bytes, and {MOST_DESCRIBED:,} can be kept beside its "
             "tensors; keep numbers as tensors"
         )
-    with files.whole_path(path) as target:
+    with files.atomic_path(path) as target:
         _save_tensors(tensors, target, text)
         with target.open("r+b") as file:
             found = _digest_of(file)

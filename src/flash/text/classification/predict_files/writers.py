@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from flash.core.errors import DataError, FlashError
-from flash.core.files import whole_file
+from flash.core.files import atomic_file
 from flash.text.classification.reading import arrow_values
 from flash.text.classification.reading.remote import RemoteFile, is_url
 
@@ -78,7 +78,7 @@ class Writer(Protocol):
 
 @contextmanager
 def open_output(path: str | Path) -> Iterator[IO[bytes]]:
-    """Open a file for atomic writing (see `whole_file`); `-` is standard output.
+    """Open a file for atomic writing (see `atomic_file`); `-` is standard output.
 
     The file replaces an earlier one only once it is complete; after an error or Ctrl-C the earlier file remains.
     Pipes and devices are written directly, URLs through fsspec.
@@ -93,7 +93,7 @@ def open_output(path: str | Path) -> Iterator[IO[bytes]]:
     path = Path(path).expanduser()
     with ExitStack() as stack:
         try:
-            file = stack.enter_context(whole_file(path))
+            file = stack.enter_context(atomic_file(path))
         except OSError as error:
             raise FlashError(f"{path} cannot be written: {error.strerror}; choose another folder") from error
         yield file

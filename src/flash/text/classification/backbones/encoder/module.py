@@ -14,7 +14,7 @@ import torch
 
 from flash.core.errors import FlashError, unknown_name
 from flash.core.finetuning import FinetuningStrategy, LoraOptions
-from flash.core.processes import of_all, own_share
+from flash.core.processes import all_gather, shard
 from flash.text.classification.backbones.encoder import gradient_steps as steps
 from flash.text.classification.backbones.encoder import lora
 from flash.text.classification.backbones.encoder.forward import batches_of, features_of, training_logits
@@ -493,7 +493,7 @@ class _Batches:
         for index, rows in enumerate(order[done:], done):
             place, texts = (module.run_seed, epoch, index), self._share_of_texts(rows, len(order))
             whole = rows
-            rows, weight = own_share(rows, self.tokens.owner, trainer.global_rank, trainer.world_size)
+            rows, weight = shard(rows, self.tokens.owner, trainer.global_rank, trainer.world_size)
             if self.known is not None and isinstance(module.loss, Loss):
                 weight *= self._known_per_text(rows) / self._known_per_text(whole)
             features = None if kept is None else kept[torch.from_numpy(rows)]
@@ -529,7 +529,7 @@ class _Batches:
             with trainer.precision_plugin.forward_context(), torch.inference_mode():
                 own = self.module._features(self.tokens, trainer.global_rank, trainer.world_size)
                 found_here = [(rows, found.float().cpu()) for rows, found in own]
-            parts = [part for share in of_all(found_here) for part in share]
+            parts = [part for share in all_gather(found_here) for part in share]
             self._features = torch.empty(len(self.tokens), parts[0][1].shape[1])
             for rows, found in parts:
                 self._features[torch.from_numpy(rows)] = found
