@@ -1,6 +1,6 @@
-"""`pos_weight`: how much more the rows with a label count for it in training, as both kinds of backbones take it.
+"""`pos_weight`: the weight of a label's positive rows in training, for both kinds of backbones.
 
-Imports neither torch nor Lightning; of the project only the errors.
+Imports neither torch nor Lightning.
 """
 
 from collections.abc import Mapping, Sequence

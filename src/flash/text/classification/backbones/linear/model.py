@@ -71,7 +71,7 @@ class LinearConfig:
     (as many times as there are more texts without it), or None for the same. `TextClassifier` also takes a dict by
     label."""
     label_weight: float | tuple[float, ...] = 1.0
-    """What each label's C is multiplied by: a number, or one a label."""
+    """Factor of each label's C: one number, or one per label."""
     folds: int = 3
     """How many folds the training rows are divided into for scores of texts that a model has not seen, from
     which calibration and thresholds come; 0 for none."""
