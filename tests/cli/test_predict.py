@@ -353,7 +353,10 @@ def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
         main(["predict", "--help"])
     shown = capsys.readouterr().out
-    assert all(action.help for action in build_parser()._actions)
+    parser = build_parser()
+    assert shown == parser.format_help()
+    assert all(action.help for action in parser._actions)
+    assert "whether cells may be enclosed in double quotes [true]" in shown  # the words of from_csv
     assert max(map(len, shown.splitlines())) <= 85
     assert len(shown.splitlines()) <= 90
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from flash.cli import evaluate, predict
 from flash.cli.options import build_parser
 from flash.cli.training import SOURCES
-from flash.cli.wording import MODEL_OPTIONS, OPTIONS, as_options
+from flash.cli.wording import as_options, option_names
 
 
 @pytest.mark.parametrize(
@@ -42,6 +42,7 @@ from flash.cli.wording import MODEL_OPTIONS, OPTIONS, as_options
         ("another delimiter=", "another --delimiter"),
         ("max_length=40", "--model.max_length 40"),
         ("lr_scheduler='constant'", "--model.lr_scheduler constant"),
+        ("backbone='linear'", "--model.backbone linear"),
     ],
 )
 @pytest.mark.parametrize(
@@ -94,6 +95,7 @@ def test_each_is_an_option_of_a_command() -> None:
     command, sources = build_parser(SOURCES)
     parsers += [command, *sources.values()]
     known = {name for parser in parsers for action in parser._actions for name in action.option_strings}
-    assert {f"--{name}" for name in OPTIONS} <= known
-    assert {f"--model.{name}" for name in MODEL_OPTIONS} <= known
-    assert not OPTIONS & MODEL_OPTIONS
+    assert set(option_names().values()) <= known
+    assert {"--encoding", "--output_delimiter", "--ckpt_path", "--model.max_length"} <= set(
+        option_names().values()
+    )

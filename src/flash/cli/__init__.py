@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, NoReturn
 
+from flash.cli.help import data_options, described
 from flash.cli.wording import as_options
 from flash.core.errors import FlashError, unknown_name, visible
 from flash.core.launch import rank
@@ -41,7 +42,10 @@ def announced(predictor: "Predictor") -> AbstractContextManager[None]:
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse whose complaints are one sentence, and whose options take `-` for `_`: `--input-field`."""
+    """argparse with one-sentence errors; options accept `-` for `_`, as in `--input-field`.
+
+    An option without a help text has that of the same option of `flash text_classification from_csv`.
+    """
 
     def __init__(self, prog: str, description: str, epilog: str = "") -> None:
         super().__init__(
@@ -51,6 +55,13 @@ class Parser(argparse.ArgumentParser):
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
+
+    def format_help(self) -> str:
+        """The help, once every option has its text."""
+        texts = {option.name: described(option) for option in data_options("from_csv")}
+        for action in self._actions:
+            action.help = texts[action.dest] if action.help is None else action.help
+        return super().format_help()
 
     def error(self, message: str) -> NoReturn:
         """Raise what argparse would print with the whole usage.
@@ -139,26 +150,16 @@ def note_unused_thresholds(thresholds: object, multi_label: bool) -> None:
 
 
 def add_csv_options(parser: argparse.ArgumentParser) -> None:
-    """Add what the reading of CSV takes, in the words of `flash text_classification from_csv`."""
+    """Add the options of `flash text_classification from_csv` that say how files are read."""
+    parser.add_argument("--encoding", default="utf-8", metavar="NAME")
     parser.add_argument(
         "--delimiter",
         type=lambda word: word.replace("\\t", "\t"),
         metavar="D",
-        help=r"what separates cells, such as ';' or '\t'; unless given, as the ending says: , or a tab",
     )
-    parser.add_argument(
-        "--quoting",
-        choices=("true", "false"),
-        default="true",
-        help="false if a double quote is an ordinary character in CSV (default: true)",
-    )
-    parser.add_argument(
-        "--column_names",
-        nargs="+",
-        metavar="NAME",
-        help="of a CSV or TSV without a header: its columns, in order",
-    )
-    parser.add_argument("--sheet", metavar="NAME", help="of an Excel file (default: the first)")
+    parser.add_argument("--quoting", choices=("true", "false"), default="true")
+    parser.add_argument("--column_names", nargs="+", metavar="NAME")
+    parser.add_argument("--sheet", metavar="NAME")
 
 
 def add_precision_option(parser: argparse.ArgumentParser) -> None:

@@ -72,28 +72,13 @@ def build_parser() -> Parser:
         metavar="COLUMN",
         help="the column of texts, or as many as the model reads",
     )
-    parser.add_argument(
-        "--target_fields", nargs="+", metavar="COLUMN", help="a 0/1 column a label, or one of names"
-    )
-    parser.add_argument(
-        "--label_delimiter", metavar="D", help="what separates names in one column (default: a comma)"
-    )
+    parser.add_argument("--target_fields", nargs="+", metavar="COLUMN")
+    parser.add_argument("--label_delimiter", metavar="D")
     parser.add_argument(
         "--unknown_labels", choices=("error", "ignore"), default="error", help="labels the model lacks"
     )
-    parser.add_argument(
-        "--unknown_targets",
-        choices=ACTIONS,
-        default="error",
-        help="targets that say that nothing is known, such as -1, blanks and NA: error; mask leaves these cells out; "
-        "negative takes them as 0",
-    )
-    parser.add_argument(
-        "--unknown_values",
-        nargs="+",
-        metavar="VALUE",
-        help='which targets do (default: -1, blanks ("") and NA)',
-    )
+    parser.add_argument("--unknown_targets", choices=ACTIONS, default="error")
+    parser.add_argument("--unknown_values", nargs="+", metavar="VALUE")
     parser.add_argument(
         "--thresholds",
         nargs="+",
@@ -102,9 +87,6 @@ def build_parser() -> Parser:
     )
     parser.add_argument("--input_format", choices=READERS, help="if not told by the ending")
     parser.add_argument("--json", action="store_true", help="one JSON document instead of the table")
-    parser.add_argument(
-        "--encoding", default="utf-8", help="of a CSV or TSV file, such as cp1252 (default: utf-8)"
-    )
     add_csv_options(parser)
     add_precision_option(parser)
     add_trust_option(parser)

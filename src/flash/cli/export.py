@@ -62,9 +62,6 @@ def build_parser() -> Parser:
         metavar="COLUMN",
         help="the sample's column of texts, or as many as the model reads",
     )
-    parser.add_argument(
-        "--encoding", default="utf-8", help="of a CSV or TSV sample, such as cp1252 (default: utf-8)"
-    )
     add_csv_options(parser)
     add_trust_option(parser)
     return parser

@@ -1,4 +1,4 @@
-"""What `flash text_classification` says at its end: what was saved, and commands that run as they are printed.
+"""The last lines that `flash text_classification` prints: what was saved, and commands to copy and run.
 
 Imports neither torch nor lightning.
 """
@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from flash.cli.help import data_options
 from flash.text.classification.predict_files.inputs import ENDINGS
 from flash.text.classification.reading.files import ending
 
@@ -24,6 +25,10 @@ FORMATS = {
     "from_fasttext": ("fasttext",),
 }
 """What `flash predict` calls the formats of a source's files, the usual one first."""
+
+READING = ("delimiter", "encoding", "quoting", "column_names", "sheet")
+TARGETS = ("label_delimiter", "unknown_labels", "unknown_targets", "unknown_values")
+"""Options of a source that the other verbs have, too."""
 
 
 def closing_words(
@@ -53,7 +58,7 @@ and then with files of your own in place of {TRY}, and their column of texts in 
 To answer over HTTP, type: {flash} serve {model}"""
     texts, targets = _file(source, data, "predict", "train"), _file(source, data, "test", "val")
     predict = [texts, *_reading(source, data, texts), *_prefix(data), "--output", "predictions.csv"]
-    evaluate = [targets, *_reading(source, data, targets), *_targets(data, labels)]
+    evaluate = [targets, *_reading(source, data, targets), *_targets(source, data, labels)]
     return f"""
 {saved}
 
@@ -95,54 +100,48 @@ def _file(source: str, data: Mapping[str, Any], *splits: str) -> str:
     for split in splits:
         found = data.get(f"{split}_file")
         if found and source in FORMATS and not data.get("field"):  # a field is no business of the other verbs
-            return str(found[0] if isinstance(found, list) else found)
+            return str(_listed(found)[0])
     name = {"predict": "comments", "test": "test"}[splits[0]]
     return f"{name}.{FORMATS.get(source, FORMATS['from_csv'])[0]}"
 
 
 def _reading(source: str, data: Mapping[str, Any], file: str) -> list[str]:
-    """What a file needs to be read as those of the training were."""
-    words = []
-    if data.get("input_field"):
-        fields = data["input_field"]
-        words += ["--input_field", *([fields] if isinstance(fields, str) else fields)]
+    """The options that read a file as those of the training were read."""
+    fields = data.get("input_field")
+    words = ["--input_field", *_listed(fields)] if fields else []
     if source in FORMATS and ENDINGS.get(ending(file)) not in FORMATS[source]:
         words += ["--input_format", FORMATS[source][0]]
-    if data.get("delimiter"):
-        words += ["--delimiter", data["delimiter"].replace("\t", "\\t")]
-    if data.get("encoding", "utf-8") != "utf-8":
-        words += ["--encoding", data["encoding"]]
-    if data.get("quoting") is False:
-        words += ["--quoting", "false"]
-    if data.get("column_names"):
-        words += ["--column_names", *data["column_names"]]
-    if data.get("sheet"):
-        words += ["--sheet", data["sheet"]]
-    return words
+    return words + _changed(source, data, READING)
 
 
-def _targets(data: Mapping[str, Any], labels: Sequence[str]) -> list[str]:
-    """What finds the targets, where `flash evaluate` would not by itself."""
-    fields = data.get("target_fields") or []
-    names = [fields] if isinstance(fields, str) else fields
-    words = []
+def _targets(source: str, data: Mapping[str, Any], labels: Sequence[str]) -> list[str]:
+    """The options that `flash evaluate` needs to find and read the targets."""
+    names = _listed(data.get("target_fields") or [])
     found = (*labels, "labels", "label") if len(names) == 1 else labels
-    if not set(names) <= set(found):
-        words += ["--target_fields", *names]
-    if data.get("label_delimiter"):
-        words += ["--label_delimiter", data["label_delimiter"].replace("\t", r"\t").replace("\n", r"\n")]
-    if data.get("unknown_labels") == "ignore":
-        words += ["--unknown_labels", "ignore"]
-    if data.get("unknown_targets", "error") != "error":
-        words += ["--unknown_targets", data["unknown_targets"]]
-    values = data.get("unknown_values")
-    if values is not None:
-        listed = values if isinstance(values, list) else [values]
-        words += ["--unknown_values", *("" if value is None else str(value) for value in listed)]
+    words = [] if set(names) <= set(found) else ["--target_fields", *names]
+    return words + _changed(source, data, TARGETS)
+
+
+def _changed(source: str, data: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    """Those of the named options whose values are not the defaults, as words of a command line."""
+    words = []
+    for option in data_options(source):
+        value = data.get(option.name)
+        if option.name in names and value not in (None, option.default):
+            words += [f"--{option.name}", *map(_word, _listed(value))]
     return words
+
+
+def _word(value: object) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "", True: "true", False: "false"}[value]
+    return str(value).replace("\t", r"\t").replace("\n", r"\n")
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 def _prefix(data: Mapping[str, Any]) -> list[str]:
     """`flash predict` adds a column of this name, which must not be there yet."""
-    fields = data.get("target_fields") or []
-    return ["--prefix", "predicted_"] if "labels" in ([fields] if isinstance(fields, str) else fields) else []
+    return ["--prefix", "predicted_"] if "labels" in _listed(data.get("target_fields")) else []

@@ -17,7 +17,7 @@ import lightning.pytorch as pl
 from jsonargparse import ArgumentParser, Namespace
 
 from flash.cli import components, config
-from flash.cli.help import PROGRAM
+from flash.cli.help import COMMAND, NO_OPTIONS, OF_EVERY_MODEL, PROGRAM, TRAINER
 from flash.core.errors import FlashError, shortened, unknown_name
 from flash.text.classification.arguments import RENAMED, take_earlier_names
 from flash.text.classification.backbones.encoder.model import EncoderConfig
@@ -30,19 +30,14 @@ from flash.training.trainer import Trainer
 
 Sources = Mapping[str, Callable[..., TextClassificationData]]
 
-QUIET_TRAINER = {
-    "max_epochs": 3,
-    "logger": False,
-    "enable_checkpointing": None,
-    "num_sanity_val_steps": 0,
-}
-"""Defaults that differ from Lightning's: one command leaves one model behind, and no folder of logs.
+QUIET_TRAINER = {"trainer.enable_checkpointing": None, "trainer.num_sanity_val_steps": 0}
+"""Defaults that differ from Lightning's, beside those that the help shows.
 
-Checkpoints are written on the way if a callback is there to write them.
+One command leaves one model behind and no folder of logs; checkpoints are written only by a callback.
 """
 
-FROM_DATA = ("num_classes", "labels", "multi_label", "loss_fn", "metrics")
-"""Arguments of the model that the data decides, or that no command line can hold; of losses it can hold names."""
+COMMAND_TYPES: dict[str, Any] = {"output": str, "half": bool, "strategy": Any, "ckpt_path": str | None}
+"""The options of the command itself; a strategy is a name, or a list of a name and its numbers."""
 
 GONE_SOURCES = {
     "from_imdb": f"with its files in data/imdb, type: {PROGRAM} from_csv --input_field review --target_fields sentiment "
@@ -78,23 +73,18 @@ def build_parser(sources: Sources) -> tuple[ArgumentParser, dict[str, ArgumentPa
     """The parser of the command, its model and trainer, and those of its sources by name."""
     parser = ArgumentParser(prog=PROGRAM, parser_mode=config.register(), exit_on_error=False)
     parser.add_argument("--config", action="config")
-    parser.add_argument("--output", default="text_classification_model.pt")
-    parser.add_argument("--half", default=False, type=bool)
-    parser.add_argument(
-        "--strategy", default="no_freeze", type=Any
-    )  # a name, or a list of one and its numbers
-    parser.add_class_arguments(TextClassifier, "model", skip=set(FROM_DATA))
-    parser.add_class_arguments(
-        LinearConfig, "model", as_group=False, skip={"pos_weight"}
-    )  # an encoder's, too
+    for option in COMMAND.options:
+        if option.name in COMMAND_TYPES:
+            parser.add_argument(f"--{option.name}", default=option.default, type=COMMAND_TYPES[option.name])
+    parser.add_class_arguments(TextClassifier, "model", skip={*NO_OPTIONS, "loss_fn"})
+    parser.add_class_arguments(LinearConfig, "model", as_group=False, skip=set(OF_EVERY_MODEL))
     for options in (EncoderConfig, TrainingOptions):
         parser.add_class_arguments(options, "model", as_group=False)
-    parser.add_argument("--model.loss_fn", type=str | None)
-    parser.add_argument("--ckpt_path", type=str | None)
+    parser.add_argument("--model.loss_fn", type=str | None)  # of a loss, its name only
     precision = signature(pl.Trainer).parameters["precision"].annotation
     parser.add_class_arguments(Trainer, "trainer", skip={"precision"})
     parser.add_argument("--trainer.precision", type=Union[Literal["auto"], precision])  # noqa: UP007
-    parser.set_defaults({f"trainer.{name}": value for name, value in QUIET_TRAINER.items()})
+    parser.set_defaults({option.name: option.default for option in TRAINER.options} | QUIET_TRAINER)
     subcommands = parser.add_subcommands(dest="source", metavar="SOURCE")
     subparsers = {}
     for name, source in sources.items():

@@ -91,7 +91,6 @@ def build_parser() -> Parser:
     parser.add_argument(
         "--output_format", choices=WRITERS, help="if not told by the ending; standard output: as the input"
     )
-    parser.add_argument("--encoding", default="utf-8", help="of text input, such as cp1252 (default: utf-8)")
     add_csv_options(parser)
     parser.add_argument(
         "--output_delimiter",

@@ -17,6 +17,7 @@ from jsonargparse import Namespace
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 
 from flash.cli import choices, components, note, options, saving
+from flash.cli.help import READ
 from flash.cli.hints import closing_words
 from flash.cli.saving import TOXIC_FILE
 from flash.cli.termination import Terminated
@@ -42,15 +43,15 @@ NOISE = (
 
 
 def from_sample(
-    rows: int = 3000, val_split: float | int = HELD_OUT, batch_size: int = 32, seed: int = 0
+    rows: int = 3000, val_split: float | int | None = None, batch_size: int = 32, seed: int = 0
 ) -> TextClassificationData:
-    """Synthetic comments that this library generates from its own templates; needs no file and no network.
+    """Synthetic comments; needs no file and no network.
 
     Args:
-        rows: how many comments to generate.
-        val_split: the fraction, or the number, of rows held out to measure; 0 for none.
-        batch_size: rows a batch.
-        seed: of the generator and the split.
+        rows: number of comments to generate.
+        val_split: fraction or number of rows to hold out for validation.
+        batch_size: rows per batch.
+        seed: random seed of the comments and of the split.
     """
     table = sample_table(rows, seed)
     targets = list(zip(*(table[label].to_pylist() for label in LABELS), strict=True))
@@ -66,14 +67,14 @@ def from_sample(
 
 
 def from_toxic(
-    val_split: float | int = HELD_OUT, batch_size: int = 32, seed: int = 0
+    val_split: float | int | None = None, batch_size: int = 32, seed: int = 0
 ) -> TextClassificationData:
-    """The Jigsaw toxic comments, downloaded unless data/jigsaw_toxic_comments/train.csv is there.
+    """The Jigsaw toxic comments, downloaded unless in data/.
 
     Args:
-        val_split: the fraction, or the number, of rows held out to measure; 0 for none.
-        batch_size: rows a batch.
-        seed: of the split.
+        val_split: fraction or number of rows to hold out for validation.
+        batch_size: rows per batch.
+        seed: random seed of the split.
     """
     if not Path(TOXIC_FILE).exists():
         try:
@@ -96,12 +97,7 @@ def from_toxic(
 SOURCES: dict[str, Any] = {
     "from_sample": from_sample,
     "from_toxic": from_toxic,
-    "from_csv": TextClassificationData.from_csv,
-    "from_json": TextClassificationData.from_json,
-    "from_fasttext": TextClassificationData.from_fasttext,
-    "from_parquet": TextClassificationData.from_parquet,
-    "from_labelstudio": TextClassificationData.from_labelstudio,
-    "from_hf_datasets": TextClassificationData.from_hf_datasets,
+    **{name: getattr(TextClassificationData, name) for name in READ},
 }
 """What makes the data of each subcommand."""
 

@@ -1,45 +1,40 @@
-"""Sentences of the library, which speak Python, in the words of the command line.
+"""Rewrite Python keywords in the library's messages as command-line options.
 
 Imports only the standard library.
 """
 
 import ast
 import re
-import shlex
+from functools import cache
 
-OPTIONS = frozenset(
-    {
-        *("input_field", "target_field", "target_fields", "field", "delimiter", "encoding", "quoting"),
-        *("column_names", "sheet", "input_format"),
-        *("label_delimiter", "labels", "num_classes", "multi_label", "unknown_labels"),
-        *("unknown_targets", "unknown_values", "annotators"),
-        *("train_file", "val_file", "test_file", "predict_file"),
-        *("train_hf_dataset", "val_hf_dataset", "test_hf_dataset", "predict_hf_dataset"),
-        *("export_json", "train_export_json", "val_export_json", "test_export_json", "predict_export_json"),
-        *("input_format", "output_format", "output_delimiter", "output_encoding"),
-        *("val_split", "batch_size", "num_workers", "seed", "rows", "ckpt_path", "half"),
-    }
-)
-"""The Python keywords that are options of the same name."""
+from flash.cli.help import SOURCES, data_options, model_options
+from flash.cli.signatures import read_options, shell_word
 
-MODEL_OPTIONS = frozenset(
-    {
-        *("max_length", "learning_rate", "layer_decay", "lr_scheduler", "loss_fn", "pos_weight", "long_text"),
-        *("window_overlap", "revision"),
-    }
-)
-"""Those that are options of the model."""
+NOT_OPTIONS = {"predictor", "source", "target", "thresholds"}
+"""Keywords of `predict_file` that are not options, or are options of the model in training."""
 
-_ESCAPES = {"\t": r"\t", "\n": r"\n", "\r": r"\r", "\u00a0": r"\u00a0", "\u3000": r"\u3000"}
-"""Characters that delimit labels, and that a sentence cannot show."""
-_ESCAPED = {"'": r"\'", "\\": r"\\"}
 _TEXT = r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\""
-_KEYWORD = re.compile(
-    # Quoted words are the user's, such as a column's name, and stay; an apostrophe inside a word opens none.
-    rf"(?<!\w)(?P<quoted>{_TEXT})(?!\w)"
-    rf"|(?<![\w.\-/])(?P<name>{'|'.join(sorted(OPTIONS | MODEL_OPTIONS, key=len, reverse=True))})="
-    rf"(?P<value>{_TEXT}|\[(?:{_TEXT}|[^\]\[\"'])*\]|\.\.\.|-?[0-9]+(?:\.[0-9]+)?|(?:True|False|None)\b|(?=[\s,;.)]|$))"
-)
+
+
+@cache
+def option_names() -> dict[str, str]:
+    """The option of each Python keyword, such as `--encoding` of encoding and `--model.max_length` of max_length."""
+    options = [option for source in SOURCES for option in data_options(source)]
+    options += read_options("text/classification/predict_files/streams.py", "predict_file")
+    names = {option.name for option in options} | {"ckpt_path", "half"}
+    model = {option.name.removeprefix("model."): f"--{option.name}" for option in model_options()}
+    return {name: model.get(name, f"--{name}") for name in {*names, *model} - NOT_OPTIONS}
+
+
+@cache
+def _keyword() -> re.Pattern[str]:
+    """Quoted text, or a keyword with its value."""
+    names = "|".join(sorted(option_names(), key=len, reverse=True))
+    return re.compile(
+        # Quoted words are the user's, such as a column's name, and stay; an apostrophe inside a word opens none.
+        rf"(?<!\w)(?P<quoted>{_TEXT})(?!\w)|(?<![\w.\-/])(?P<name>{names})="
+        rf"(?P<value>{_TEXT}|\[(?:{_TEXT}|[^\]\[\"'])*\]|\.\.\.|-?[0-9]+(?:\.[0-9]+)?|(?:True|False|None)\b|(?=[\s,;.)]|$))"
+    )
 
 
 def as_options(sentence: str) -> str:
@@ -48,14 +43,13 @@ def as_options(sentence: str) -> str:
     >>> as_options("a.csv: the header holds ';': pass delimiter=';', or labels=[...]")
     "a.csv: the header holds ';': type --delimiter ';', or --labels"
     """
-    return re.sub(r"\bpass (?=(?:another )?--)", "type ", _KEYWORD.sub(_as_option, sentence))
+    if "=" in sentence:  # else there is nothing to rewrite, and the sources need not be read
+        sentence = _keyword().sub(_as_option, sentence)
+    return re.sub(r"\bpass (?=(?:another )?--)", "type ", sentence)
 
 
 def _as_option(found: re.Match[str]) -> str:
-    if found["quoted"]:
-        return found[0]
-    name = f"--model.{found['name']}" if found["name"] in MODEL_OPTIONS else f"--{found['name']}"
-    return " ".join([name, *_as_words(found["value"])])
+    return found["quoted"] or " ".join([option_names()[found["name"]], *_as_words(found["value"])])
 
 
 def _as_words(value: str) -> list[str]:
@@ -65,15 +59,4 @@ def _as_words(value: str) -> list[str]:
     except (ValueError, SyntaxError):
         return []
     elements = literal if isinstance(literal, list) else [literal]
-    return [] if set(map(str, elements)) == {"Ellipsis"} else [_as_word(element) for element in elements]
-
-
-def _as_word(element: object) -> str:
-    if element is ...:
-        return "..."
-    if element is None or isinstance(element, bool):
-        return {None: "null", True: "true", False: "false"}[element]
-    text = str(element)
-    if not set(text) & set(_ESCAPES):
-        return shlex.quote(text)
-    return f"$'{''.join({**_ESCAPES, **_ESCAPED}.get(one, one) for one in text)}'"
+    return [] if set(map(str, elements)) == {"Ellipsis"} else [shell_word(element) for element in elements]

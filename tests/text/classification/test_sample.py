@@ -126,7 +126,7 @@ INSULTS = ["You are a turnip.", "You absolute turnip", "Listen, you cabbage, the
 
 
 def test_a_model_of_the_first_command_tells_compliments_from_insults(tmp_path: Path) -> None:
-    data = from_sample()
+    data = from_sample(val_split=0.1)
     model = TextClassifier(labels=data.labels, multi_label=True)
     trainer = Trainer(
         accelerator="cpu", max_epochs=3, logger=False, enable_checkpointing=False, enable_progress_bar=False,

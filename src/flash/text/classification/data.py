@@ -166,21 +166,23 @@ class TextClassificationData(ShowsRows, LightningDataModule):
         sheet: str | None = None,
         **options: Any,
     ) -> "TextClassificationData":
-        """Read comma- or tab-separated files (.csv, .tsv, .tab, .txt), or Excel files (.xlsx, .xlsm, .xlsb, .xls, .ods).
+        """CSV, TSV or Excel files.
+
+        Endings: .csv, .tsv, .tab and .txt; .xlsx, .xlsm, .xlsb, .xls and .ods.
 
         Args:
-            input_field: the column of texts, or a list of several such as `["title", "body"]`.
-            target_fields: the target column, or the list of 0/1 columns.
-            train_file: a file, a list of files, or a glob.
-            val_file: the same, for validation.
-            test_file: the same, for testing.
-            predict_file: the same; only the texts are read.
-            delimiter: separator of the cells; by default a tab for .tsv, .tab and for .txt with a tab in its header,
+            input_field: column of texts, or several columns. Pass several as a list, such as `["title", "body"]`.
+            target_fields: 0/1 columns, one per label, or the one column of label names.
+            train_file: files to train on, or a glob pattern.
+            val_file: files to validate on.
+            test_file: files to test on after training.
+            predict_file: files to predict; only their texts are read.
+            delimiter: separator of cells; by default a tab in .tsv and .tab, and in .txt with one in its header,
                 else a comma.
-            encoding: encoding of the files, such as cp1252.
-            quoting: whether cells may be in double quotes.
-            column_names: names of the columns, in order, of files without a header.
-            sheet: sheet of Excel files; the first by default.
+            encoding: text encoding of the files, such as cp1252.
+            quoting: whether cells may be enclosed in double quotes.
+            column_names: names of the columns, in order, if the files have no header.
+            sheet: sheet of an Excel file; by default the first.
             **options: see `from_sources`.
 
         Raises:
@@ -216,16 +218,18 @@ class TextClassificationData(ShowsRows, LightningDataModule):
         field: str | None = None,
         **options: Any,
     ) -> "TextClassificationData":
-        """Read JSON lines, an array of objects, or an object with such an array under a key.
+        """JSON lines, or a JSON array of objects.
+
+        The array may be the value of a `field`.
 
         Args:
-            input_field: the key of the text, or a list of several such as `["title", "body"]`.
-            target_fields: the key of the target, or the list of 0/1 keys.
-            train_file: a file, a list of files, or a glob.
-            val_file: the same, for validation.
-            test_file: the same, for testing.
-            predict_file: the same; only the texts are read.
-            field: the key of the array in an object.
+            input_field: key of the text, or several keys. Pass several as a list, such as `["title", "body"]`.
+            target_fields: 0/1 keys, one per label, or the one key of label names.
+            train_file: files to train on, or a glob pattern.
+            val_file: files to validate on.
+            test_file: files to test on after training.
+            predict_file: files to predict; only their texts are read.
+            field: key that holds the array of objects.
             **options: see `from_sources`.
 
         Raises:
@@ -251,14 +255,14 @@ class TextClassificationData(ShowsRows, LightningDataModule):
         label_prefix: str = "__label__",
         **options: Any,
     ) -> "TextClassificationData":
-        """Read fastText files: one text per line, with its labels as `__label__NAME`.
+        """FastText files: lines of labels (__label__NAME) and a text.
 
         Args:
-            train_file: a file, a list of files, or a glob.
-            val_file: the same, for validation.
-            test_file: the same, for testing.
-            predict_file: the same; only the texts are read.
-            label_prefix: prefix of a label.
+            train_file: files to train on, or a glob pattern.
+            val_file: files to validate on.
+            test_file: files to test on after training.
+            predict_file: files to predict; only their texts are read.
+            label_prefix: prefix that marks a label.
             **options: see `from_sources`.
 
         Raises:
@@ -284,15 +288,15 @@ class TextClassificationData(ShowsRows, LightningDataModule):
         predict_file: Files = None,
         **options: Any,
     ) -> "TextClassificationData":
-        """Read Parquet files.
+        """Parquet files.
 
         Args:
-            input_field: the column of texts, or a list of several such as `["title", "body"]`.
-            target_fields: the target column, or the list of 0/1 columns.
-            train_file: a file, a list of files, or a glob.
-            val_file: the same, for validation.
-            test_file: the same, for testing.
-            predict_file: the same; only the texts are read.
+            input_field: column of texts, or several columns. Pass several as a list, such as `["title", "body"]`.
+            target_fields: 0/1 columns, one per label, or the one column of label names.
+            train_file: files to train on, or a glob pattern.
+            val_file: files to validate on.
+            test_file: files to test on after training.
+            predict_file: files to predict; only their texts are read.
             **options: see `from_sources`.
 
         Raises:
@@ -321,8 +325,8 @@ class TextClassificationData(ShowsRows, LightningDataModule):
         """Read pandas data frames.
 
         Args:
-            input_field: the column of texts, or a list of several such as `["title", "body"]`.
-            target_fields: the target column, or the list of 0/1 columns.
+            input_field: column of texts, or several columns. Pass several as a list, such as `["title", "body"]`.
+            target_fields: 0/1 columns, one per label, or the one column of label names.
             train_data_frame: a `pandas.DataFrame`.
             val_data_frame: the same, for validation.
             test_data_frame: the same, for testing.
@@ -352,16 +356,17 @@ class TextClassificationData(ShowsRows, LightningDataModule):
         predict_hf_dataset: Any = None,
         **options: Any,
     ) -> "TextClassificationData":
-        """Read Hugging Face datasets; the names of a `ClassLabel` column are the labels.
+        """Hugging Face data sets, from disk or the hub.
+
+        The names of a `ClassLabel` column become the labels.
 
         Args:
-            input_field: the column of texts, or a list of several such as `["title", "body"]`.
-            target_fields: the target column, or the list of 0/1 columns.
-            train_hf_dataset: a `datasets.Dataset`, the folder of a saved one, or a name on the hub
-                (split train).
-            val_hf_dataset: the same, for validation (split validation).
-            test_hf_dataset: the same, for testing (split test).
-            predict_hf_dataset: the same; only the texts are read (split test).
+            input_field: column of texts, or several columns. Pass several as a list, such as `["title", "body"]`.
+            target_fields: 0/1 columns, one per label, or the one column of label names.
+            train_hf_dataset: folder or hub name of the data set to train on (its split train). Or a `datasets.Dataset`.
+            val_hf_dataset: data set to validate on (its split validation).
+            test_hf_dataset: data set to test on after training (its split test).
+            predict_hf_dataset: data set to predict (its split test); only its texts are read.
             **options: see `from_sources`.
 
         Raises:
@@ -448,23 +453,24 @@ class TextClassificationData(ShowsRows, LightningDataModule):
         annotators: Annotators = "error",
         **options: Any,
     ) -> "TextClassificationData":
-        """Read Label Studio's JSON or JSON-MIN exports; multi-label unless multi_label=False.
+        """Label Studio exports, JSON or JSON-MIN.
 
+        Multi-label unless `multi_label=False`.
         Tasks without annotations, or with cancelled ones only, are left out and counted; a task without choices is a row
         without labels; annotations marked as ground truth take precedence.
 
         Args:
             export_json: another name of train_export_json.
-            train_export_json: a file, a list of files, or a glob.
-            val_export_json: the same, for validation.
-            test_export_json: the same, for testing.
-            predict_export_json: the same; only the texts are read.
-            data_folder: accepted for Lightning Flash's scripts, and ignored.
-            input_field: the key of the text in a task's data, or a list of several; by default `text`, or the only text
-                in the data.
-            target_field: name of the Choices tag in the labeling interface, if there are several.
-            annotators: what to do if a task's annotations differ: error; first, take the one created first; majority,
-                take the labels of more than half of them; union, take all labels.
+            train_export_json: exports to train on, or a glob pattern.
+            val_export_json: exports to validate on.
+            test_export_json: exports to test on after training.
+            predict_export_json: exports to predict; only their texts are read.
+            data_folder: ignored; accepted for scripts written for Lightning Flash. The export holds the texts.
+            input_field: key of the text in a task's data, or several keys; by default text, or the only text. Pass
+                several as a list.
+            target_field: name of the choices in the labeling interface, if there are several.
+            annotators: if annotations of a task differ: error, first, majority or union. `"first"` takes the one created
+                first, `"majority"` the labels that more than half of them have, `"union"` all labels.
             **options: see `from_sources`.
 
         Raises:
@@ -520,25 +526,25 @@ class TextClassificationData(ShowsRows, LightningDataModule):
             read: reads one input: (value, name of the input, needed columns) -> Source.
             kind: the common part of the arguments' names, such as `file` for `train_file`.
             given: the inputs for train, val, test and predict; None if not given.
-            input_field: the text column, or a list of several such as `["title", "body"]`.
-            target_fields: the target column, or the list of 0/1 columns.
-            label_delimiter: separator of the names in a cell; a comma by default.
-            labels: the label names in order; by default those of the training rows (label2 before label10).
-            num_classes: number of labels, if class indices have no names.
-            multi_label: whether any number of labels may apply; by default the target's structure decides.
-            unknown_labels: error, or ignore to drop labels that train does not have, with a warning.
-            unknown_targets: how to treat targets that mean "not known", such as -1, blanks and NA in 0/1 columns and in
-                vectors: `"error"` raises an error; `"mask"` ignores each such cell in the loss, the thresholds, the
+            input_field: column of texts, or several columns. Pass several as a list, such as `["title", "body"]`.
+            target_fields: 0/1 columns, one per label, or the one column of label names.
+            label_delimiter: separator of label names in one cell; by default a comma.
+            labels: label names in order; by default those of the training rows, label2 before label10.
+            num_classes: number of labels, if targets are class indices without names.
+            multi_label: whether a text can have any number of labels; by default inferred from the targets.
+            unknown_labels: labels that no training row has: error, or ignore (with a warning).
+            unknown_targets: missing targets (-1, blank, NA): error, mask (leave them out) or negative.
+                They may be in 0/1 columns and in vectors. `"mask"` ignores each such cell in the loss, the thresholds, the
                 calibration and the metrics of its label, and removes rows without any known target; `"negative"` reads
                 them as labels that do not apply. An empty text in a column of lists of labels is always an empty label
                 set. For single-label targets, `"mask"` removes the rows without a label.
-            unknown_values: the values that mean "not known", one or a list such as `[-1, 9, ""]`, where `""` stands for
-                blanks, nulls and NaN; by default -1, blanks, nulls, NaN, and NA, N/A, nan, null, None, <NA> and ? in
-                upper or lower case.
-            val_split: the fraction (such as 0.1) or the number of training rows to hold out, stratified.
+            unknown_values: values of missing targets; by default -1, blank (`""`) and NA. One or a list such as
+                `[-1, 9, ""]`, where `""` stands for blanks, nulls and NaN. The default is -1, blanks, nulls, NaN, and
+                NA, N/A, nan, null, None, <NA> and ? in upper or lower case.
+            val_split: fraction or number of training rows to hold out for validation. The split is stratified.
             batch_size: rows per batch.
-            num_workers: accepted for Lightning Flash's scripts, and ignored: batches need no worker processes.
-            seed: seed of the split and of the order of training rows.
+            num_workers: ignored; accepted for scripts written for Lightning Flash. Batches need no worker processes.
+            seed: random seed of the split and of the row order.
             **unknown: any other option is an error that suggests the most similar one.
 
         Raises:

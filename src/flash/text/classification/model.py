@@ -54,7 +54,7 @@ from flash.text.classification.measuring import SAME_ROWS, Batch, MeasuringModul
 from flash.text.classification.reading.fields import field_names, given_texts, match_fields, named
 from flash.text.classification.scores.outputs import Calibration, Output, check_output, convert
 from flash.text.classification.scores.own_metrics import Metrics
-from flash.text.classification.scores.threshold_tuning import DEFAULT_OBJECTIVE, Objective, parse_objective
+from flash.text.classification.scores.threshold_tuning import Objective, parse_objective
 from flash.text.classification.scores.thresholds import Thresholds, resolve_thresholds
 from flash.text.classification.windows import Lookahead
 
@@ -77,32 +77,32 @@ class TextClassifier(FlashTask, MeasuringModule):
         num_classes: L; not needed with `labels`. Without names, the labels are called "0" to "L-1" until a trainer gets
             the model together with a datamodule with L labels, whose names the model then takes.
         labels: L names, in the order of the columns of every `(N, L)` array. Usually `datamodule.labels`.
-        backbone: `"linear"`, a Hugging Face id, or the folder of an encoder. `"linear"`, the default, downloads nothing:
-            TF-IDF of word and character n-grams, and the exact optimum of one linear support vector machine per label.
-            If it is fitted again, for instance after `load_from_checkpoint`, it starts from its weights. A folder of
+        backbone: `"linear"` (TF-IDF of n-grams; downloads nothing), or an encoder's folder or Hugging Face id. `"linear"` is the
+            exact optimum of one linear support vector machine per label on word and character n-grams. If it
+            is fitted again, for instance after `load_from_checkpoint`, it starts from its weights. A folder of
             `flash export --format transformers` includes a calibrated head and, for the same labels in any order,
             thresholds, which are used until a fit chooses others; it does not include `max_length` and options.
-        max_length: maximum number of tokens per text for encoders; the linear backbone reads every text whole.
-        loss_fn: a function of `(N, L)` logits and float targets, or the name of one in `losses.LOSSES`; binary
-            cross-entropy by default, softmax cross-entropy with `multi_label=False`. For a dict of several losses, their
-            sum is minimised. The linear backbone only reports the loss. For unknown targets (NaN), see
-            `losses.loss_of_known`.
-        optimizer: for encoders: an optimizer of torch by name, class or callable, by default AdamW; the linear backbone is
-            solved exactly.
-        lr_scheduler: for encoders: a name, `(name, {arguments})` or a callable of the optimizer; by default a linear
-            warm-up, then linear decay.
+        max_length: maximum tokens per text or window. The linear backbone reads every text whole.
+        loss_fn: `"binary_cross_entropy"` (default), `"focal"`, `"asymmetric"` or `"distribution_balanced"`; `"cross_entropy"`
+            for one label per text. Or a function of `(N, L)` logits and float targets, or a
+            dict of several, whose sum is minimised. For unknown targets (NaN), see
+            `losses.loss_of_known`. The linear backbone only reports the loss.
+        optimizer: an optimizer of torch; by default AdamW. Its name, class or callable; the linear backbone is solved
+            exactly.
+        lr_scheduler: `"linear"` (default), `"cosine"`, `"constant"`, or one of torch's such as `["StepLR", {"step_size": 1}]`.
+            Or a callable of the optimizer. The default is a linear warm-up, then linear decay.
         metrics: torchmetrics objects or functions, or a list or dict of them, which are logged beside the built-in
             metrics. They get tensors: the `(N, L)` probabilities and int targets, which are `(N, L)` 0/1, or `(N,)`
             class indices with `multi_label=False`. A function returns one number, or L. If some targets are unknown,
             each metric needs `ignore_index=-1`, the value that it gets for an unknown target.
-        learning_rate: for encoders; None for the default of the finetuning strategy.
+        learning_rate: by default one that suits the finetuning strategy. Of an encoder.
         multi_label: whether any number of labels applies to a text. By default it is taken from the datamodule if the
             label names are too, and otherwise False.
-        thresholds: probabilities in [0, 1] from which on a label applies: one number, L numbers, a dict by label, or
-            `"auto"`: chosen at the end of a fit by cross-validation on the training rows, or, if the backbone has no
-            out-of-fold scores, on the validation rows; 0.5 until then.
-        threshold_objective: objective of `"auto"`: `"macro_f1"`, `"micro_f1"`, `"macro_f2"` and other betas,
-            `"precision>=0.9"`, `"recall>=0.9"`; one for all labels, L of them, or a dict by label.
+        thresholds: probability from which a label applies: a number, a list, `{"toxic": 0.3}`, or auto, which tunes them on
+            held-out scores. `"auto"` tunes at the end of a fit: by cross-validation on the training rows, or on the
+            validation rows if the backbone has no out-of-fold scores; thresholds are 0.5 until then.
+        threshold_objective: what tuning maximizes: macro_f1, micro_f1, macro_f2 (or another beta), `"precision>=0.9"` or
+            `"recall>=0.9"`; one for all labels, a list, or `{"toxic": "recall>=0.9"}`.
         backbone_kwargs: options of the backbone: the fields of `LinearConfig`, or for an encoder those of
             `EncoderConfig` and `TrainingOptions`.
 
@@ -128,7 +128,7 @@ class TextClassifier(FlashTask, MeasuringModule):
         multi_label: bool | None = None,
         *,
         thresholds: Thresholds = "auto",
-        threshold_objective: Objective = DEFAULT_OBJECTIVE,
+        threshold_objective: Objective = "macro_f1",
         **backbone_kwargs: Any,
     ) -> None:
         output = take_model_options(backbone_kwargs)

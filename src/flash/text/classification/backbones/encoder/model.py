@@ -31,22 +31,22 @@ class EncoderConfig:
     """The options of an encoder beside `max_length`: plain values, which are saved in the model file."""
 
     pooling: Literal["auto", "mean", "cls", "max", "last", "model"] = "auto"
-    """Input of a new head: "mean" or "max" over the tokens, the first token ("cls") or the "last" one. "auto" is the
-    pooling of a sentence-transformers folder, else "last" for a decoder, in which only the last token depends on all
-    others, else "mean". "model" is the complete head that transformers has for the architecture, required for an export
-    to transformers; its layers start with random weights if the checkpoint lacks them."""
+    """How a new head combines tokens: mean, max, cls (the first), last, model (the architecture's own head), or auto.
+    `"auto"` is the pooling of a sentence-transformers folder, else `"last"` for a decoder, in which only the last token
+    depends on all others, else `"mean"`. `"model"` is the complete head that transformers has for the architecture,
+    required for an export to transformers; its layers start with random weights if the checkpoint lacks them."""
     dropout: float = 0.1
-    """Dropout rate of the features before a new head in training, from 0 to below 1."""
+    """Dropout rate before a new head. At least 0 and below 1."""
     long_text: Literal["truncate", "window"] = "truncate"
-    """How to read a text longer than max_length: only its start, or in overlapping windows."""
+    """Texts longer than max_length: truncate, or window to read them in overlapping windows."""
     window_pooling: Literal["max", "mean"] = "max"
-    """How the logits of the windows are combined to those of the text."""
+    """Pooling of window logits: max or mean."""
     window_overlap: float = 0.25
-    """Overlap of consecutive windows as a share of max_length, from 0 to 0.9."""
+    """Overlap of consecutive windows, as a share of max_length. From 0 to 0.9."""
     revision: str | None = None
-    """A branch, tag or commit of a hub id; None for its main branch."""
+    """Branch, tag or commit of a hub id. None for its main branch."""
     trust_remote_code: bool = False
-    """Whether Python code that comes with the encoder may run."""
+    """Whether to run the encoder's own Python code."""
 
     def __post_init__(self) -> None:
         kinds = get_type_hints(EncoderConfig)

@@ -56,11 +56,11 @@ class TrainingOptions:
     """Options of finetuning beside the classifier's optimizer, scheduler and learning rate."""
 
     pos_weight: Any = None
-    """Weight of a label's positive rows in the loss: a number, one per label, a dict by label, or "balanced"."""
+    """Weight of positives in the loss: a number, a list, `{"toxic": 3}`, or balanced."""
     layer_decay: float = 1.0
-    """Factor of the learning rate from each layer to the one below it."""
+    """Factor of the learning rate from each layer to the one below."""
     warmup: float = 0.06
-    """Share of all steps in which the learning rate rises from near 0."""
+    """Share of steps in which the learning rate warms up. It rises from near 0."""
 
 
 class EncoderModule(BackboneModule):

@@ -48,41 +48,41 @@ class LinearConfig:
     """The options of the linear backbone: plain values, a part of the model file."""
 
     word_ngrams: int = 2
-    """Word n-grams of one word up to this many; 0 for none."""
+    """Maximum length of word n-grams; 0 for none."""
     char_ngrams: tuple[int, int] = (2, 5)
-    """Shortest and longest character n-gram, within a word and its boundaries; (0, 0) for none."""
-    buckets: int = 2**22
-    """How many buckets n-grams are hashed into, words and characters half each: a power of two."""
+    """Character n-gram lengths; `(0, 0)` for none. The shortest and the longest, within a word and its boundaries."""
+    buckets: int = 4_194_304
+    """Hash buckets for n-grams, a power of two. Words and characters get half each."""
     word_share: float | Literal["auto"] = "auto"
-    """The share of words in the squared length of a text's row, the rest being that of characters, between 0 and 1; or
-    "auto": 0.5 for little training text, up to 0.8 for much."""
+    """Weight of words against characters, or auto. Between 0 and 1: the share of words in the squared norm of a text's
+    row; `"auto"` is 0.5 for little training text, up to 0.8 for much."""
     length_slope: float = 0.8
-    """How much of a text's own length its row is divided by, above 0 and up to 1; the rest is the mean length of
-    training texts, so that each n-gram of a short text does not count for many. 1 divides by the own length alone."""
+    """Slope of pivoted length normalization. Above 0 and up to 1: a row is divided by
+    this much of its own norm and, for the rest, by the mean norm of training texts, so that short texts are not
+    inflated."""
     min_texts: int = 3
-    """A bucket is a feature if this many training texts and one in 20,000 have it, or two texts of a rare
-    label (one with fewer than 50 texts); below 1,000 texts, every bucket is."""
+    """Minimum document frequency of an n-gram. A feature also needs one training text in 20,000, or two texts of a rare
+    label (one with fewer than 50 texts); below 1,000 training texts, every n-gram is a feature."""
     C: float | Literal["auto"] | tuple[float, ...] = "auto"
-    """The weight of the training loss against half the squared length of a label's weights, above 0, as in
-    scikit-learn's LinearSVC: a larger C regularises less. A number, one per label, or "auto": the smallest of 0.125,
-    0.25, 0.5, 1 and 2 of which the next is not clearly better on rows held out."""
+    """Inverse regularization strength: a number, a list, or auto. As in scikit-learn's LinearSVC, C weighs the training
+    loss against half the squared norm of a label's weights, and is above 0; `"auto"` is the smallest of 0.125, 0.25, 0.5,
+    1 and 2 of which the next is not clearly better on held-out rows."""
     pos_weight: float | Literal["balanced"] | tuple[float, ...] | None = None
-    """How much more a text that has a label counts for it than one that has not: a number, one per label, "balanced"
-    (as many times as there are more texts without it), or None for the same. `TextClassifier` also takes a dict by
-    label."""
+    """Weight of positives in the loss: a number, one per label, or balanced. `"balanced"` is, for each label, the number
+    of texts without it over the number of texts with it; None is 1. `TextClassifier` also takes a dict by label."""
     label_weight: float | tuple[float, ...] = 1.0
-    """Factor of each label's C: one number, or one per label."""
+    """Factor of C: a number, or one per label."""
     folds: int = 3
-    """How many folds the training rows are divided into for scores of texts that a model has not seen, from
-    which calibration and thresholds come; 0 for none."""
+    """Cross-validation folds; 0 for none. They give held-out scores of the training rows, on which calibration and
+    thresholds are fitted."""
     bias: float = 1.0
-    """The value of the constant feature, whose weight is regularised like any other; 0 for no bias."""
+    """Value of the constant feature; 0 for no bias. Its weight is regularized like any other."""
     tolerance: float = 0.3
-    """The fit ends when no dual variable's gradient, a margin, is larger than this."""
+    """Maximum gradient at convergence. It is that of a dual variable, in units of the margin."""
     max_passes: int = 100
-    """A fit ends after this many passes over the training rows in any case."""
+    """Maximum passes over the training rows."""
     quantize: bool = True
-    """Whether a finished fit rounds each feature's weights to 8 bits and one scale: a fourth of the file and memory."""
+    """Whether to round weights to 8 bits after the fit. Each feature has one scale; file and memory shrink to a fourth."""
 
     def __post_init__(self) -> None:
         for name in ("char_ngrams", "C", "pos_weight", "label_weight"):
