@@ -29,7 +29,7 @@ MOVED = {
     "Serializer": "write: from flash.core.data.io.output import Output",
     "Task": "write flash.text.TextClassifier",
 }
-"""Lightning Flash's names that are not here, and what to do instead."""
+"""Names of Lightning Flash that do not exist here, and their replacements."""
 
 if _others := other_owners():
     warnings.warn(owners_sentence(_others), UserWarning, stacklevel=2)

@@ -1,6 +1,6 @@
-"""The command `flash`: finds the verb, runs it, and turns what a user can mend into one sentence.
+"""The command `flash`: run a verb, and report errors that the user can fix in one sentence.
 
-Imports only the standard library, the project's errors and its wording; each verb is imported when it is called.
+Imports only the standard library, errors and wording; each verb is imported when it is called.
 """
 
 import io
@@ -23,14 +23,14 @@ from flash.core.launch import local_rank, rank
 VERBS = {
     "text_classification": (
         "flash.cli.text_classification",
-        "train on a file of texts, print how good, save the model",
+        "train on a file of texts, print how good it is, save the model",
     ),
     "predict": ("flash.cli.predict", "label every text of a file of any size, or of a pipe"),
     "evaluate": ("flash.cli.evaluate", "print how good a model is on a file with targets"),
     "export": ("flash.cli.export", "write a trained encoder as a folder that needs no torch"),
-    "serve": ("flash.cli.serve", "answer over HTTP, with a page for people"),
+    "serve": ("flash.cli.serve", "answer over HTTP, with a web page"),
 }
-"""Verb to the module whose `run(argv)` does it, and to a line about it."""
+"""For each verb, the module whose `run(argv)` implements it, and a one-line description."""
 
 HELP = """\
 flash: multi-label text classification, from a file of texts to labels.
@@ -53,13 +53,13 @@ flash: multi-label text classification, from a file of texts to labels.
 {verbs}
 
   --debug shows the traceback of an error; --version the version.
-  Exit codes: 0 done, 2 a mistake of input, 130 Ctrl-C, 143 SIGTERM, 141 our reader went away.
+  Exit codes: 0 done, 2 an input error, 130 Ctrl-C, 143 SIGTERM, 141 the reader of a pipe closed it.
 """
 
 MISTAKE, INTERRUPTED, BROKEN_PIPE = 2, 130, 141  # the last two are the shell's for SIGINT and SIGPIPE
 
 
-_shown: set[str] = set()  # warnings of this command line
+_shown: set[str] = set()  # warnings already printed by this command
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _open_closed_streams()
     words = list(sys.argv[1:] if argv is None else argv)
     if argv is None:
-        # a process of its own: in it and its children onnxruntime sends nothing to its maker
+        # a process of our own: disable onnxruntime's telemetry in it and its children
         os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     debug = "--debug" in words
     _shown.clear()
@@ -79,17 +79,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(
             errors="backslashreplace"
-        )  # a label that the terminal lacks is no reason to fail
+        )  # a label that the terminal cannot encode must not fail
     try:
-        serving = words[:1] == ["serve"]  # which answers what is in flight first
+        serving = words[:1] == ["serve"]  # the server finishes open requests first
         with warnings.catch_warnings(), nullcontext() if serving else ended_by_sigterm():
             warnings.showwarning = _show_warning
             code = _run(words)
-        sys.stdout.flush()  # here, where a broken pipe is still ours to handle
+        sys.stdout.flush()  # here, where a broken pipe is still handled
         return code
     except BrokenPipeError:
-        # The interpreter flushes standard output once more when it ends; that must stay silent, too.
-        with suppress(OSError, ValueError):  # a standard output that is no file of the system's
+        # The interpreter flushes standard output again at exit, which must not fail either.
+        with suppress(OSError, ValueError):  # standard output without a file descriptor
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     except KeyboardInterrupt:
@@ -104,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         where = f"{error.filename}: " if error.filename else ""
         return _report(f"flash: error: {where}{error.strerror or error}", MISTAKE, debug)
     except Exception as error:
-        # Lightning's word for options of the trainer that cannot be; importing it here would take seconds.
+        # Lightning's error for invalid trainer options; importing it here would take seconds.
         if type(error).__name__ != "MisconfigurationException":
             raise
         first = str(error).strip().partition("\n")[0] or "the trainer's options do not fit together"
@@ -112,7 +112,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _open_closed_streams() -> None:
-    """Give a process whose standard streams are closed empty ones: the next file would have their numbers."""
+    """Replace closed standard streams by the null device; otherwise the next file would get their descriptors."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115
@@ -143,7 +143,7 @@ def _show_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    """A warning as a sentence, once: where in the code it arose says nothing to who typed a command."""
+    """Print each warning once, without its location in the code."""
     sentence = f"flash: warning: {visible(as_options(str(message)))}\n"
     if rank() == 0 and sentence not in _shown:
         _shown.add(sentence)
@@ -155,7 +155,7 @@ def _report(sentence: str, code: int, debug: bool) -> int:
         import traceback
 
         traceback.print_exc()
-    if local_rank() == 0:  # the other processes of one launch have made the same mistake
+    if local_rank() == 0:  # the other processes of a launch report the same error
         sys.stderr.write(visible(sentence) + "\n")
     return code
 

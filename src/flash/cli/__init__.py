@@ -1,6 +1,6 @@
 """The `flash` command: one module per verb, imported only when it is called.
 
-Here is what the verbs share: how options are read. Imports only the standard library and our errors.
+This module holds what the verbs share: the option parser and common options.
 """
 
 import argparse
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 
 
 def note(sentence: str) -> None:
-    """Tell the user something that is no part of the output; of several processes the first one does."""
+    """Write a note to standard error, from the first process only."""
     if rank() == 0:
         sys.stderr.write(f"flash: note: {visible(sentence)}\n")
 
 
 def announced(predictor: "Predictor") -> AbstractContextManager[None]:
-    """Tell the user which precision was measured to be the faster, or that loops of the linear backbone are compiled.
+    """Announce the precision that was measured to be faster, or that the linear backbone compiles its loops.
 
-    A model without such loops is spared the import of their compiler.
+    The compiler is imported only for the linear backbone.
     """
     from flash.text.classification.backbones.linear.model import Linear
 
@@ -64,7 +64,7 @@ class Parser(argparse.ArgumentParser):
         return super().format_help()
 
     def error(self, message: str) -> NoReturn:
-        """Raise what argparse would print with the whole usage.
+        """Raise the message that argparse would print below the usage.
 
         Raises:
             FlashError: always.
@@ -72,10 +72,10 @@ class Parser(argparse.ArgumentParser):
         raise FlashError(f"{message}; see {self.prog} --help")
 
     def parse(self, argv: Sequence[str]) -> argparse.Namespace:
-        """The options of a command line.
+        """Parse a command line.
 
         Raises:
-            FlashError: an unknown option or argument, a missing one, or a value that it cannot have.
+            FlashError: an unknown or missing option or argument, or an invalid value.
         """
         options, unknown = self.parse_known_args(self._arguments_first([_underscored(word) for word in argv]))
         if unknown and unknown[0].startswith("-"):
@@ -86,14 +86,14 @@ class Parser(argparse.ArgumentParser):
         return options
 
     def _arguments_first(self, words: list[str]) -> list[str]:
-        """The words with what belongs to no option in front.
+        """Move positional arguments to the front.
 
-        An option that takes several values would also take an argument behind them, as MODEL in `--input a.csv
-        model.pt`: where arguments are missing, they are the last words of the last such list that is long enough.
+        An option with several values would otherwise swallow a positional argument after it, such as MODEL in
+        `--input a.csv model.pt`: missing arguments are taken from the end of the last list that is long enough.
         """
         wanted = sum(not action.option_strings for action in self._actions)
-        arguments: list[int] = []  # their places among the words
-        long: list[range] = []  # those of the values of an option that takes several
+        arguments: list[int] = []  # indices of positional arguments
+        long: list[range] = []  # indices of the values of each option with several
         position = 0
         while position < len(words):
             action = self._option_string_actions.get(words[position].partition("=")[0])
@@ -120,7 +120,7 @@ def _is_value(word: str) -> bool:
 
 
 def parse_thresholds(words: Sequence[str] | None) -> float | list[float] | dict[str, float] | None:
-    """The values of `--thresholds` as `Predictor.predict` takes them.
+    """Convert the values of `--thresholds` for `Predictor.predict`.
 
     >>> parse_thresholds(["0.5"]), parse_thresholds(["0.3", "0.5"]), parse_thresholds(["toxic=0.3"])
     (0.5, [0.3, 0.5], {'toxic': 0.3})
@@ -144,7 +144,7 @@ def parse_thresholds(words: Sequence[str] | None) -> float | list[float] | dict[
 
 
 def note_unused_thresholds(thresholds: object, multi_label: bool) -> None:
-    """Say that `--thresholds` decides nothing where each text has exactly one label."""
+    """Note that `--thresholds` has no effect on a single-label model."""
     if thresholds is not None and not multi_label:
         note("--thresholds changes nothing: this model gives each text its one most probable label")
 
@@ -163,7 +163,7 @@ def add_csv_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_precision_option(parser: argparse.ArgumentParser) -> None:
-    """Add the precision that a model file of an encoder predicts in."""
+    """Add the precision in which an encoder predicts."""
     parser.add_argument(
         "--precision",
         default="auto",
@@ -174,7 +174,7 @@ def add_precision_option(parser: argparse.ArgumentParser) -> None:
 
 
 def add_trust_option(parser: argparse.ArgumentParser) -> None:
-    """Add whether Python code that came with a model's encoder may run."""
+    """Add the permission to run Python code that came with the encoder."""
     parser.add_argument(
         "--trust_remote_code",
         action="store_true",
@@ -183,6 +183,6 @@ def add_trust_option(parser: argparse.ArgumentParser) -> None:
 
 
 def _underscored(word: str) -> str:
-    """An option's name as it is defined; its value stays as it is."""
+    """Replace `-` by `_` in the name of an option, not in its value."""
     name, equals, value = word.partition("=")
     return name[:2] + name[2:].replace("-", "_") + equals + value if word.startswith("--") else word

@@ -1,7 +1,7 @@
-"""The model and the strategy that a command line chose, checked before any data are read.
+"""Check the options of the model and the finetuning strategy before any data are read.
 
-Labels are not known yet, so what is given by label is checked label by label, and not against their names. Of an
-encoder nothing but its configuration is loaded.
+Labels are not known yet, so per-label values are checked one by one and not against the names. Only the configuration
+of an encoder is loaded.
 """
 
 from collections.abc import Mapping
@@ -39,22 +39,22 @@ OF_LINEAR = {field.name: field.default for field in fields(LinearConfig)}
 OF_ENCODERS = {
     field.name: field.default for options in (EncoderConfig, TrainingOptions) for field in fields(options)
 }
-"""The options of one kind of backbone with their defaults, all of which a parsed command line holds."""
+"""Options of one kind of backbone with their defaults; a parsed command line has all of them."""
 SHARED = OF_LINEAR.keys() & OF_ENCODERS.keys()
-"""Those that both kinds have, with the same default."""
+"""Options of both kinds, with the same default."""
 MAX_LENGTH = 128
-STEPS = 1000  # of a fit whose length is not known yet
+STEPS = 1000  # a stand-in: the length of the fit is not known yet
 
 
 def check(given: Namespace, argv: list[str]) -> str | tuple[Any, ...]:
-    """The strategy, once it and the options of the model are known to be ones that a fit can have.
+    """Check the options of the model and return the strategy.
 
     Args:
-        given: the options of the command line.
-        argv: its words, among which an option that does nothing is found even if its value is the default.
+        given: the parsed options.
+        argv: the words of the command line, which reveal an option without effect even if its value is the default.
 
     Raises:
-        FlashError: one sentence about what cannot be.
+        FlashError: an option is invalid, or has no effect on the chosen backbone.
     """
     strategy = as_strategy(given.strategy)
     model = dict(given.model)
@@ -75,7 +75,7 @@ def check(given: Namespace, argv: list[str]) -> str | tuple[Any, ...]:
 
 
 def model_options(given: Namespace) -> dict[str, Any]:
-    """What goes to the model: the options of the other kind of backbone only where they are not the defaults."""
+    """The arguments of the model, without the defaults of the other kind of backbone."""
     chosen = dict(given.model)
     for name, default in (OF_LINEAR if is_encoder(chosen["backbone"]) else OF_ENCODERS).items():
         if name not in SHARED and name in chosen and chosen[name] == default:
@@ -84,13 +84,13 @@ def model_options(given: Namespace) -> dict[str, Any]:
 
 
 def as_strategy(typed: Any) -> str | tuple[Any, ...]:
-    """What was typed as `Trainer.finetune` takes it.
+    """Convert the value of `--strategy` for `Trainer.finetune`.
 
     >>> as_strategy("freeze"), as_strategy(["lora", 8])
     ('freeze', ('lora', 8))
 
     Raises:
-        FlashError: it is no strategy.
+        FlashError: it is not a strategy.
     """
     hint = f"see the end of {PROGRAM} --help"
     strategy = tuple(typed) if isinstance(typed, list) else str(typed)
@@ -104,7 +104,7 @@ def as_strategy(typed: Any) -> str | tuple[Any, ...]:
 
 
 def _refuse(model: Mapping[str, Any], options: Mapping[str, Any], argv: list[str], whose: str) -> None:
-    """Refuse what is of the other kind of backbone."""
+    """Reject options of the other kind of backbone."""
     typed = {word.partition("=")[0] for word in argv}
     for name, default in options.items():
         if name in SHARED:
@@ -116,7 +116,7 @@ def _refuse(model: Mapping[str, Any], options: Mapping[str, Any], argv: list[str
 
 
 def _check_by_label(model: Mapping[str, Any]) -> None:
-    """What every backbone has: thresholds, their objective and a loss."""
+    """Check thresholds, their objective and the loss, which every backbone has."""
     thresholds, objective = model["thresholds"], model["threshold_objective"]
     resolve_thresholds(thresholds, _labels_of(thresholds), 0.5)
     parse_objective(objective, _labels_of(objective))
@@ -125,7 +125,7 @@ def _check_by_label(model: Mapping[str, Any]) -> None:
 
 
 def _labels_of(value: Any) -> list[str]:
-    """Labels that a value by label fits."""
+    """Placeholder labels for a per-label value."""
     if isinstance(value, Mapping):
         return list(map(str, value))
     return [f"label {index}" for index in range(len(value))] if isinstance(value, list) else ["every label"]
@@ -136,7 +136,7 @@ def _numbers(value: Any) -> Any:
 
 
 def _check_encoder(model: Mapping[str, Any], multi_label: bool | None) -> None:
-    """An encoder's options, how it is trained, and whether it is there with positions for its texts."""
+    """Check that an encoder exists, its options, and that it has positions for max_length tokens."""
     config = EncoderConfig(**{field.name: model[field.name] for field in fields(EncoderConfig)})
     _check_steps(model)
     _check_loss(model, multi_label)
@@ -154,7 +154,7 @@ def _check_encoder(model: Mapping[str, Any], multi_label: bool | None) -> None:
 
 
 def _check_steps(model: Mapping[str, Any]) -> None:
-    """Optimiser and schedule, by making them for a single number."""
+    """Check the optimizer and the schedule by constructing them for a single parameter."""
     optimizer, rate = model["optimizer"] or "AdamW", model["learning_rate"]
     rate = 1e-3 if rate is None else rate
     own_options(optimizer)
@@ -165,7 +165,7 @@ def _check_steps(model: Mapping[str, Any]) -> None:
 
 
 def _check_loss(model: Mapping[str, Any], multi_label: bool | None) -> None:
-    """The loss and its weights, for either kind of data unless it is known which these are."""
+    """Check the loss and its weights, for multi-label and single-label data if it is not known which they are."""
     weight = model["pos_weight"]
     if isinstance(weight, Real) and not (0 < float(weight) < float("inf") and not isinstance(weight, bool)):
         raise FlashError(f"pos_weight={weight!r} is not understood; {EXPECTED}")
@@ -189,10 +189,10 @@ def _check_loss(model: Mapping[str, Any], multi_label: bool | None) -> None:
 
 
 def _positions(name: str, config: EncoderConfig) -> int | None:
-    """How many tokens an encoder has positions for; None if it sets no bound.
+    """The number of token positions of an encoder; None if it is unbounded.
 
     Raises:
-        FlashError: it cannot be had.
+        FlashError: the encoder cannot be loaded.
     """
     import transformers
     from transformers.models.auto.modeling_auto import MODEL_MAPPING
@@ -201,7 +201,7 @@ def _positions(name: str, config: EncoderConfig) -> int | None:
     part = encoder_files.encoder_folder(find_files(name, config.revision, trust), name)
     settings = encoder_files.load_config(part, name, trust)
     if type(settings) not in MODEL_MAPPING or not hasattr(settings, "max_position_embeddings"):
-        return None  # or known only when the model is made, with code of its own
+        return None  # unbounded, or custom code decides when the model is built
     with torch.device("meta"), encoder_files.quiet():
         auto_class: Any = transformers.AutoModel
         return count_positions(auto_class.from_config(settings))

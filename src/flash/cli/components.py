@@ -1,7 +1,7 @@
-"""Loggers, callbacks and other objects of the trainer, named by their class on a command line or in a file of options.
+"""Loggers, callbacks and other trainer objects, given by class name on the command line or in an options file.
 
-The spelling is Lightning's own: `--trainer.logger CSVLogger --trainer.logger.save_dir logs`, and for one more
-`--trainer.callbacks+=ModelCheckpoint`. jsonargparse reads it; here are defaults and sentences that it leaves open.
+The syntax is Lightning's: `--trainer.logger CSVLogger --trainer.logger.save_dir logs`, and
+`--trainer.callbacks+=ModelCheckpoint` appends. jsonargparse parses it; this module adds defaults and clear errors.
 """
 
 import re
@@ -24,7 +24,7 @@ KINDS = {
     "trainer.profiler": ("profiler", profilers),
     "trainer.strategy": ("strategy", strategies),
 }
-"""Option to what its classes are called, and to the module of Lightning's that has them."""
+"""For each option, the kind of its classes and the Lightning module that defines them."""
 
 PACKAGES = {
     "CometLogger": "comet-ml",
@@ -36,7 +36,7 @@ PACKAGES = {
     "TensorBoardLogger": "tensorboard",
     "WandbLogger": "wandb",
 }
-"""What `pip install` takes for a class that needs a package which Lightning does not bring."""
+"""The package to install for classes with a dependency that Lightning does not install."""
 
 NO_FOLDERS = (
     "MLFlowLogger: this version of mlflow does not write to a folder; type --trainer.logger.tracking_uri "
@@ -51,7 +51,7 @@ _TYPED = re.compile(r"Given value: (?P<value>\S+)")
 
 
 class Typed(NamedTuple):
-    """A class on a command line: the place after its name, its option, whether it is one more, and its name."""
+    """A class on a command line: the index after its name, its option, whether it is appended, and its name."""
 
     end: int
     key: str
@@ -60,23 +60,23 @@ class Typed(NamedTuple):
 
 
 def class_names(key: str) -> list[str]:
-    """The classes of Lightning's that an option such as `trainer.logger` takes by their short names."""
+    """The Lightning classes that an option such as `trainer.logger` accepts by short name."""
     kind, module = KINDS[key]
     return sorted(name for name in module.__all__ if name.lower() != kind)
 
 
 def strategy_names() -> list[str]:
-    """The strategies of one word and the classes of strategies, but those whose processes hand nothing back."""
+    """Names and classes of strategies, without those whose processes return no results."""
     words = strategies.StrategyRegistry.available_strategies()
     kept = [word for word in words if not re.search("spawn|fork|notebook", word)]
     return ["auto", *kept, *class_names("trainer.strategy")]
 
 
 def prepare(argv: list[str]) -> list[str]:
-    """A command line with a folder for each logger that needs one and was given none.
+    """Add a folder for each logger on a command line that needs one and has none.
 
     Raises:
-        FlashError: a class would silently take the place of one before it.
+        FlashError: a class would silently replace an earlier one.
     """
     words, typed = list(argv), _typed_classes(argv)
     root = next((right for left, right in _pairs(argv) if left == "--trainer.default_root_dir"), ".")
@@ -92,11 +92,11 @@ def prepare(argv: list[str]) -> list[str]:
 
 
 def build(parser: ArgumentParser, given: Namespace) -> dict[str, Any]:
-    """The trainer's arguments, with an object for each class that was named.
+    """The trainer's arguments, with an instance of each class that was named.
 
     Raises:
         MissingExtraError: a class needs a package that is not installed.
-        FlashError: a class refuses its options.
+        FlashError: a class rejects its options.
     """
     try:
         return dict(vars(parser.instantiate(given, instantiate_groups=False).trainer))
@@ -114,13 +114,13 @@ def build(parser: ArgumentParser, given: Namespace) -> dict[str, Any]:
 
 
 def has(arguments: Mapping[str, Any], kind: type[Callback]) -> bool:
-    """Whether one of the trainer's callbacks is of a kind."""
+    """Whether a callback of this class is among the trainer's arguments."""
     given = arguments["callbacks"]
     return any(isinstance(one, kind) for one in (given if isinstance(given, list) else [given]))
 
 
 def as_saved(given: Namespace) -> Namespace:
-    """The options as a file of them can hold: constants such as `Interval.step` by their values."""
+    """The options in a form that YAML can store: enum members such as `Interval.step` by their values."""
     plain = given.clone()
     for name in KINDS:
         specs = plain[name] if isinstance(plain[name], list) else [plain[name]]
@@ -133,7 +133,7 @@ def as_saved(given: Namespace) -> Namespace:
 
 
 def mistake(key: str, message: str) -> str:
-    """The parser's long words for a class, or an option of one, that cannot be, as one sentence."""
+    """Shorten the parser's error about a class or its options to one sentence."""
     kind, _ = KINDS[key]
     if "is abstract" in message:
         nested = re.search(r"NestedArg\(key='([\w.]+)'", message)
@@ -149,7 +149,7 @@ def mistake(key: str, message: str) -> str:
 
 
 def _problem(key: str, path: str, what: str) -> str:
-    """What is wrong with the options of one class."""
+    """Explain an error in the options of one class."""
     name = path.rpartition(".")[2]
     if unknown := re.search(r"Option '(\w+)' is not accepted", what):
         found = getattr(KINDS[key][1], name, None)
@@ -166,7 +166,7 @@ def _problem(key: str, path: str, what: str) -> str:
 
 
 def _missing(name: str) -> MissingExtraError:
-    """A class whose package is not installed."""
+    """The error for a class whose package is not installed."""
     package = PACKAGES.get(name)
     command = f"type: pip install {package}" if package else "install it with pip"
     return MissingExtraError(
@@ -175,14 +175,14 @@ def _missing(name: str) -> MissingExtraError:
 
 
 def _first_reason(message: str) -> str:
-    """Of what the alternatives of a type had to say, the part that is of the class that was named."""
+    """The reason that concerns the named class; a union type reports one reason per alternative."""
     reasons: list[str] = re.findall(r"^\s*- (.*)", message, re.M) or [message.partition("\n")[0]]
     of_types = ("Expected a <class", "Not a valid", "Expected a dot")
     return next((one for one in reasons if not one.startswith(of_types)), reasons[0]).rstrip(".")
 
 
 def _typed_classes(argv: list[str]) -> list[Typed]:
-    """The classes that a command line names, in its order."""
+    """The classes that a command line names, in order."""
     found = []
     for place, word in enumerate(argv):
         named = _NAMED.fullmatch(word)
@@ -195,7 +195,7 @@ def _typed_classes(argv: list[str]) -> list[Typed]:
 
 
 def _pairs(argv: list[str]) -> list[tuple[str, str]]:
-    """Options with what stands behind their `=` or as the next word."""
+    """Each word as (option, value), the value being after `=` or the next word."""
     following = [*argv[1:], ""][: len(argv)]
     return [
         (word.partition("=")[0], word.partition("=")[2] if "=" in word else after)
@@ -204,7 +204,7 @@ def _pairs(argv: list[str]) -> list[tuple[str, str]]:
 
 
 def _needs_folder(name: str) -> bool:
-    """Whether a logger of Lightning's cannot be made without `save_dir`."""
+    """Whether a Lightning logger requires `save_dir`."""
     found = getattr(loggers, name.rpartition(".")[2], None)
     if not isinstance(found, type) or not name.endswith(found.__name__):
         return False

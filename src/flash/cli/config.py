@@ -1,8 +1,8 @@
-"""The YAML of options files: text that is written comes back as the same text, whatever it looks like.
+"""YAML for options files in which every text survives a round trip.
 
-jsonargparse reads more words as numbers than it quotes when it writes: a label `1e5` came back as 100000.0. And what
-is typed for an option of text is that text: of `#` or `~` YAML would make nothing. Imports jsonargparse, yaml and the
-names of options.
+jsonargparse reads more words as numbers than it quotes when it writes: a label `1e5` came back as 100000.0. Values on
+the command line stay text where YAML would read `#` or `~` as null. Imports jsonargparse, yaml and
+the earlier names of options.
 """
 
 from functools import cache
@@ -14,22 +14,22 @@ from jsonargparse import get_loader, set_dumper, set_loader
 from flash.text.classification.arguments import take_earlier_names
 
 MODE = "flash"
-"""What a parser is given as `parser_mode` once `register` was called."""
+"""The `parser_mode` that `register` defines."""
 
 NO_VALUE = (TypeError, ValueError)
-"""What jsonargparse's reading raises, beside errors of YAML, for text that is none of its values, such as `?`."""
+"""Errors, beside those of YAML, that jsonargparse raises for text such as `?`."""
 
 
 @cache
 def register() -> str:
-    """Tell jsonargparse, once, of this way of reading and writing; returns its name there."""
+    """Register the loader and dumper with jsonargparse, once; returns their name."""
     set_loader(MODE, load, exceptions=(yaml.YAMLError,))
     set_dumper(MODE, dump)
     return MODE
 
 
 def load(text: str) -> Any:
-    """YAML as jsonargparse reads it, but for words that it would drop or make lists of.
+    """Load YAML as jsonargparse does, except words that it would turn into null or a list.
 
     >>> load("1e5"), load("null"), load("#"), load("~"), load("- a"), load("[a, b]")
     (100000.0, None, '#', '~', '- a', ['a', 'b'])
@@ -56,7 +56,7 @@ def _with_current_names(model: dict[str, Any]) -> dict[str, Any]:
 
 
 def dump(options: Any) -> str:
-    r"""Plain values as YAML that `load` reads back.
+    r"""Dump plain values as YAML that `load` reads back unchanged.
 
     >>> dump({"labels": ["toxic", "1e5", "no", "007"]})
     'labels:\n- toxic\n- "1e5"\n- "no"\n- "007"\n'
@@ -66,7 +66,7 @@ def dump(options: Any) -> str:
 
 
 def _represent(dumper: Any, text: str) -> Any:
-    """A text in quotes where it would come back as something other than the same text."""
+    """Quote a text that would not be read back as the same text."""
     try:
         plain = _yaml()(text)
     except (yaml.YAMLError, *NO_VALUE):

@@ -1,4 +1,4 @@
-"""`flash evaluate`: how good a model is on a file with targets. Imports neither torch nor lightning."""
+"""`flash evaluate`: measure a model on a file with targets. Imports neither torch nor lightning."""
 
 import argparse
 import json
@@ -58,7 +58,7 @@ the column `text` or `comment_text`, otherwise the only column that is no target
 
 
 def build_parser() -> Parser:
-    """The options of `flash evaluate`."""
+    """The parser of `flash evaluate`."""
     parser = Parser("flash evaluate", DESCRIPTION, EPILOG)
     parser.add_argument(
         "model", metavar="MODEL", help="the file that training saved, or a folder that flash export wrote"
@@ -75,7 +75,10 @@ def build_parser() -> Parser:
     parser.add_argument("--target_fields", nargs="+", metavar="COLUMN")
     parser.add_argument("--label_delimiter", metavar="D")
     parser.add_argument(
-        "--unknown_labels", choices=("error", "ignore"), default="error", help="labels the model lacks"
+        "--unknown_labels",
+        choices=("error", "ignore"),
+        default="error",
+        help="targets whose label the model lacks: error, or ignore",
     )
     parser.add_argument("--unknown_targets", choices=ACTIONS, default="error")
     parser.add_argument("--unknown_values", nargs="+", metavar="VALUE")
@@ -154,7 +157,7 @@ READERS: dict[str, Callable[[argparse.Namespace, Sequence[str]], Source]] = {
     "excel": _read_csv,
     "fasttext": lambda options, _: read_fasttext(options.file),
 }
-"""Format to what reads the file that the options name; names that tell its header from a row come second."""
+"""For each format, its reader; the second argument holds column names that identify a header."""
 
 
 @dataclass(frozen=True)
@@ -284,7 +287,7 @@ def evaluate_source(
 
 
 def _asked_targets(predictor: Predictor, source: Source, fields: list[str]) -> str | list[str]:
-    """One column of names, unless the column is named as a label: then its values say whether that applies."""
+    """One column of names, unless the column is named as a label: then its values are 0/1 targets."""
     known = set(predictor.labels)
     if len(fields) == 1 and not (predictor.multi_label and fields[0] in known):
         return fields[0]
@@ -308,7 +311,7 @@ def _find_targets(
     if len(present) == len(predictor.labels):
         return present
     predicted = any(f"{label}_probability" in columns for label in predictor.labels)
-    # What `flash predict` called `labels` is the model's own word; scored against itself it would be perfect.
+    # `flash predict` writes the model's own predictions to `labels`; scored against themselves they would be perfect.
     found = [name for name in TARGET_FIELDS if name in columns and not (predicted and name == "labels")]
     if found:
         return found[0]
@@ -345,7 +348,7 @@ def _find_texts(
 
 
 def _described(source: Source, fields: Fields) -> dict[str, Any]:
-    """What was compared, for machines."""
+    """What was compared, for JSON."""
     return {
         "files": [name for name, _ in source.parts],
         "input_field": fields.texts if len(fields.texts) > 1 else fields.texts[0],
@@ -355,7 +358,7 @@ def _described(source: Source, fields: Fields) -> dict[str, Any]:
 
 
 def _notes(predictor: Predictor, fields: Fields) -> list[str]:
-    """What was compared, for people."""
+    """What was compared, as sentences."""
     if isinstance(fields.targets, str):
         targets = f"column {fields.targets!r}"
     else:

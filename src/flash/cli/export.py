@@ -22,25 +22,25 @@ EPILOG = """\
 onnx: the network, its tokenizer, labels, thresholds and calibration, for
 onnxruntime on any processor; flash predict and flash evaluate take the folder
 in place of the model file and import no torch. --quantize int8 makes it smaller
-and faster, and prints how much the probabilities change. They then also differ
-a little with the texts that are computed together: a batch has one scale.
+and faster, and prints how much the probabilities change. In int8 a
+probability also varies slightly with its batch, which shares one scale.
 
 transformers: a folder for transformers.pipeline("text-classification",
 top_k=None), with calibrated probabilities; for a model that kept the head of its
-checkpoint, or was trained with --model.pooling model. The pipeline reads the start
-of a long text alone, also where the model reads windows. Thresholds are not
-transformers' to know: flash.json has them.
+checkpoint, or was trained with --model.pooling model. The pipeline reads only the
+start of a long text, even if the model reads windows. It does not apply
+thresholds; they are in flash.json.
 
   flash export model.pt
   flash export model.pt --quantize int8 --sample comments.csv --text_field comment_text
   flash export model.pt --format transformers --output toxic-model
 """
 MOST_SAMPLED = 1000
-"""Texts of a sample that are compared, its first ones."""
+"""Maximum number of sample texts that are compared."""
 
 
 def build_parser() -> Parser:
-    """The options of `flash export`."""
+    """The parser of `flash export`."""
     parser = Parser("flash export", DESCRIPTION, EPILOG)
     parser.add_argument("model", metavar="MODEL", help="the file that training saved")
     parser.add_argument("--format", choices=FORMATS, default="onnx", help="of the folder (default: onnx)")
@@ -68,7 +68,7 @@ def build_parser() -> Parser:
 
 
 def run(argv: list[str]) -> int:
-    """Export, and print what became of it; returns the exit code."""
+    """Export and print a summary; returns the exit code."""
     options = build_parser().parse(argv)
     if options.text_field is not None and options.sample is None:
         raise FlashError("--text_field names a column of a sample; type --sample and its file too")
@@ -86,7 +86,7 @@ def run(argv: list[str]) -> int:
 
 
 def default_folder(model: str, format: str, quantize: str | None) -> Path:  # noqa: A002  the option's name
-    """Where an export goes that was given no place.
+    """The default folder of an export.
 
     >>> default_folder("models/toxic.pt", "onnx", "int8")
     PosixPath('models/toxic-onnx-int8')
@@ -131,7 +131,7 @@ def _text_fields(source: Source, options: argparse.Namespace, other: str | None)
 
 
 def closing_words(report: ExportReport, sample: str | None) -> str:
-    """What was written, how far it is from the model file, and what to type next."""
+    """Summarize an export: files, difference from the model file, and the next commands."""
     kind = {"onnx": "ONNX", "transformers": "transformers"}[report.format]
     whose = f"{report.texts:,} texts of {sample}" if report.own_texts else f"{report.texts} synthetic texts"
     advice = "" if report.own_texts else "; --sample FILE compares on yours"

@@ -1,6 +1,6 @@
-"""The options of `flash text_classification`: its parser, and what is wrong with a command line.
+"""The parser of `flash text_classification`, and clear errors for invalid command lines.
 
-Built on jsonargparse from the signatures of the library; `help` has the words.
+jsonargparse builds the parser from the signatures of the library; `help` prints the help.
 """
 
 import argparse
@@ -45,14 +45,14 @@ GONE_SOURCES = {
     "from_data_frame": f"write the frame to a file, and type: {PROGRAM} from_parquet --help",
     "from_lists": f"write the lists to a file, and type: {PROGRAM} from_csv --help",
 }
-"""Lightning Flash's sources that are not here, and what to do instead."""
+"""Lightning Flash's sources that are not supported, and their replacements."""
 
 LIST_OPTIONS = (
     *("--input_field", "--target_fields", "--labels", "--column_names"),
     *("--train_file", "--val_file", "--test_file", "--predict_file"),
 )
 TARGET_VALUES = "--unknown_values"
-"""A list of any values, -1 and the empty one among them."""
+"""Its values may be anything, including -1 and the empty text."""
 NUMBER = re.compile(r"-[0-9.]+")
 
 KINDS = {
@@ -70,7 +70,7 @@ UNKNOWN = re.compile(r"Group '(?P<group>\w+)' does not accept option '(?P<name>[
 
 
 def build_parser(sources: Sources) -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
-    """The parser of the command, its model and trainer, and those of its sources by name."""
+    """The parser of the command with model and trainer, and the parser of each source by name."""
     parser = ArgumentParser(prog=PROGRAM, parser_mode=config.register(), exit_on_error=False)
     parser.add_argument("--config", action="config")
     for option in COMMAND.options:
@@ -113,10 +113,10 @@ def with_current_names(argv: list[str]) -> list[str]:
 
 
 def parse(sources: Sources, argv: list[str]) -> tuple[ArgumentParser, Namespace]:
-    """The parser and the options of a command line.
+    """Parse a command line; returns the parser and the options.
 
     Raises:
-        FlashError: one sentence about what is wrong with it.
+        FlashError: the command line is invalid.
     """
     parser, subparsers = build_parser(sources)
     _check_names(parser, subparsers, argv)
@@ -125,7 +125,7 @@ def parse(sources: Sources, argv: list[str]) -> tuple[ArgumentParser, Namespace]
     except argparse.ArgumentError as error:
         source = next((f" {word}" for word in argv if word in subparsers), "")
         message = str(error.message or error)
-        if found := UNKNOWN.search(message):  # in a file of options
+        if found := UNKNOWN.search(message):  # from an options file
             name, known = f"{found['group']}.{found['name']}", parser.get_defaults().keys()
             if found["name"] in RENAMED:
                 new = f"{found['group']}.{RENAMED[found['name']]}"
@@ -138,7 +138,7 @@ def parse(sources: Sources, argv: list[str]) -> tuple[ArgumentParser, Namespace]
 
 
 def _of_component(message: str) -> str | None:
-    """What is wrong with a logger, a callback or another object of the trainer; None where it is something else."""
+    """The error about a logger, callback or other trainer object; None if the message is about something else."""
     if source := re.search(r"argument SOURCE: invalid choice: '([\w.]+)'", message):
         word = source[1]
         keys = (key for key in components.KINDS if word.rpartition(".")[2] in components.class_names(key))
@@ -149,7 +149,7 @@ def _of_component(message: str) -> str | None:
 
 
 def _check_names(parser: ArgumentParser, subparsers: dict[str, ArgumentParser], argv: list[str]) -> None:
-    """Answer a misspelt or misplaced option, which the parser does not."""
+    """Reject misspelt and misplaced options, which the parser does not explain."""
     if gone := next((word for word in argv if word in GONE_SOURCES), None):
         raise FlashError(f"{gone} is not here; {GONE_SOURCES[gone]}")
     place = next((index for index, word in enumerate(argv) if word in subparsers), len(argv))
@@ -179,7 +179,7 @@ def _check_names(parser: ArgumentParser, subparsers: dict[str, ArgumentParser], 
 
 
 def _refuse_bare_words(argv: list[str]) -> None:
-    """Refuse values without an option behind a source, where Lightning Flash's Python took them by position."""
+    """Reject positional values after a source; Lightning Flash's Python API accepted them."""
     bare = list(takewhile(lambda word: not word.startswith("-"), argv[1:]))
     if bare and not (argv[0] == "from_sample" or argv[0] == "from_toxic"):
         raise FlashError(
@@ -189,12 +189,12 @@ def _refuse_bare_words(argv: list[str]) -> None:
 
 
 def _is_nested(name: str, known: set[str]) -> bool:
-    """Whether it is an option of an object that the parser builds, as --trainer.logger.save_dir is."""
+    """Whether it is an option of a nested object, such as --trainer.logger.save_dir."""
     return any("." in option and name.startswith(option + ".") for option in known)
 
 
 def _plain_strategy(argv: list[str]) -> list[str]:
-    """A strategy that is spelled as Python's tuple, as in the library's sentences, in JSON."""
+    """Convert a strategy typed as a Python tuple, as messages of the library write it, to JSON."""
     words = list(argv)
     for index, word in enumerate(words):
         name, equals, value = word.partition("=")
@@ -206,9 +206,9 @@ def _plain_strategy(argv: list[str]) -> list[str]:
 
 
 def _gather_lists(argv: list[str]) -> list[str]:
-    """`--target_fields a b` as the JSON list that the parser takes; a single value stays as it is, but for a label.
+    """Convert `--target_fields a b` to the JSON list that the parser expects; a single value stays, except a label.
 
-    `--unknown_values -1` is always a list of text, so that neither `null` nor the empty text means the default.
+    `--unknown_values -1` always becomes a list of text, so that neither `null` nor the empty text means the default.
     """
     gathered: list[str] = []
     position = 0
@@ -230,7 +230,7 @@ def _gather_lists(argv: list[str]) -> list[str]:
 
 
 def _read_again(value: str) -> str:
-    """A list of JSON as YAML reads it, which knows no pairs of surrogates: those that `json.dumps` makes of an emoji."""
+    """Rewrite a JSON list for YAML, which does not accept the surrogate pairs that `json.dumps` writes for an emoji."""
     with suppress(ValueError):
         words = json.loads(value) if value.startswith("[") else None
         if isinstance(words, list) and all(isinstance(word, str) for word in words):
@@ -239,18 +239,18 @@ def _read_again(value: str) -> str:
 
 
 def _as_list(words: list[str]) -> str:
-    """JSON that YAML reads as the same words: of an emoji no halves, and no line ends but those that are escaped."""
+    """JSON that YAML reads as the same words: emojis unescaped, line separators escaped."""
     written = json.dumps(words, ensure_ascii=False)
     return re.sub("[\x7f-\x9f\u2028\u2029\ufeff]", lambda found: f"\\u{ord(found[0]):04x}", written)
 
 
 def _is_option(word: str, before: str) -> bool:
-    """Whether a word begins another option; after `--unknown_values` a negative number is a value."""
+    """Whether a word starts another option; after `--unknown_values` a negative number is a value."""
     return word.startswith("-") and not (before == TARGET_VALUES and NUMBER.fullmatch(word))
 
 
 def _sentence(message: str) -> str:
-    """The parser's words for a mistake, in the words of who made it."""
+    """Rewrite a parser error in terms of what the user typed."""
     line = " ".join(part.strip() for part in message.splitlines()).rstrip(".")
     if line.startswith("Unexpected config:"):
         return "--config names a file that holds no options; name the .yaml beside a model that training has saved"
@@ -262,7 +262,7 @@ def _sentence(message: str) -> str:
     expected = line.partition("Given value")[0]
     kinds = re.findall(r"<class '(?:[\w.]+\.)?(\w+)'>", expected)
     names = dict.fromkeys(KINDS.get(kind, kind) for kind in kinds)
-    if KINDS["float"] in names:  # which says it all
+    if KINDS["float"] in names:  # which includes whole numbers
         names.pop(KINDS["int"], None)
     choices = [
         word.strip("' ") for words in re.findall(r"Literal\[([^\]]*)", expected) for word in words.split(",")

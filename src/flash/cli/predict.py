@@ -26,7 +26,7 @@ from flash.text.classification.predict_files.writers import WRITERS
 from flash.text.classification.predictor import Predictor
 from flash.text.classification.scores.thresholds import Thresholds
 
-SHOWN_LABELS = 10  # whose rows are told
+SHOWN_LABELS = 10  # labels whose row counts are printed
 DESCRIPTION = "Label every text of files, or of a pipe, of any size."
 EPILOG = """\
 The output has all columns of the input, then `labels`, then a column
@@ -54,7 +54,7 @@ only column that is not named as one of the model's labels, nor `labels` or `lab
 
 
 def build_parser() -> Parser:
-    """The options of `flash predict`."""
+    """The parser of `flash predict`."""
     parser = Parser("flash predict", DESCRIPTION, EPILOG)
     parser.add_argument(
         "model", metavar="MODEL", help="the file that training saved, or a folder that flash export wrote"
@@ -138,7 +138,7 @@ def run(argv: list[str]) -> int:
 
 
 def described(done: Summary, labels: Sequence[str], inputs: Sequence[str], *, multi_label: bool) -> str:
-    """What a prediction did: rows, rows with a label, and rows of each label, the most frequent first."""
+    """Summarize a prediction: rows, rows with a label, and rows per label, the most frequent first."""
     if done.rows == 0:
         name = "standard input" if inputs == ["-"] else " ".join(inputs)
         return f"{name} has no rows; neither has the output"
@@ -180,13 +180,13 @@ def _predict(options: argparse.Namespace, thresholds: Thresholds, predictor: Pre
 
 @contextmanager
 def _progress(options: argparse.Namespace) -> Iterator[Callable[[int], object]]:
-    """What shows how far it is, and how long the rest takes where the number of rows is known, on standard error."""
-    from tqdm import tqdm  # not where nobody looks: its import takes longer than a short file
+    """A progress bar on standard error, with the remaining time if the number of rows is known."""
+    from tqdm import tqdm  # only on a terminal: its import takes longer than a short file
 
     from flash.text.classification.predict_files.row_counts import count_rows
 
     total: int | None = None
-    with suppress(FlashError), warnings.catch_warnings(action="ignore"):  # which predicting has, too
+    with suppress(FlashError), warnings.catch_warnings(action="ignore"):  # predicting raises them again
         dialect = Dialect(options.encoding, options.delimiter, options.quoting == "true")
         counts = [
             count_rows(each.path, each.kind, dialect)

@@ -1,6 +1,6 @@
-"""Where `flash text_classification` saves: a model file and, beside it, the options that made it, together.
+"""Save the model of `flash text_classification` together with the options that produced it.
 
-A place that the same command reads from is refused before anything is read.
+An output that would overwrite an input of the same command is rejected before anything is read.
 """
 
 import glob
@@ -22,11 +22,11 @@ TOXIC_FILE = "data/jigsaw_toxic_comments/train.csv"
 """What `from_toxic` reads."""
 MARK = "# Options of flash text_classification, saved with the model beside this file and replaced with it."
 KEYS = {"output", "half", "strategy", "model", "trainer"}
-"""What every file of options has, also those of versions without `MARK`."""
+"""Keys of every options file, also of versions without `MARK`."""
 
 
 def config_path(output: str) -> Path:
-    """Where the options are saved: beside the model, `.yaml` in place of the ending of a model file."""
+    """The path of the options: beside the model, with the suffix `.yaml`."""
     path = Path(output)
     if path.suffix in (".yaml", ".yml"):
         raise FlashError(
@@ -36,10 +36,10 @@ def config_path(output: str) -> Path:
 
 
 def check(given: Namespace) -> Path:
-    """Find out before a training whether its model and its options can be saved; returns the path of the options.
+    """Check before training that the model and its options can be saved; returns the path of the options.
 
     Raises:
-        FlashError: one of them cannot be written, or would take the place of what is read, or of a file of the user's.
+        FlashError: one of them cannot be written, or would overwrite an input or another file of the user.
     """
     output = given.output
     config = config_path(output)
@@ -72,17 +72,17 @@ def check(given: Namespace) -> Path:
 
 
 def save(write: Callable[[Path], object], output: str, options: str) -> None:
-    """Save a model and its options, each whole; at no moment is a new model beside earlier options.
+    """Save a model and its options atomically; a new model is never beside earlier options.
 
-    Both are on the disk before the earlier options are removed, and then take their names.
+    Both are on disk before the earlier options are removed and the files are renamed.
 
     Args:
         write: writes the model to a path; every process of a launch calls it.
-        output: where the model is to be.
-        options: the content of its file of options.
+        output: path of the model.
+        options: content of the options file.
 
     Raises:
-        CheckpointError: there is no room; earlier files stay as they were.
+        CheckpointError: the disk is full; earlier files are unchanged.
     """
     if rank() > 0:
         write(Path(output))
@@ -96,7 +96,7 @@ def save(write: Callable[[Path], object], output: str, options: str) -> None:
             os.fsync(file.fileno())
             with files.atomic_path(output) as model:
                 _write(write, model, output)
-                files.sync(model)  # a full disk shows here, while the earlier options are there
+                files.sync(model)  # a full disk raises here, while the earlier options still exist
                 Path(os.path.realpath(config)).unlink(missing_ok=True)
     except OSError as error:
         raise CheckpointError(
@@ -105,7 +105,7 @@ def save(write: Callable[[Path], object], output: str, options: str) -> None:
 
 
 def _write(write: Callable[[Path], object], path: Path, output: str) -> None:
-    """Write the model to a temporary path, of which no sentence speaks."""
+    """Write the model to a temporary path, and name the final path in errors."""
     try:
         write(path)
     except CheckpointError as error:
@@ -113,7 +113,7 @@ def _write(write: Callable[[Path], object], path: Path, output: str) -> None:
 
 
 def _read(given: Namespace) -> Iterator[str]:
-    """The files and folders that a training reads; addresses are among them, and are no files here."""
+    """The local files and folders that a training reads, and URLs."""
     if given.source == "from_toxic":
         yield TOXIC_FILE
     for name, value in vars(given[given.source]).items():
@@ -131,13 +131,13 @@ def _texts(value: Any) -> list[str]:
 
 
 def _called(lost: str | Path, output: str | Path) -> str:
-    """How a sentence calls a file that may have been typed by another name."""
+    """Describe a file for an error message, with its other name if it was given by one."""
     reads = "that this command reads"
     return f"a file {reads}" if str(lost) == str(output) else f"the same file as {lost} {reads}"
 
 
 def _is_of_options(path: Path) -> bool:
-    """Whether a file was written by this command, or holds what it writes."""
+    """Whether a file was written by this command, or has the same keys."""
     with suppress(OSError, UnicodeDecodeError, yaml.YAMLError):
         text = path.read_text("utf-8") if path.is_file() else ""
         found = None if text.startswith(MARK) else yaml.safe_load(text)

@@ -1,4 +1,4 @@
-"""`flash serve`: labels over HTTP. Imports lightning never, and torch only for the checkpoint of an encoder."""
+"""`flash serve`: labels over HTTP. Never imports lightning, and torch only for the checkpoint of an encoder."""
 
 import argparse
 import os
@@ -33,11 +33,11 @@ model's file again, without a request that fails.
 KEYS = "FLASH_API_KEY"
 UNITS = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 PACKAGES = ("httptools", "prometheus_client", "pydantic", "starlette", "uvicorn")
-"""What the server needs of the extra `serve`; uvloop is used where there is one."""
+"""Packages of the extra `serve` that the server needs; uvloop is used if installed."""
 
 
 def build_parser() -> Parser:
-    """The options of `flash serve`."""
+    """The parser of `flash serve`."""
     usual = ServeOptions()
     parser = Parser("flash serve", DESCRIPTION, EPILOG)
 
@@ -56,14 +56,14 @@ def build_parser() -> Parser:
         "model", metavar="MODEL", help="the file that training saved, or a folder that flash export wrote"
     )
     add("host", "ADDRESS", "where to listen; 0.0.0.0 is every network that this machine is in")
-    add("port", "PORT", "0 for any that is free")
-    add("workers", "N", "processes that answer, each with its own model")
+    add("port", "PORT", "0 for any free port")
+    add("workers", "N", "number of worker processes, each with its own model")
     parser.add_argument(
         "--api_key",
         action="append",
         default=[],
         metavar="KEY",
-        help=f"lets a request in; may be given several times. Other users of this machine can read it here, unlike the "
+        help=f"key that requests must send; may be repeated. Other users of this machine can read it here, unlike the "
         f"variable {KEYS}, which holds one or several with commas",
     )
     parser.add_argument(
@@ -100,30 +100,30 @@ def build_parser() -> Parser:
         type=parse_size,
         default=usual.max_body,
         metavar="SIZE",
-        help=f"of a request at most, in bytes or as 500kB, 2MB (default: {usual.max_body})",
+        help=f"maximum request size, in bytes or as 500kB, 2MB (default: {usual.max_body})",
     )
-    add("max_texts", "N", "texts of a request at most")
-    add("max_text_length", "N", "characters of a text at most")
-    add("max_connections", "N", "open connections of a worker at most; requests of others are answered 503")
-    add("max_waiting", "N", "texts that wait in a worker at most; who comes then is told to come again")
-    add("batch_tokens", "N", "about how many tokens are computed together")
-    add("max_delay", "SECONDS", "of work that wait in a worker at most; who comes then is told to come again")
-    add("request_timeout", "SECONDS", "until a request that waits is given up")
-    add("receive_timeout", "SECONDS", "that a body may take to arrive after its head")
-    add("keep_alive", "SECONDS", "that an idle connection stays open")
-    add("grace", "SECONDS", "for requests in flight when the server is stopped")
+    add("max_texts", "N", "maximum texts per request")
+    add("max_text_length", "N", "maximum characters per text")
+    add("max_connections", "N", "maximum open connections per worker; requests beyond it get 503")
+    add("max_waiting", "N", "maximum queued texts per worker; requests beyond it get 503")
+    add("batch_tokens", "N", "approximate number of tokens per batch")
+    add("max_delay", "SECONDS", "maximum queueing time in a worker; requests beyond it get 503")
+    add("request_timeout", "SECONDS", "maximum time to answer a request")
+    add("receive_timeout", "SECONDS", "maximum time to receive a body after its head")
+    add("keep_alive", "SECONDS", "time that an idle connection stays open")
+    add("grace", "SECONDS", "time to finish open requests when the server stops")
     parser.add_argument(
         "--log_level",
         choices=LOG_LEVELS,
         default=usual.log_level,
         help=f"what is written on standard error, a JSON object per line; requests are info (default: {usual.log_level})",
     )
-    parser.add_argument("--log_texts", action="store_true", help="write texts there, too")
+    parser.add_argument("--log_texts", action="store_true", help="also log texts")
     return parser
 
 
 def parse_size(word: str) -> int:
-    """Bytes of a number with or without a unit.
+    """Parse a number of bytes with an optional unit.
 
     >>> parse_size("2MB"), parse_size("1.5 MiB"), parse_size("500")
     (2000000, 1572864, 500)
@@ -140,7 +140,7 @@ def parse_size(word: str) -> int:
 
 
 def options_of(parsed: argparse.Namespace) -> ServeOptions:
-    """The options of a server, from those that were typed and the keys of the environment."""
+    """Server options from the command line, and API keys from the environment."""
     given = vars(parsed)
     named = {field.name: given[field.name] for field in fields(ServeOptions) if field.name in given}
     keys = [key.strip() for key in os.environ.get(KEYS, "").split(",") if key.strip()]

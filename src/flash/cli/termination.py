@@ -1,7 +1,7 @@
-"""SIGTERM ends a command within about a second, as Ctrl-C does, and leaves no half-written file.
+"""End a command within about a second of SIGTERM, without half-written files.
 
-Python runs a signal's handler between two steps of the main thread. A compiled loop or a library may keep it from the
-next step for minutes; then a thread that waits for the signal ends the process. Imports the standard library and
+Python runs a signal handler between two bytecode instructions of the main thread. A compiled loop may delay the next
+instruction for minutes; then a watcher thread ends the process. Imports the standard library and
 `core.temporary` alone.
 """
 
@@ -23,7 +23,7 @@ GRACE = 1.0  # seconds that the main thread has to notice the signal
 
 
 class Terminated(SystemExit):
-    """SIGTERM has come."""
+    """The process received SIGTERM."""
 
     def __init__(self) -> None:
         super().__init__(TERMINATED)
@@ -31,9 +31,9 @@ class Terminated(SystemExit):
 
 @contextmanager
 def ended_by_sigterm() -> Iterator[None]:
-    """Raise `Terminated` in the block if SIGTERM comes; end the process if the block does not notice.
+    """Raise `Terminated` in the block on SIGTERM; end the process if the block does not stop in time.
 
-    Nothing is changed outside of the main thread, or where the signal has another meaning already.
+    Does nothing outside the main thread, or if SIGTERM already has a handler.
     """
     main = threading.current_thread() is threading.main_thread()
     if not main or os.name == "nt" or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
@@ -43,7 +43,7 @@ def ended_by_sigterm() -> Iterator[None]:
 
     def notice(number: int, frame: FrameType | None) -> None:
         noticed.set()
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # whoever is impatient ends it at once
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a second SIGTERM ends it at once
         raise Terminated
 
     read, write = os.pipe()
@@ -57,11 +57,11 @@ def ended_by_sigterm() -> Iterator[None]:
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.set_wakeup_fd(before)
-        os.close(write)  # at which the thread ends
+        os.close(write)  # this ends the watcher thread
 
 
 def end_now() -> None:
-    """End the process with `TERMINATED`, also where threads of a fit are still at work."""
+    """Exit with `TERMINATED`, even while threads of a fit are running."""
     with suppress(OSError, ValueError):
         sys.stdout.flush()
     with suppress(OSError, ValueError):

@@ -1,4 +1,4 @@
-"""`flash text_classification`: answers `--help` at once, and leaves the rest to `training`, which imports torch."""
+"""`flash text_classification`: answers `--help` at once and delegates the rest to `training`, which imports torch."""
 
 import sys
 
@@ -9,7 +9,7 @@ __all__ = ["SOURCES", "run"]
 
 
 def run(argv: list[str]) -> int:
-    """Print the help that is asked for, or train; returns the exit code."""
+    """Print the requested help, or train; returns the exit code."""
     source = asked_source(argv)
     if source is not None:
         print(help_text(source))

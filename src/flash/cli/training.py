@@ -1,6 +1,6 @@
-"""What `flash text_classification` does: check the options, train on one source, print the table, save the model.
+"""Train for `flash text_classification`: check options, fit on one source, print the table, save the model.
 
-Options of the model and the trainer come before the source, those of the data after it, as in Lightning Flash.
+Options of the model and the trainer come before the source, options of the data after it, as in Lightning Flash.
 """
 
 import logging
@@ -32,7 +32,7 @@ from flash.training.last_good import KeptFile, free_file
 from flash.training.trainer import Trainer
 
 TOXIC_URL = "https://pl-flash-data.s3.amazonaws.com/jigsaw_toxic_comments.zip"
-HELD_OUT = 0.1  # of the training rows, where the user named no validation rows
+HELD_OUT = 0.1  # share of the training rows, if there are no validation rows
 NOISE = (
     "\nDetected KeyboardInterrupt",
     "GPU available",
@@ -99,7 +99,7 @@ SOURCES: dict[str, Any] = {
     "from_toxic": from_toxic,
     **{name: getattr(TextClassificationData, name) for name in READ},
 }
-"""What makes the data of each subcommand."""
+"""For each source, the function that loads its data."""
 
 
 def _for_the_command_line(record: logging.LogRecord) -> bool:
@@ -109,7 +109,7 @@ def _for_the_command_line(record: logging.LogRecord) -> bool:
 
 @contextmanager
 def _quiet_lightning() -> Iterator[None]:
-    """Leave out what Lightning says of itself; what the model and the data have to say stays, in terms of options."""
+    """Drop Lightning's own log lines; messages of the model and the data are rewritten as options."""
     log = logging.getLogger("lightning.pytorch.utilities.rank_zero")
     log.addFilter(_for_the_command_line)
     try:
@@ -127,8 +127,8 @@ def train(argv: list[str]) -> int:
     parser, given = options.parse(SOURCES, argv)
     linear = not is_encoder(given.model.backbone)
     if linear and rank() > 0:
-        return 0  # it trains in one process, and torchrun or SLURM started several
-    config = saving.check(given)  # before the training whose result it is to hold
+        return 0  # it trains in one process; torchrun or SLURM started others
+    config = saving.check(given)  # before a long training
     strategy = choices.check(given, argv)  # and before the data are read
     kept = last_good_file(given.output, given.ckpt_path, given.source)
     trainer = make_trainer(components.build(parser, given), one_device=linear)
@@ -144,15 +144,15 @@ def train(argv: list[str]) -> int:
     except Terminated:
         raise
     except SystemExit:
-        if trainer.interrupted:  # Lightning turns Ctrl-C into an exit of its own
+        if trainer.interrupted:  # Lightning turns Ctrl-C into SystemExit
             raise KeyboardInterrupt from None
         raise
     if datamodule.test_dataset is not None:
         trainer.test(model, datamodule=datamodule)
     earlier = Path(given.output).is_file()
-    given.ckpt_path = None  # of this run alone
+    given.ckpt_path = None  # of this run only
     if given.trainer.precision == "auto" and model.automatic_optimization:
-        given.trainer.precision = str(trainer.precision)  # a rerun computes as this one did, on any machine
+        given.trainer.precision = str(trainer.precision)  # a rerun uses the same precision on any machine
     written = parser.dump(components.as_saved(given))
     saving.save(lambda path: trainer.save_checkpoint(path, half=given.half), given.output, written)
     if rank() > 0:
@@ -166,14 +166,14 @@ def train(argv: list[str]) -> int:
 
 
 def make_trainer(arguments: dict[str, Any], *, one_device: bool) -> Trainer:
-    """The trainer: unless the user chose otherwise, a bar only on a terminal, and checkpoints only of callbacks.
+    """Construct the trainer; by default a progress bar only on a terminal, and checkpoints only from callbacks.
 
     Args:
-        arguments: of the trainer.
-        one_device: whether the backbone works on one device, which then is the CPU unless the user chose otherwise.
+        arguments: the trainer's arguments.
+        one_device: whether the backbone uses a single device, by default the CPU.
 
     Raises:
-        FlashError: there are several devices for a backbone that works on one.
+        FlashError: several devices for a backbone that uses one, or invalid arguments.
     """
     if arguments["enable_progress_bar"] is None:
         arguments["enable_progress_bar"] = sys.stdout.isatty() or components.has(arguments, ProgressBar)
@@ -185,7 +185,7 @@ def make_trainer(arguments: dict[str, Any], *, one_device: bool) -> Trainer:
             arguments["accelerator"] = "cpu"
     try:
         trainer = Trainer(**arguments)
-    except (ValueError, TypeError) as error:  # Lightning's own, of values that do not fit
+    except (ValueError, TypeError) as error:  # Lightning rejects values
         if isinstance(error, FlashError):
             raise
         raise FlashError(_trainer_mistake(arguments, str(error))) from error
@@ -198,7 +198,7 @@ def make_trainer(arguments: dict[str, Any], *, one_device: bool) -> Trainer:
 
 
 def _trainer_mistake(arguments: dict[str, Any], message: str) -> str:
-    """Lightning's words for an option of the trainer that cannot be, in one sentence."""
+    """Shorten Lightning's error about an invalid trainer option to one sentence."""
     known = components.strategy_names()
     if "invalid strategy name" in message:
         return unknown_name("strategy", str(arguments["strategy"]), known)
@@ -210,10 +210,10 @@ def _trainer_mistake(arguments: dict[str, Any], message: str) -> str:
 
 
 def last_good_file(output: str, ckpt_path: str | None, source: str) -> KeptFile:
-    """Where a training that is stopped is kept: where the one is that it goes on from, else where no other is.
+    """The checkpoint of an interrupted training: the one to resume from, else an unused name.
 
     Raises:
-        FlashError: there is no checkpoint to go on from.
+        FlashError: the checkpoint to resume from does not exist.
     """
     wanted = saving.config_path(output).with_suffix(".last-good.pt")
     path = free_file(wanted)
@@ -235,7 +235,7 @@ def last_good_file(output: str, ckpt_path: str | None, source: str) -> KeptFile:
 
 
 def load_data(given: Namespace) -> TextClassificationData:
-    """The rows of the source that was named, a tenth of them held out unless the user chose otherwise."""
+    """Load the data of the source; by default a tenth of the rows is held out for validation."""
     keywords = dict(given[given.source])
     named = [name for name in keywords if name.startswith("val_") and keywords[name] is not None]
     if not named and "val_split" in keywords:

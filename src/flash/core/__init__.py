@@ -1,1 +1,1 @@
-"""What every task shares: the trainer, finetuning strategies, downloads, errors."""
+"""Shared by all tasks: errors, files, finetuning strategies, precision."""

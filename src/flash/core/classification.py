@@ -1,4 +1,4 @@
-"""Lightning Flash's import path of the output classes; only names of `scores.output_objects`."""
+"""Lightning Flash's import path of the output classes, which are in `scores.output_objects`."""
 
 from flash.text.classification.scores.output_objects import (
     ClassesOutput,
@@ -10,7 +10,7 @@ from flash.text.classification.scores.output_objects import (
     ProbabilitiesOutput,
 )
 
-# the names of versions 0.5 and 0.6, and of the issue trackers' snippets
+# names of versions 0.5 and 0.6, and of snippets in issue trackers
 Classes = ClassesOutput
 FiftyOneLabels = FiftyOneLabelsOutput
 Labels = LabelsOutput

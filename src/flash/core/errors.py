@@ -1,6 +1,6 @@
-"""The errors a user can mend. Imports nothing of the project.
+"""Errors that a user can fix. Imports nothing of the project.
 
-Every message says what was found and where, what was expected, and what to type next. The command line
+Every message says what was found and where, what was expected, and what to do next. The command line
 prints such an error as one sentence and exits with 2; any other exception is a bug of ours.
 """
 
@@ -8,19 +8,19 @@ import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-LONGEST_NAME = 200  # characters of a name in a sentence; looking for similar ones takes the square of it
-MOST_NAMES = 10  # in a sentence: some label sets have thousands
+LONGEST_NAME = 200  # characters of a quoted name; finding similar names takes quadratic time
+MOST_NAMES = 10  # listed in a message; some label sets have thousands
 
 
 _UNSEEN = re.compile(
     "[\x00-\x1f\x7f-\x9f\xad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
     "\ud800-\udfff\U000e0000-\U000e007f]"
 )
-"""Characters that control a terminal, end a line, turn the direction of writing, or show nothing at all."""
+"""Control characters, line separators, direction marks and invisible characters."""
 
 
 def visible(words: str) -> str:
-    r"""Words for a terminal or a log, with control characters and characters that cannot be seen as escapes.
+    r"""Escape control characters and invisible characters for a terminal or a log.
 
     >>> print(visible("a\x1b[31m\nb\u202e"))
     a\x1b[31m\nb\u202e
@@ -29,7 +29,7 @@ def visible(words: str) -> str:
 
 
 class FlashError(ValueError):
-    """A mistake the user can mend; its sentence shows a user's control characters as escapes."""
+    """A mistake that the user can fix; control characters in its message are escaped."""
 
     def __str__(self) -> str:
         return visible(super().__str__())
@@ -44,19 +44,19 @@ class CheckpointError(FlashError):
 
 
 class DownloadError(FlashError):
-    """A transfer or an archive that could not be completed safely."""
+    """A download or an archive that could not be completed safely."""
 
 
 class BrokenStepError(FlashError):
-    """A training step with a loss or gradients that are not finite; of several processes, all raise it at that step."""
+    """A training step whose loss or gradients are not finite; all processes raise it at the same step."""
 
 
 class RemoteCodeError(FlashError):
-    """Python code that comes with an encoder, and that may not run or cannot be had."""
+    """Python code of an encoder that is not allowed to run, or is missing."""
 
 
 class MovedNameError(FlashError, ImportError):
-    """A name of Lightning Flash's that is not here; the message says what to write instead."""
+    """A name of Lightning Flash that does not exist here; the message gives the replacement."""
 
 
 class MissingExtraError(FlashError, ImportError):
@@ -64,12 +64,12 @@ class MissingExtraError(FlashError, ImportError):
 
 
 def shortened(words: str, longest: int = 40) -> str:
-    """The start of a text that a sentence quotes."""
+    """The start of a text, for quoting it in a message."""
     return words if len(words) <= longest else f"{words[:longest].rstrip()}..."
 
 
 def listed(names: Iterable[str]) -> str:
-    """Names as a sentence lists them: the first ten, and how many more there are.
+    """List names in a message: the first ten, and the number of the others.
 
     >>> listed(["text", "labels"])
     'text, labels'
@@ -80,7 +80,7 @@ def listed(names: Iterable[str]) -> str:
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
-    """A sentence for a name that is none of `known`: the closest one, then the known ones, the nearest first.
+    """A message for a name that is not in `known`: the closest name, then the known ones, the closest first.
 
     >>> unknown_name("backbone", "lineer", ["linear"])
     "unknown backbone 'lineer'; did you mean 'linear'? Known: linear"

@@ -1,4 +1,4 @@
-"""Optional dependencies, checked at one door."""
+"""Import optional dependencies, or name the pip command that installs them."""
 
 import re
 from importlib import import_module
@@ -10,14 +10,14 @@ DISTRIBUTION = "flash-multilabel"
 
 
 def requires(distribution: str) -> list[str] | None:
-    """What an installed distribution needs, as its metadata says."""
-    from importlib import metadata  # its import takes longer than finding that a module is there
+    """The requirements in the metadata of an installed distribution."""
+    from importlib import metadata  # slow to import, and needed only if the module is missing
 
     return metadata.requires(distribution)
 
 
 def require(module: str, extra: str) -> ModuleType:
-    """Import `module`, or say which pip command brings it.
+    """Import `module`, or name the pip command that installs it.
 
     Args:
         module: the name to import, such as `"datasets"`.
@@ -31,7 +31,7 @@ def require(module: str, extra: str) -> ModuleType:
         return import_module(module)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.split(".")[0] != module.split(".")[0]:
-            raise  # installed, but something it needs is not: pip's problem, with pip's words
+            raise  # installed, but one of its own dependencies is missing: keep the original error
         marker = re.compile(rf"""extra\s*==\s*["']{re.escape(extra)}["']""")
         needs = [line.split(";")[0].strip() for line in requires(DISTRIBUTION) or [] if marker.search(line)]
         if not needs:

@@ -1,8 +1,8 @@
-"""Files and folders that take their name only when they are whole.
+"""Write files and folders atomically.
 
-The bytes go to a hidden temporary file in the same folder (see `temporary`), reach the disk, and then take the name in
-one step: a process killed at any moment leaves the earlier file as it was. Checkpoints, predictions and exports are
-written so. Imports nothing of the project but `temporary`.
+The content goes to a hidden temporary file in the same folder (see `temporary`), is synced to disk and then renamed: a
+process killed at any moment leaves the earlier file unchanged. Checkpoints, predictions and exports are written this
+way. Imports nothing of the project but `temporary`.
 """
 
 import errno
@@ -21,13 +21,13 @@ from flash.core.temporary import EARLIER, put_back, temporary_file, temporary_fo
 
 @contextmanager
 def atomic_file(path: str | Path) -> Iterator[IO[bytes]]:
-    """A file to write, which replaces what is at `path` when the block ends without an error.
+    """Open a file for writing; it replaces `path` when the block ends without an error.
 
-    A link keeps leading to its file, which is replaced; a replaced file's permissions stay, a new one's follow the
-    umask. Pipes and devices are written to directly. The folder has to be there.
+    For a link, its target is replaced. The permissions of a replaced file are kept; a new file follows the umask. Pipes
+    and devices are written to directly. The folder must exist.
 
     Raises:
-        OSError: `path` is a folder, or its folder or the disk takes no file.
+        OSError: `path` is a folder, or the file cannot be written.
     """
     path = Path(path)
     if _is_special(path):
@@ -40,7 +40,7 @@ def atomic_file(path: str | Path) -> Iterator[IO[bytes]]:
         try:
             with os.fdopen(handle, "wb") as file:
                 if mode is not None and temporary.stat().st_mode & 0o7777 != mode:
-                    temporary.chmod(mode)  # before a byte of a private file is in it
+                    temporary.chmod(mode)  # before private data are written
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
@@ -53,9 +53,9 @@ def atomic_file(path: str | Path) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """A path to write a file at, for libraries that want a path; the file replaces `path` as `atomic_file`'s does.
+    """A temporary path for libraries that write to a path; the file replaces `path` as in `atomic_file`.
 
-    It is in a hidden folder beside `path` that nobody else may enter, and goes to the disk before it is renamed.
+    It is in a hidden private folder beside `path`, and is synced to disk before it is renamed.
 
     Raises:
         OSError: as `atomic_file`.
@@ -71,7 +71,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     mode = _mode(target)
     with temporary_folder(target) as folder:
         whole = folder / "whole"
-        whole.touch()  # with the permissions of a new file
+        whole.touch()  # to learn the permissions of a new file
         mode = whole.stat().st_mode & 0o7777 if mode is None else mode
         whole.unlink()
         yield whole
@@ -84,14 +84,14 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(folder: Path) -> Iterator[Path]:
-    """An empty folder to write to, which replaces what is at `folder` when the block ends without an error.
+    """An empty folder to write to; it replaces `folder` when the block ends without an error.
 
-    It is made beside `folder`, with the folders above it, and its files go to the disk before it is renamed. On an
-    error, what was at `folder` stays as it was. A process that is killed between the two renames leaves the earlier
-    folder aside: `is_folder`, and whoever writes there next, put it back.
+    It is created beside `folder`, with missing parents, and its files are synced to disk before it is renamed. On an
+    error, `folder` is unchanged. If the process is killed between the two renames, the earlier folder is restored by
+    `is_folder` and by the next writer.
 
     Raises:
-        OSError: no folder can be made there, or what is there cannot be replaced.
+        OSError: the folder cannot be created, or the earlier one cannot be replaced.
     """
     target = _real(folder)
     if not target.parent.is_dir():
@@ -107,25 +107,25 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
         if target.exists():
             target.rename(earlier / target.name)
         work.rename(target)
-        _sync_folder(target.parent)  # before the earlier folder is removed
+        _sync_folder(target.parent)  # before the earlier folder is deleted
 
 
 def is_folder(path: str | Path) -> bool:
-    """Whether there is a folder, once an exchange that a killed process left half done is undone."""
+    """Whether `path` is a folder; first restores one that a killed process was replacing."""
     if not os.path.exists(path):  # noqa: PTH110  (pathlib's raises on names that are too long)
-        with suppress(ValueError):  # a path that no system can have
+        with suppress(ValueError):  # an invalid path
             put_back(_real(Path(path)))
     return os.path.isdir(path)  # noqa: PTH112
 
 
 def overwritten(output: str | Path, read: Iterable[str | Path]) -> str | Path | None:
-    """The first of some files that would be lost if `output` were written, by whatever names both go; None if none is.
+    """The first input that writing `output` would overwrite, also under another name; None if there is none.
 
     Args:
         output: a file; `-` for standard output.
-        read: files, and folders of which no file may be lost; `-` for standard input.
+        read: input files and folders; `-` for standard input.
     """
-    with suppress(OSError, ValueError, AttributeError):  # it is not there, or is no file of the system's
+    with suppress(OSError, ValueError, AttributeError):  # it does not exist, or has no file descriptor
         there = _status(output, sys.stdout)
         for path in read if stat.S_ISREG(there.st_mode) else ():
             with suppress(OSError, ValueError, AttributeError):
@@ -141,12 +141,12 @@ def _status(path: str | Path, standard: Any) -> os.stat_result:
 
 
 def check_writable(path: str | Path) -> None:
-    """Find out whether `atomic_file` could write `path`, folders that are not there yet made first.
+    """Check that `atomic_file` could write `path`, after creating missing folders.
 
-    Nothing is made but a temporary file, which is removed, in the nearest folder that exists.
+    Only a temporary file is created, and removed, in the nearest existing folder.
 
     Raises:
-        OSError: as `atomic_file`, or the folders cannot be made.
+        OSError: as `atomic_file`, or the folders cannot be created.
     """
     path = Path(path)
     if _is_special(path):
@@ -155,7 +155,7 @@ def check_writable(path: str | Path) -> None:
     target = _real(path)
     _mode(target)
     while not target.parent.exists():
-        target = target.parent  # the outermost folder to be made
+        target = target.parent  # the outermost missing folder
     with temporary_file(target) as (temporary, handle):
         os.close(handle)
         temporary.unlink(missing_ok=True)
@@ -166,15 +166,15 @@ def _is_special(path: Path) -> bool:
 
 
 def _real(path: Path) -> Path:
-    """The file at the end of all links; of a circle of links, one of them, which no file can be written to."""
+    """The path with all links resolved; for circular links one of them, which cannot be written to."""
     return Path(os.path.realpath(path))
 
 
 def _mode(target: Path) -> int | None:
-    """The permissions of a file, None where there is none.
+    """The permissions of a file; None if it does not exist.
 
     Raises:
-        OSError: it is a folder, or there can be no such file.
+        OSError: it is a folder, or an invalid path.
     """
     try:
         found = target.stat()
@@ -186,17 +186,17 @@ def _mode(target: Path) -> int | None:
 
 
 def sync(path: Path) -> None:
-    """Bring a file's bytes to the disk.
+    """Sync a file to disk.
 
     Raises:
-        OSError: the disk takes them no more.
+        OSError: the disk is full.
     """
     with path.open("r+b") as file:
         os.fsync(file.fileno())
 
 
 def _sync_folder(folder: Path) -> None:
-    """Bring the new name to the disk, where the system can; the file is whole under it either way."""
+    """Sync the rename to disk, where the system supports it; the file is complete either way."""
     if os.name == "posix":
         with suppress(OSError):
             handle = os.open(folder, os.O_RDONLY)

@@ -1,7 +1,7 @@
 """Finetuning strategies by name: which layers train, from which epoch on.
 
-Imports nothing of the project but errors, and neither torch nor Lightning; `layer_finetuning` does what a strategy
-says.
+Imports nothing of the project but errors, and neither torch nor Lightning; `layer_finetuning` implements
+the strategies.
 """
 
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ ALL_LINEAR = "all-linear"
 
 
 MOVED = ("FlashBaseFinetuning", "Freeze", "FreezeUnfreeze", "NoFreeze", "UnfreezeMilestones")
-"""Lightning Flash's classes of strategies."""
+"""Strategy classes of Lightning Flash."""
 
 
 def __getattr__(name: str) -> Any:
@@ -49,17 +49,17 @@ class LoraOptions:
     """The options of the strategy `lora`, under the names that Hu et al. gave them ("LoRA", ICLR 2022, section 4.1).
 
     Raises:
-        FlashError: a value that is not in its range.
+        FlashError: a value is out of range.
     """
 
     rank: int = 8
-    """Columns of the two matrices that train beside a layer, whose product is added to its weights."""
+    """Rank of the two matrices whose product is added to a layer's weights."""
     alpha: float | None = None
-    """The product counts alpha / rank times; None for twice the rank."""
+    """The product is scaled by alpha / rank; None for twice the rank."""
     dropout: float = 0.05
-    """The share of an adapter's inputs that is dropped in training, 0 or more and below 1."""
+    """Dropout rate of an adapter's inputs in training, at least 0 and below 1."""
     targets: str | tuple[str, ...] = ALL_LINEAR
-    """Beside which layers: "all-linear" for all but the head, or ends of their names, such as ("query", "value")."""
+    """Layers with adapters: "all-linear" for all but the head, or suffixes of their names, such as ("query", "value")."""
 
     def __post_init__(self) -> None:
         names = self.targets if isinstance(self.targets, tuple) else (self.targets,)
@@ -83,11 +83,11 @@ class LoraOptions:
 
     @property
     def scaling(self) -> float:
-        """By what the product of an adapter's matrices is multiplied."""
+        """The factor of the product of an adapter's matrices."""
         return 2.0 if self.alpha is None else self.alpha / self.rank
 
     def plain(self) -> dict[str, Any]:
-        """The options as `parse_strategy` takes them, with the alpha that None stands for."""
+        """The options as `parse_strategy` accepts them, with the value of alpha that None means."""
         targets = list(self.targets) if isinstance(self.targets, tuple) else self.targets
         return {**asdict(self), "alpha": self.scaling * self.rank, "targets": targets}
 
@@ -111,10 +111,10 @@ def parse_strategy(
     strategy: "str | tuple[Any, ...] | list[Any] | BaseFinetuning",
 ) -> "FinetuningStrategy | BaseFinetuning": ...
 def parse_strategy(strategy: Any) -> "FinetuningStrategy | BaseFinetuning":
-    """What `finetune(strategy=...)` was given, checked; a callback of Lightning's is returned as it is.
+    """Parse the argument of `finetune(strategy=...)`; a Lightning callback is returned unchanged.
 
     Raises:
-        FlashError: no such name, or not the numbers that it takes.
+        FlashError: an unknown name, or invalid numbers.
 
     >>> parse_strategy(("freeze_unfreeze", 2)).epochs
     (2,)
@@ -147,7 +147,7 @@ def parse_strategy(strategy: Any) -> "FinetuningStrategy | BaseFinetuning":
 
 
 def _lora_options(given: Mapping[Any, Any]) -> LoraOptions:
-    """A user's dict, in which one layer's name and a list of names will do."""
+    """Options from a user's dict, whose targets may be one name or a list."""
     known = [field.name for field in fields(LoraOptions)]
     for option in given:
         if option not in known:
@@ -160,8 +160,8 @@ def _lora_options(given: Mapping[Any, Any]) -> LoraOptions:
 
 
 def _callback(strategy: Any) -> "BaseFinetuning":
-    """A callback that freezes and unfreezes by rules of its own."""
-    from lightning.pytorch.callbacks import BaseFinetuning  # takes a second: only where it is not a name
+    """Check a user's own finetuning callback."""
+    from lightning.pytorch.callbacks import BaseFinetuning  # slow to import, and not needed for a name
 
     if isinstance(strategy, BaseFinetuning):
         if len(signature(strategy.finetune_function).parameters) > 3:

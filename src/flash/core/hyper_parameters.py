@@ -1,6 +1,6 @@
-"""The options of a training run and the size of its data, as every logger takes them: plain values under stable names.
+"""Hyperparameters of a training run and the size of its data, as plain values under stable names for any logger.
 
-Imports nothing above it: models and datamodules are known by the attributes named here.
+Imports nothing above it: models and datamodules are read by attribute.
 """
 
 import re
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 MOST_LABELS = 100
-"""Up to so many labels have their own numbers; of more, the smallest, the median and the largest are logged."""
+"""Up to this many labels are logged one by one; beyond it, the smallest, median and largest count."""
 
 LONGEST_VALUE = 250  # characters; MLflow cuts longer ones
 TRAINER_OPTIONS = (
@@ -21,14 +21,14 @@ TRAINER_OPTIONS = (
 
 
 def log_hyper_parameters(trainer: Any, parameters: Mapping[str, Any]) -> None:
-    """Give every logger of a trainer the same parameters; of several processes the first one does."""
+    """Log the parameters with every logger of a trainer, from the first process only."""
     if trainer.is_global_zero:
         for logger in trainer.loggers:
             logger.log_hyperparams(dict(parameters))
 
 
 def flat_parameters(nested: Mapping[str, Any]) -> dict[str, Any]:
-    """Plain values of bounded size, named by their path; None is left out.
+    """Flatten nested parameters to plain values of bounded size, named by their path, without None.
 
     >>> flat_parameters({"model": {"backbone": "linear", "char_ngrams": (2, 5), "learning_rate": None}})
     {'model/backbone': 'linear', 'model/char_ngrams': '2, 5'}
@@ -44,7 +44,7 @@ def flat_parameters(nested: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def trainer_options(trainer: Any) -> dict[str, Any]:
-    """What a Lightning trainer was told, by the names of its arguments."""
+    """The settings of a Lightning trainer, by the names of its arguments."""
     found = {name: getattr(trainer, name, None) for name in TRAINER_OPTIONS}
     finetuning = getattr(trainer, "finetuning", None)
     return {
@@ -56,7 +56,7 @@ def trainer_options(trainer: Any) -> dict[str, Any]:
 
 
 def data_options(datamodule: Any) -> dict[str, Any]:
-    """A datamodule's files, options, rows per split, and how often each label is there in training."""
+    """A datamodule's files, options, rows per split, and positives per label in training."""
     splits = {split: getattr(datamodule, f"{split}_dataset", None) for split in ("train", "val", "test")}
     rows = {f"{split}_rows": len(dataset) for split, dataset in splits.items() if dataset is not None}
     found = {name: getattr(datamodule, name, None) for name in ("input_field", "batch_size", "seed")}
@@ -67,7 +67,7 @@ def data_options(datamodule: Any) -> dict[str, Any]:
 
 
 def label_counts(labels: Sequence[str], targets: Any) -> dict[str, Any]:
-    """How many rows have each label, or of many labels what these numbers are like.
+    """The number of rows with each label; for many labels, summary statistics.
 
     Args:
         labels: L names.
@@ -87,12 +87,12 @@ def label_counts(labels: Sequence[str], targets: Any) -> dict[str, Any]:
 
 
 def _distinct(names: list[str]) -> list[str]:
-    """The same names, those that stand there before with their place behind."""
+    """The names, with the index appended to repeated ones."""
     return [name if name not in names[:place] else f"{name}_{place}" for place, name in enumerate(names)]
 
 
 def _plain(value: Any) -> Any:
-    """A number, a truth value, or a text that is short enough for every logger."""
+    """A number, a bool, or a text short enough for every logger."""
     if isinstance(value, bool | int | float):
         return value
     if isinstance(value, np.generic):

@@ -1,7 +1,6 @@
-"""Whether another distribution that owns a package `flash` is installed, whose files and ours overwrite each other's.
+"""Detect other installed distributions with a package `flash`, whose files and ours overwrite each other.
 
-Imports only the standard library's `os` and `sys`: reading all metadata by `importlib.metadata` takes longer than the
-command line takes to answer.
+Imports only `os` and `sys`: reading all metadata with `importlib.metadata` would take longer than the command itself.
 """
 
 import os
@@ -9,15 +8,15 @@ import sys
 from collections.abc import Iterator
 
 OTHERS = {"flash": "flash", "lightning_flash": "lightning-flash"}
-"""Distributions with a package of that name, as folders of metadata spell them and as pip does."""
+"""Distributions with a package `flash`: the name of the metadata folder, and the name for pip."""
 ENDINGS = (".dist-info", ".egg-info")
 
 
 def other_owners(*, thorough: bool = False) -> list[str]:
-    """Names of other installed distributions with a package `flash`, as pip spells them, sorted.
+    """Sorted pip names of other installed distributions with a package `flash`.
 
     Args:
-        thorough: look also into distributions whose name says nothing, at what packages they have at their top.
+        thorough: also inspect the top-level packages of all other distributions.
     """
     found = set()
     for entry in _metadata():
@@ -30,7 +29,7 @@ def other_owners(*, thorough: bool = False) -> list[str]:
 
 
 def owners_sentence(names: list[str]) -> str:
-    """What is wrong, and what to type.
+    """The warning about other distributions, with the command that removes them.
 
     >>> owners_sentence(["lightning-flash"]).partition(":")[0]
     'lightning-flash is installed beside flash-multilabel'
@@ -50,7 +49,7 @@ def _metadata() -> "Iterator[os.DirEntry[str]]":
         try:
             with os.scandir(folder) as entries:
                 yield from (entry for entry in entries if entry.name.endswith(ENDINGS))
-        except OSError:  # a path that is not there, or may not be read
+        except OSError:  # missing or unreadable
             continue
 
 

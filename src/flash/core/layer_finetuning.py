@@ -1,6 +1,6 @@
-"""What a finetuning strategy says, done: layers frozen at the start of a fit and unfrozen at their epochs.
+"""Freeze layers at the start of a fit and unfreeze them at the epochs of the finetuning strategy.
 
-Imports Lightning, and nothing of the project but errors and the strategies' names.
+Imports Lightning, and of the project only errors and strategies.
 """
 
 from typing import Any
@@ -16,7 +16,7 @@ from flash.core.finetuning import FinetuningStrategy
 
 
 def frozen_layers(strategy: FinetuningStrategy, epoch: int, layers: int) -> int:
-    """How many of the layers, counted from the embeddings on, do not train in this epoch (from 0); never the head.
+    """The number of layers, counted from the embeddings, that are frozen in this epoch (from 0); never the head.
 
     >>> [frozen_layers(FinetuningStrategy("unfreeze_milestones", (1, 3), 2), epoch, 8) for epoch in range(4)]
     [7, 5, 5, 0]
@@ -33,19 +33,18 @@ def frozen_layers(strategy: FinetuningStrategy, epoch: int, layers: int) -> int:
 
 
 class LayerFinetuning(BaseFinetuning):
-    """Freezes and unfreezes the layers of a model that has `layers()`, as a strategy by name says.
+    """Freezes and unfreezes the layers of a model by a named strategy.
 
-    The model's `layers() -> list[list[nn.Parameter]]` has the embeddings first and the head last. All parameters
-    belong in the optimiser from the start: one without a gradient is not updated, nor decayed. So there is one
-    schedule, and which layers train follows from the epoch alone: nothing of it is in a checkpoint, and a resumed
-    run, also one from the middle of an epoch, goes on as it was. After the fit, what was frozen here is as before.
+    The model's `layers() -> list[list[nn.Parameter]]` has the embeddings first and the head last. All parameters are in
+    the optimizer from the start: one without a gradient is neither updated nor decayed. So there is one schedule, and the
+    frozen layers depend only on the epoch: no state is in the checkpoint, and a run resumed even in the middle of an
+    epoch continues unchanged. After the fit, parameters are unfrozen again.
 
-    A module whose parameters are all frozen is in evaluation mode, without dropout, in the training epochs; that
-    follows from the parameters, and the model has nothing to do for it. Dropout between modules, of a block that
-    trains or of the model itself, stays on. A model that keeps the features of a frozen backbone asks
-    `epochs_frozen` for how long they hold.
+    A module whose parameters are all frozen is in evaluation mode, without dropout, during training epochs. Dropout
+    outside such modules stays on. A model that caches the features of a frozen backbone reads `epochs_frozen` to know
+    how long they are valid.
 
-    With DDP, gradients of the layers that were frozen when the processes were joined are averaged here.
+    With DDP, this callback averages the gradients of layers that were frozen when DDP was set up.
     """
 
     def __init__(self, strategy: FinetuningStrategy) -> None:
@@ -57,13 +56,13 @@ class LayerFinetuning(BaseFinetuning):
 
     @property
     def epochs_frozen(self) -> float:
-        """In how many epochs, from the first on, the head alone trains; infinite with `"freeze"`."""
+        """The number of initial epochs in which only the head trains; infinite with `"freeze"`."""
         if self.strategy.name == "freeze":
             return float("inf")
         return self.strategy.epochs[0] if self.strategy.epochs else 0
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Freeze before the optimiser is made and the processes are joined; not for a test or a prediction."""
+        """Freeze before the optimizer and DDP are set up; not for a test or a prediction."""
         if stage != "fit":
             return
         if trainer.world_size > 1 and self.strategy.epochs and not isinstance(trainer.strategy, DDPStrategy):
@@ -75,65 +74,65 @@ class LayerFinetuning(BaseFinetuning):
         self._joined_frozen = list(self._frozen) if trainer.world_size > 1 else []
 
     def freeze_before_training(self, pl_module: pl.LightningModule) -> None:
-        """Freeze what the first epoch does not train."""
+        """Freeze the layers that do not train in the first epoch."""
         self._apply(pl_module, 0)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """As the epoch asks that a resumed run is in the middle of: Lightning does not start that one anew."""
+        """Apply the epoch of a run resumed in its middle, for which Lightning calls no epoch start."""
         self._apply(pl_module, trainer.current_epoch)
         self._rest(pl_module)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Unfreeze what this epoch trains."""
+        """Unfreeze the layers that train in this epoch."""
         self._apply(pl_module, trainer.current_epoch)
         self._rest(pl_module)
 
     def finetune_function(
         self, pl_module: pl.LightningModule, epoch: int, optimizer: torch.optim.Optimizer
     ) -> None:
-        """The same for Lightning, whose own `on_train_epoch_start` would call this; the optimiser stays as it is."""
+        """The same, for Lightning's `on_train_epoch_start`; the optimizer is unchanged."""
         self._apply(pl_module, epoch)
 
     def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Average the gradients that DDP does not know of, since it looked for parameters when these were frozen.
+        """Average the gradients that DDP ignores because their parameters were frozen at its setup.
 
-        Earlier than at the optimiser's step, so that a number that is not finite is seen by all processes' scalers.
+        This precedes the optimizer step, so that the gradient scalers of all processes see a non-finite value.
         """
         gradients = [each.grad for each in self._joined_frozen if each.grad is not None]
         if gradients:
             joined = torch.cat(
                 [gradient.flatten() for gradient in gradients]
-            )  # one message, not one a parameter
+            )  # one message for all parameters
             mean = trainer.strategy.reduce(joined, reduce_op="mean")
             parts = mean.split([gradient.numel() for gradient in gradients])
             for gradient, part in zip(gradients, parts, strict=True):
                 gradient.copy_(part.view_as(gradient))
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """After a fit, leave the model as it came."""
+        """Unfreeze the model after a fit."""
         if stage == "fit":
             self._release()
 
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
-        """The same after one that was stopped."""
+        """Unfreeze the model after an interrupted fit."""
         self._release()
 
     def state_dict(self) -> dict[str, Any]:
-        """Nothing: the epoch says it all."""
+        """Empty: the state follows from the epoch."""
         return {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Nothing: the epoch says it all."""
+        """Empty: the state follows from the epoch."""
 
     def _apply(self, pl_module: pl.LightningModule, epoch: int) -> None:
-        """Freeze and unfreeze by `requires_grad`; what the user froze stays frozen."""
+        """Set `requires_grad`; parameters that the user froze stay frozen."""
         layers = _layers(pl_module)
         count = frozen_layers(self.strategy, epoch, len(layers))
         kept = {
             id(parameter) for layer in layers[count:] for parameter in layer
-        }  # a tied one trains if either does
+        }  # tied parameters train if either layer does
         asked = {
             id(parameter): parameter
             for layer in layers[:count]
@@ -149,7 +148,7 @@ class LayerFinetuning(BaseFinetuning):
         self._frozen = [parameter for parameter in self._frozen if id(parameter) in asked] + new
 
     def _rest(self, pl_module: pl.LightningModule) -> None:
-        """Evaluation mode for the modules that have nothing but frozen parameters, training mode for the others."""
+        """Set modules with only frozen parameters to evaluation mode, the others back to training mode."""
         for module in self._resting:
             module.training = True
         frozen = {id(parameter) for parameter in self._frozen}
@@ -183,9 +182,9 @@ def _layers(pl_module: pl.LightningModule) -> list[list[nn.Parameter]]:
 
 
 def add_strategy(trainer: pl.Trainer) -> None:
-    """Give a trainer what its strategy needs, in place of what an earlier fit's did; the user's callbacks stay.
+    """Add the callback of a trainer's strategy and remove that of an earlier fit; user callbacks stay.
 
-    A callback that was given as the strategy and is the trainer's already is not there twice.
+    A callback given as the strategy that is already among the callbacks is not added again.
     """
     holder: Any = trainer
     callbacks: list[pl.Callback] = holder.callbacks
@@ -200,6 +199,6 @@ def add_strategy(trainer: pl.Trainer) -> None:
 
 
 def has_finetuning_of_its_own(trainer: pl.Trainer) -> bool:
-    """Whether layers freeze by a callback of the user's, which adds to the optimiser what it unfreezes."""
+    """Whether a user's callback freezes layers; it adds unfrozen parameters to the optimizer itself."""
     callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
     return any(isinstance(one, BaseFinetuning) and not isinstance(one, LayerFinetuning) for one in callbacks)

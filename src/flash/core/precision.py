@@ -1,7 +1,7 @@
-"""Which floating-point precision a machine computes fastest in: for a processor measured, for a GPU known.
+"""Choose the fastest floating-point precision: measured for a CPU, known for a GPU.
 
-What a processor says of itself does not decide: there are some whose flags name bfloat16 and which multiply such
-matrices more slowly than those of float32. Imports nothing of the project but its errors; torch only when asked.
+CPU flags are not enough: some CPUs announce bfloat16 and multiply its matrices more slowly than float32. Imports only
+errors of the project, and torch lazily.
 """
 
 from collections import Counter
@@ -20,14 +20,14 @@ OF_PREDICTION = {
     "bf16-mixed": True,
     "bf16-true": True,
 }
-"""Names of precisions that predictions can have, Lightning's among them, and whether that is bfloat16; None: it depends."""
+"""Precision names, including Lightning's, and whether they mean bfloat16; None if it is to be measured."""
 
 
 def check_precision(precision: str | int) -> str:
-    """The name of a prediction's precision.
+    """Check the name of a precision for prediction.
 
     Raises:
-        FlashError: there is none of that name.
+        FlashError: an unknown name.
     """
     if str(precision) not in OF_PREDICTION:
         raise FlashError(unknown_name("precision", str(precision), OF_PREDICTION))
@@ -36,11 +36,11 @@ def check_precision(precision: str | int) -> str:
 
 @dataclass(frozen=True)
 class Choice:
-    """A precision, and why it was chosen.
+    """A precision and the reason for it.
 
     Attributes:
         bfloat16: whether matrices are multiplied in bfloat16, otherwise in float32.
-        reason: the end of a sentence that begins with the precision.
+        reason: completes a sentence that starts with the precision.
         measured: whether a measurement decided.
     """
 
@@ -50,31 +50,31 @@ class Choice:
 
     @property
     def sentence(self) -> str:
-        """What a user is told of a prediction's precision."""
+        """The message about the precision of a prediction."""
         name = "bfloat16" if self.bfloat16 else "float32"
         return f"the encoder predicts in {name}, as {self.reason}; precision='32' always gives float32"
 
 
 FASTER = 1.2
-"""How many times as fast as float32 bfloat16 has to be: what it gains beyond that pays for its rounding."""
-MOST_MATRICES = 3  # shapes that are measured; the others have few multiplications
-SLENDER = 16  # times as many rows as columns: a table of embeddings, which no text is multiplied with
-ROUNDS = 5  # of each precision, in turn, so that a neighbour on the machine slows both
-OPERATIONS = 1e8  # multiplications in one product; some hundred microseconds
-HOPELESS = 1.5  # times as slow after two rounds: no need to look further
+"""Minimum speedup of bfloat16 over float32 that justifies its rounding."""
+MOST_MATRICES = 3  # number of shapes measured; the others have few multiplications
+SLENDER = 16  # a larger ratio of rows to columns is an embedding table, which is not multiplied
+ROUNDS = 5  # per precision, alternating, so that other load slows both
+OPERATIONS = 1e8  # multiplications per product; some hundred microseconds
+HOPELESS = 1.5  # stop if bfloat16 is this many times as slow after two rounds
 
 Matrices = Mapping[tuple[int, int], int]
-_measured: dict[tuple[Any, ...], float] = {}  # of this process, by shapes and number of threads
+_measured: dict[tuple[Any, ...], float] = {}  # cache of speedups by shapes and number of threads
 
 
 def matrices_of(shapes: Iterable[Sequence[int]]) -> dict[tuple[int, int], int]:
-    """The shapes of the weights with the most multiplications, and how many weights have each.
+    """The weight shapes with the most multiplications, and the number of weights of each.
 
     >>> matrices_of([(30522, 384), (384, 384), (384, 384), (1536, 384), (384,)])
     {(384, 384): 2, (1536, 384): 1}
 
     Args:
-        shapes: of a network's weights, those of embeddings and biases included.
+        shapes: of all weights of a network, including embeddings and biases.
     """
     counts = Counter(
         (int(shape[0]), int(shape[1]))
@@ -86,10 +86,10 @@ def matrices_of(shapes: Iterable[Sequence[int]]) -> dict[tuple[int, int], int]:
 
 
 def measured_choice(matrices: Matrices) -> Choice:
-    """What a processor computes a network of such matrices in; measured in some milliseconds, once per process.
+    """The precision for matrices of these shapes on a CPU; measured once per process, in some milliseconds.
 
     Args:
-        matrices: shapes, and how many weights have each, as `matrices_of` gives them.
+        matrices: from `matrices_of`.
     """
     if not matrices:
         return Choice(False, "it has no large matrices")
@@ -101,7 +101,7 @@ def measured_choice(matrices: Matrices) -> Choice:
 
 
 def measured_speedup(matrices: Matrices) -> float:
-    """How many times as fast as float32 this processor multiplies in bfloat16, over all of `matrices`."""
+    """The speedup of bfloat16 over float32 on this CPU, over all matrices."""
     import torch
 
     key = (*matrices.items(), torch.get_num_threads())
@@ -114,11 +114,11 @@ def measured_speedup(matrices: Matrices) -> float:
 
 
 def _product_times(outputs: int, inputs: int) -> tuple[float, float]:
-    """Seconds of the fastest product of a batch and one weight in float32, and in bfloat16."""
+    """Minimum seconds of the product of a batch and one weight, in float32 and in bfloat16."""
     import torch
 
     rows = int(min(1024, max(32, OPERATIONS // (outputs * inputs))))
-    pairs = [  # ones: random numbers would move the user's generator
+    pairs = [  # ones, because random numbers would advance the user's generator
         (torch.ones(rows, inputs, dtype=kind), torch.ones(outputs, inputs, dtype=kind))
         for kind in (torch.float32, torch.bfloat16)
     ]
@@ -127,7 +127,7 @@ def _product_times(outputs: int, inputs: int) -> tuple[float, float]:
         for i, (texts, weight) in enumerate(pairs):
             start = perf_counter()
             torch.nn.functional.linear(texts, weight)
-            if number:  # the first product prepares the library
+            if number:  # the first product is a warm-up
                 best[i] = min(best[i], perf_counter() - start)
         if number > 1 and best[1] > HOPELESS * best[0]:
             break
@@ -135,10 +135,10 @@ def _product_times(outputs: int, inputs: int) -> tuple[float, float]:
 
 
 def predicts_in_bfloat16(precision: str, matrices: Matrices) -> Choice:
-    """Whether a processor predicts in bfloat16; with "auto", where that is measured to be faster.
+    """Whether to predict in bfloat16 on a CPU; with "auto", if it is measured to be faster.
 
     Args:
-        precision: as `check_precision` gives it.
+        precision: from `check_precision`.
         matrices: of the encoder.
     """
     asked = OF_PREDICTION[precision]
@@ -146,12 +146,12 @@ def predicts_in_bfloat16(precision: str, matrices: Matrices) -> Choice:
 
 
 def precision_of_accelerator(accelerator: Any = "auto") -> tuple[str, str] | None:
-    """Lightning's name of the precision of a GPU or the like, and why, as the end of a sentence; None for a processor.
+    """Lightning's precision for an accelerator, and the reason as the end of a sentence; None for a CPU.
 
-    bfloat16 keeps float32's range, so that training needs no loss scaling; "mixed" keeps the weights in float32.
+    bfloat16 has float32's range, so that training needs no loss scaling; "mixed" keeps the weights in float32.
 
     Args:
-        accelerator: as given to the trainer: `"auto"`, `"cpu"`, `"gpu"`, `"cuda"`, `"mps"` or an object of Lightning's.
+        accelerator: as for the trainer: `"auto"`, `"cpu"`, `"gpu"`, `"cuda"`, `"mps"` or a Lightning object.
     """
     import torch
 

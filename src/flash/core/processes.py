@@ -1,6 +1,6 @@
-"""Several processes of one fit: what each takes of a batch, and what all of them have found.
+"""Shard batches across the processes of a fit, and gather their results.
 
-Imports nothing of the project; torch only where there are several.
+Imports nothing of the project, and torch lazily.
 """
 
 from typing import Any
@@ -9,16 +9,16 @@ import numpy as np
 
 
 def shard(rows: np.ndarray, owner: np.ndarray, rank: int, world: int) -> tuple[np.ndarray, float]:
-    """A process's rows of a batch that all share, and the weight of its mean loss in the mean over processes.
+    """The shard of a batch for one process, and the weight of its mean loss in the mean over processes.
 
-    With these weights that mean is the mean over all texts of the batch, however many each process has. A process for
-    which no text is left takes the first with weight 0, as all take part in each step.
+    With these weights, that mean is the mean over all texts of the batch, even if shards differ in size. A process
+    without a text takes the first one with weight 0, because every process takes part in each step.
 
     Args:
         rows: (B,) the batch.
-        owner: (R,) which text each row is of; a text's rows stay together.
-        rank: the process's number, from 0.
-        world: how many there are.
+        owner: (R,) the text of each row; rows of one text stay together.
+        rank: of the process, from 0.
+        world: the number of processes.
 
     >>> shard(np.array([4, 2, 0]), np.arange(5), rank=1, world=2)
     (array([2]), 0.6666666666666666)
@@ -32,7 +32,7 @@ def shard(rows: np.ndarray, owner: np.ndarray, rank: int, world: int) -> tuple[n
 
 
 def all_gather(found: Any) -> list[Any]:
-    """What every process has found, in the order of their numbers; each calls this at the same place."""
+    """All-gather: the objects of all processes, by rank; every process must call it."""
     from torch import distributed
 
     if not distributed.is_initialized():
@@ -43,7 +43,7 @@ def all_gather(found: Any) -> list[Any]:
 
 
 def interleave(parts: list[np.ndarray], rows: int) -> np.ndarray:
-    """(rows, ...) of what was dealt to processes in turn, some rows a second time to make their shares equal.
+    """Interleave the shards of a round-robin sampler to (rows, ...), dropping its padding.
 
     >>> interleave([np.array([0, 2, 4]), np.array([1, 3, 0])], rows=5)
     array([0, 1, 2, 3, 4])

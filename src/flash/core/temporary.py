@@ -1,8 +1,7 @@
 """Temporary files and folders beside their target, each locked by the process that writes it.
 
-A process that is killed leaves its temporary file behind, and the lock ends with the process: whoever writes the same
-target next removes what nobody holds any more, and leaves alone what another process is writing. File systems without
-locks, and Windows, keep such leftovers. Imports nothing of the project.
+A killed process leaves its temporary file behind, but its lock is released: the next writer of the same target removes
+unlocked leftovers and keeps what another process is writing. File systems without locks, and Windows, keep leftovers. Imports nothing of the project.
 """
 
 import os
@@ -17,29 +16,29 @@ from pathlib import Path
 if sys.platform != "win32":
     import fcntl
 
-MOST_KEPT = 40  # characters of the target's name in the temporary one: a system takes 255 bytes
-NAMES = 8  # that are tried in order, one for each process that writes the same target at a time
+MOST_KEPT = 40  # characters of the target's name in the temporary name, which is limited to 255 bytes
+NAMES = 8  # tried in order, one per process that writes the same target at the same time
 TRIES = 5
 EARLIER = "earlier"
-"""The folder in a temporary folder that holds what was at the target while it is exchanged."""
+"""Subfolder of a temporary folder that holds the earlier target while it is replaced."""
 _own: set[Path] = set()
-"""What this process is writing."""
-WAIT, WAITS = 0.01, 100  # seconds, and how often: an exchange takes two renames
+"""Temporary paths of this process."""
+WAIT, WAITS = 0.01, 100  # seconds, and number of waits: replacing a folder takes two renames
 
 
 @contextmanager
 def temporary_file(target: Path) -> Iterator[tuple[Path, int]]:
-    """A new file in the folder of `target`, and its open handle; it is locked until the block ends.
+    """Create a file beside `target`, locked until the block ends; yields its path and open handle.
 
     The block closes the handle, and renames or removes the file.
 
     Raises:
-        OSError: the folder takes no file.
+        OSError: the file cannot be created.
     """
-    # The system applies the umask here; to read it, it would have to be changed, for all threads.
+    # os.open applies the umask; reading the umask would mean changing it for all threads.
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
     path, handle = _new(target, lambda path: os.open(path, flags, 0o666))
-    lock = None if os.name == "nt" else os.dup(handle)  # Windows renames no file that is open
+    lock = None if os.name == "nt" else os.dup(handle)  # Windows cannot rename an open file
     _own.add(path)
     try:
         yield path, handle
@@ -51,12 +50,12 @@ def temporary_file(target: Path) -> Iterator[tuple[Path, int]]:
 
 @contextmanager
 def temporary_folder(target: Path) -> Iterator[Path]:
-    """A new folder in the folder of `target` that nobody else may enter, locked; it is removed when the block ends.
+    """Create a private, locked folder beside `target`; it is removed when the block ends.
 
-    What stands in its `EARLIER` by then goes back to its place, if nothing else is there.
+    The content of its `EARLIER` is moved back if its place is still free.
 
     Raises:
-        OSError: the folder takes no folder.
+        OSError: the folder cannot be created.
     """
     path, lock = _new(target, _make_folder)
     _own.add(path)
@@ -69,13 +68,13 @@ def temporary_folder(target: Path) -> Iterator[Path]:
 
 
 def remove_own() -> None:
-    """Remove what this process is writing; for one that ends at once, without leaving its blocks."""
+    """Remove the temporary paths of this process, before it exits without leaving its blocks."""
     for path in list(_own):
         _remove(path)
 
 
 def put_back(target: Path) -> None:
-    """Put back what was at `target` if a process was killed while it exchanged it; wait while one is exchanging it."""
+    """Restore `target` if a process was killed while replacing it; wait while one is replacing it."""
     for _ in range(WAITS):
         held = [path for path in _names(target) if os.path.lexists(path / EARLIER / target.name)]
         if os.path.lexists(target) or not held:
@@ -90,10 +89,7 @@ def _names(target: Path) -> list[Path]:
 
 
 def _new(target: Path, make: Callable[[Path], int]) -> tuple[Path, int]:
-    """The first name that no other process writes to, and a locked handle of what was made there.
-
-    Leftovers under the other names are removed.
-    """
+    """Create a path under the first free name, with a locked handle; remove leftovers under the other names."""
     found: tuple[Path, int] | None = None
     for path in _names(target):
         if found is None:
@@ -108,7 +104,7 @@ def _new(target: Path, make: Callable[[Path], int]) -> tuple[Path, int]:
 
 
 def _claim(path: Path, make: Callable[[Path], int]) -> int | None:
-    """A locked handle of what `make` makes at `path`; None where there is something that is not ours to remove."""
+    """Create `path` and lock it; None if another process holds what is there."""
     for _ in range(TRIES):
         try:
             handle = make(path)
@@ -118,7 +114,7 @@ def _claim(path: Path, make: Callable[[Path], int]) -> int | None:
             continue
         if not _lock(handle, wait=True) or _is_at(handle, path):
             return handle
-        os.close(handle)  # another writer took it for a leftover in the moment before it was locked
+        os.close(handle)  # another writer removed it as a leftover before it was locked
     return None
 
 
@@ -128,17 +124,17 @@ def _make_folder(path: Path) -> int:
 
 
 def _lock(handle: int, *, wait: bool = False) -> bool:
-    """Whether the lock is ours now, until the last copy of the handle is closed or the process ends.
+    """Lock until the last copy of the handle is closed or the process ends; whether that succeeded.
 
     Args:
         handle: of a file or folder.
-        wait: wait for whoever has it: of a new file, another writer that looks whether it is a leftover.
+        wait: wait for the holder; for a new file, another writer that checks whether it is a leftover.
     """
     if sys.platform == "win32":
         return False
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except OSError:  # another writer has it, or the file system knows no locks
+    except OSError:  # another writer holds it, or the file system has no locks
         return False
     return True
 
@@ -151,10 +147,10 @@ def _is_at(handle: int, path: Path) -> bool:
 
 
 def _remove_if_dead(path: Path) -> bool:
-    """Remove a temporary file or folder that no process holds; whether nothing is at `path` now."""
+    """Remove an unlocked temporary file or folder; whether `path` is free afterwards."""
     try:
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
-    except OSError:  # it is gone, a link, or another user's
+    except OSError:  # gone, a link, or another user's
         return not os.path.lexists(path)
     try:
         if _lock(handle) and _is_at(handle, path):
@@ -165,7 +161,7 @@ def _remove_if_dead(path: Path) -> bool:
 
 
 def _remove(path: Path) -> None:
-    """Remove a temporary file or folder, once what it holds of an unfinished exchange is back in its place."""
+    """Remove a temporary file or folder, after restoring the target of an unfinished replacement."""
     if not path.is_dir():
         with suppress(OSError):
             path.unlink()

@@ -1,4 +1,4 @@
-"""A function of many items on several threads. Imports the standard library alone."""
+"""Apply a function to many items on several threads. Imports only the standard library."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,14 +12,14 @@ Result = TypeVar("Result")
 def in_threads(
     threads: int | None, function: Callable[[Item], Result], items: Sequence[Item]
 ) -> list[Result]:
-    """`function` of each item, in order, on at most `threads` threads; None for one a processor."""
+    """Apply `function` to each item, in order, on at most `threads` threads; None for one per CPU."""
     if len(items) < 2 or threads == 1:
         return list(map(function, items))
     pool = ThreadPoolExecutor(min(len(items), threads or cpu_count() or 1))
     wait = True
     try:
         return list(pool.map(function, items))
-    except SystemExit:  # the process is to end, and compiled loops cannot be stopped
+    except SystemExit:  # the process must exit, and compiled loops cannot be stopped
         wait = False
         raise
     finally:

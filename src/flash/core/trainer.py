@@ -1,4 +1,4 @@
-"""Lightning Flash's import path of the trainer; only its name."""
+"""Lightning Flash's import path of the trainer."""
 
 from flash.training.trainer import Trainer
 

@@ -1,4 +1,4 @@
-"""`Trainer(precision="auto")` on a processor: decided when the encoder is there, by the first process for all."""
+"""`Trainer(precision="auto")` on a CPU: the first process decides for all once the encoder exists."""
 
 from typing import Any
 
@@ -18,11 +18,11 @@ PLUGINS: dict[str, Any] = {
 class AutoPrecision(pl.Callback):
     """Measures the encoder's shapes before a fit, a test or a prediction, and gives the trainer the faster precision.
 
-    A resumed run goes on in the precision that its checkpoint records.
+    A resumed run keeps the precision recorded in its checkpoint.
     """
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Decide, in the first process; models that Lightning does not optimise compute as they always do."""
+        """Decide in the first process; models that Lightning does not optimize are unchanged."""
         if not pl_module.automatic_optimization:
             return
         matrices = matrices_of(weight.shape for weight in pl_module.parameters())
@@ -35,7 +35,7 @@ class AutoPrecision(pl.Callback):
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Go on as the run began."""
+        """Restore the precision of the resumed run."""
         recorded = checkpoint.get("flash", {}).get("precision")
         if recorded in PLUGINS and recorded != trainer.precision and pl_module.automatic_optimization:
             _take(trainer, recorded)

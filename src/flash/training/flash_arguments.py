@@ -1,6 +1,6 @@
-"""What scripts that were written for Lightning Flash tell a trainer, in the words of today's Lightning.
+"""Translate trainer arguments of Lightning Flash scripts to those of current Lightning.
 
-Imports Lightning, and nothing of the project but errors.
+Imports Lightning, and of the project only errors.
 """
 
 import argparse
@@ -44,19 +44,19 @@ REPLACED = {
         LEAVE_OUT,
     ),
 }
-"""Arguments of the trainers that Lightning Flash had, and what to write today."""
+"""Trainer arguments of Lightning Flash, and their replacements."""
 
 OTHER = "pytorch_lightning"
-"""A package with Lightning's code a second time, whose classes are not those of `lightning.pytorch`."""
+"""A second package of Lightning, whose classes are not those of `lightning.pytorch`."""
 
 SomeTrainer = TypeVar("SomeTrainer", bound=pl.Trainer)
 
 
 def check_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of a trainer, without those that Lightning no longer has and that say nothing.
+    """Check a trainer's arguments, and drop removed ones whose value is None.
 
     Raises:
-        FlashError: an argument that Lightning does not have, or an object of another Lightning.
+        FlashError: an argument that Lightning does not have, or an object of `pytorch_lightning`.
     """
     known = _parameters()
     kept = {name: value for name, value in given.items() if name in known or value is not None}
@@ -72,10 +72,10 @@ def check_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def refuse_other_lightning(given: Mapping[str, Any]) -> None:
-    """Refuse callbacks, loggers and the like whose class is one of `pytorch_lightning`, or derives from one.
+    """Reject callbacks, loggers and other objects whose class is from `pytorch_lightning`, or derives from one.
 
     Raises:
-        FlashError: the import to write in place of it.
+        FlashError: with the import to use instead.
     """
     for argument, value in given.items():
         for one in value if isinstance(value, list | tuple) else [value]:
@@ -92,10 +92,10 @@ def refuse_other_lightning(given: Mapping[str, Any]) -> None:
 
 
 def with_gpus(gpus: int | str | list[int], given: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
-    """A trainer's arguments with Flash's `gpus` in Lightning's words, and these words as they are written.
+    """Replace Flash's `gpus` in a trainer's arguments; also returns the replacement as source text.
 
     Raises:
-        FlashError: it is not understood, or contradicts another argument.
+        FlashError: `gpus` is invalid, or contradicts another argument.
     """
     translated = translate_gpus(gpus)
     kept = dict(given)
@@ -111,7 +111,7 @@ def with_gpus(gpus: int | str | list[int], given: Mapping[str, Any]) -> tuple[di
 
 
 def translate_gpus(gpus: int | str | list[int]) -> dict[str, Any]:
-    """Lightning's words for Flash's `gpus`."""
+    """The Lightning arguments for Flash's `gpus`."""
     if gpus in (0, "0", []):
         return {"accelerator": "cpu"}
     if isinstance(gpus, str):
@@ -130,7 +130,7 @@ def translate_gpus(gpus: int | str | list[int]) -> dict[str, Any]:
 def add_trainer_options(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     """Add an option for each argument of Lightning's trainer, and `--gpus`; returns the parser.
 
-    Values are Python's where they can be read as such (`--max_epochs 3`, `--devices [0,1]`), else text.
+    Values are parsed as Python literals if possible (`--max_epochs 3`, `--devices [0,1]`), else text.
     """
     group = parser.add_argument_group("flash.Trainer")
     defaults = {name: parameter.default for name, parameter in _parameters().items()}
@@ -142,12 +142,12 @@ def add_trainer_options(parser: argparse.ArgumentParser) -> argparse.ArgumentPar
 def trainer_of_options(
     make: Callable[..., SomeTrainer], options: argparse.Namespace | argparse.ArgumentParser, **more: Any
 ) -> SomeTrainer:
-    """A trainer of the options that are its arguments; the others are the script's.
+    """Construct a trainer from parsed options, ignoring those that are not its arguments.
 
     Args:
         make: the class of the trainer.
-        options: parsed, or the parser of this process's command line.
-        more: arguments in place of the parsed ones.
+        options: parsed options, or the parser.
+        more: arguments that override the parsed ones.
     """
     parsed = options.parse_args() if isinstance(options, argparse.ArgumentParser) else options
     known = [*_parameters(), "gpus"]

@@ -1,4 +1,4 @@
-"""The trainer's progress bar, which counts rows: how many a second, and how long the rest will take.
+"""The trainer's progress bar in rows, with rows per second and the remaining time.
 
 Imports Lightning, and nothing of the project.
 """
@@ -12,17 +12,17 @@ from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 
 
 class RowsBar(Tqdm):
-    """tqdm's bar of batches, which tells of the rows that these hold, where it knows them.
+    """tqdm's bar, which converts batches to rows.
 
     Attributes:
-        rows_a_batch: the mean; None for a bar of batches.
+        rows_a_batch: mean rows per batch; None to count batches.
     """
 
     rows_a_batch: float | None = None
 
     @property
     def format_dict(self) -> dict[str, Any]:
-        """What the bar shows, in rows."""
+        """The values of the bar, in rows."""
         found: dict[str, Any] = super().format_dict
         rows = self.rows_a_batch
         if rows is None:
@@ -33,21 +33,21 @@ class RowsBar(Tqdm):
 
 
 class RowsProgressBar(TQDMProgressBar):
-    """Lightning's progress bar by tqdm, in rows where a loader has a data set, else in batches.
+    """Lightning's tqdm progress bar, in rows if the loader has a data set, else in batches.
 
-    Rows are those of all processes. A batch counts as the mean of its epoch's, since batches of windows differ.
+    Rows are those of all processes. Each batch counts as the mean batch of its epoch, since batches of windows differ.
     """
 
     def init_sanity_tqdm(self) -> Tqdm:
-        """The bar of a first look at the validation, whose loader comes later."""
+        """The bar of the sanity check; its loader is set later."""
         return self._bar(self.sanity_check_description, None, leave=False)
 
     def init_train_tqdm(self) -> Tqdm:
-        """The bar of training; its loader comes with the epoch."""
+        """The bar of training; its loader is set with each epoch."""
         return self._bar(self.train_description, None, leave=True)
 
     def init_validation_tqdm(self) -> Tqdm:
-        """The bar of a validation: below that of training, where there is one."""
+        """The bar of a validation, below that of training if there is one."""
         alone = self.trainer.state.fn == "validate"
         return self._bar(self.validation_description, None, leave=alone, below=not alone)
 
@@ -60,13 +60,13 @@ class RowsProgressBar(TQDMProgressBar):
         return self._bar(self.predict_description, self.trainer.predict_dataloaders, leave=True)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, *rest: Any) -> None:
-        """Look how many rows the epoch has."""
+        """Read the number of rows of the epoch."""
         bar: Any = self.train_progress_bar
         bar.rows_a_batch = mean_rows(trainer.train_dataloader)
         super().on_train_epoch_start(trainer, *rest)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Look how many rows there are, also of the first look."""
+        """Read the number of rows, also for the sanity check."""
         super().on_validation_start(trainer, pl_module)
         bar: Any = self.val_progress_bar
         bar.rows_a_batch = mean_rows(trainer.val_dataloaders)
@@ -87,14 +87,14 @@ class RowsProgressBar(TQDMProgressBar):
 
 
 def is_watched() -> bool:
-    """Whether standard output is a terminal or a notebook, where a bar can be drawn over."""
+    """Whether standard output is a terminal or a notebook, where a bar can be redrawn."""
     return "ipykernel" in sys.modules or bool(sys.stdout and sys.stdout.isatty())
 
 
 def mean_rows(loaders: Any) -> float | None:
-    """How many rows a batch of a loader has; None if it does not tell, or there are several."""
+    """Mean rows per batch of a loader; None if unknown, or if there are several loaders."""
     loader = loaders[0] if isinstance(loaders, list) and len(loaders) == 1 else loaders
     try:
         return len(loader.dataset) / len(loader)
-    except (AttributeError, TypeError, ZeroDivisionError):  # no data set, no length, no batch
+    except (AttributeError, TypeError, ZeroDivisionError):  # no data set, no length, or no batch
         return None

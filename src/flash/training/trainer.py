@@ -42,22 +42,22 @@ from flash.training.last_good import KeptFile, keeping_last_good
 from flash.training.progress import RowsProgressBar, is_watched
 
 ADVERTISEMENTS = ("\N{ELECTRIC LIGHT BULB} Tip", "GPU available: False", "TPU available: False")
-"""Beginnings of lines in which Lightning speaks of other products, or of devices that are not there."""
+"""Prefixes of Lightning's lines about other products and missing devices."""
 
 HANDS_NOTHING_BACK = re.compile(r"ddp_(spawn|fork|notebook)|\w+_(spawn|fork|notebook)")
-"""Strategies whose processes end with the fit, and with them what was chosen and measured there."""
+"""Strategies whose processes end with the fit, so that thresholds and scores are lost."""
 
 VERB_ARGUMENTS = ("model", "dataloaders", "ckpt_path", "verbose", "datamodule")
-"""Of Lightning's `validate` and `test`, in their order."""
+"""Arguments of Lightning's `validate` and `test`, in order."""
 
 
 class CheckpointIO(TorchCheckpointIO):
-    """Lightning's checkpoints as model files of this library; see `flash.text.classification.checkpoint`."""
+    """Writes Lightning's checkpoints as model files; see `flash.text.classification.checkpoint`."""
 
     def save_checkpoint(
         self, checkpoint_: dict[str, Any], path: str | Path, storage_options: Any | None = None
     ) -> None:
-        """Write a file whole or not at all; of callbacks, leave out the state that it cannot hold, with a warning."""
+        """Write a file atomically; callback state that it cannot hold is dropped with a warning."""
         if storage_options is not None:
             raise FlashError(
                 "storage_options= has no meaning here; configure fsspec instead, or leave it out"
@@ -67,22 +67,22 @@ class CheckpointIO(TorchCheckpointIO):
             try:
                 checkpoint.check_keepable(state, f"the state of {name}")
                 callbacks[name] = state
-            except CheckpointError as error:  # which a callback must not cost the model
+            except CheckpointError as error:  # a callback must not prevent saving the model
                 warnings.warn(f"{path} is saved without this: {error}", UserWarning, stacklevel=2)
         checkpoint.save({**checkpoint_, "callbacks": callbacks}, path)
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """Read without running code, whatever `weights_only` says."""
+        """Load without running code, whatever `weights_only` is."""
         return checkpoint.load(path)
 
 
 def check_callbacks(callbacks: Sequence[pl.Callback]) -> None:
-    """Refuse callbacks whose state no model file can hold, before a training that would be saved without it.
+    """Reject, before training, callbacks whose state a model file cannot hold.
 
     Raises:
-        FlashError: it names the callback and the part of its state.
+        FlashError: with the callback and the part of its state.
     """
     for callback in callbacks:
         try:
@@ -92,26 +92,26 @@ def check_callbacks(callbacks: Sequence[pl.Callback]) -> None:
 
 
 class Trainer(pl.Trainer):
-    """Lightning's `Trainer`, which takes all of its arguments, for this library's tasks.
+    """Lightning's `Trainer`, with all of its arguments, for this library's tasks.
 
     Args:
         gpus: Flash's old spelling of `accelerator` and `devices`: 0 for the CPU, a number of GPUs, -1 for all of
             them, or a list of their indices. Deprecated.
 
-    `precision="auto"` is the faster one, and it is said which: of a GPU, bfloat16 where it has it; of a processor,
-    bfloat16 where a measurement at the encoder's own shapes, when a fit, test or prediction begins, finds it at least 1.2
-    times as fast as float32. The model file records it, and a resumed run goes on in it. The linear backbone
-    computes as it always does. Unlike Lightning's, it logs to CSV files unless given another `logger`, and prints no
-    summary of the modules unless `enable_model_summary=True`. It shows a progress bar on a terminal and in a notebook;
-    in a log file only if `enable_progress_bar=True`.
+    `precision="auto"` chooses the faster precision and logs it: on a GPU bfloat16 if the GPU supports it, on a CPU bfloat16
+    if a measurement at the encoder's shapes, at the start of a fit, test or prediction, finds it at least 1.2 times as
+    fast as float32. The model file records it, and a resumed run keeps it. The linear backbone is not affected. Unlike
+    Lightning's trainer, this one logs to CSV files by default, and prints a summary of the modules only with
+    `enable_model_summary=True`. It shows a progress bar on a terminal and in a notebook; in a log file only with
+    `enable_progress_bar=True`.
 
-    Encoders' gradients are clipped to a norm of 1 unless `gradient_clip_val` is another; 0 is no clipping. Whatever
-    stops an encoder's fit after a step, what it has learnt is written to `last-good.pt` in `default_root_dir`, and
-    the error or a log line says so; `enable_checkpointing=False` writes nothing. Of several processes, one that fails
-    alone leaves only the checkpoints of the trainer's callbacks.
+    Gradients of encoders are clipped to norm 1 by default; `gradient_clip_val=0` disables clipping. If an encoder's fit
+    stops with an error after the first step, a checkpoint is written to `last-good.pt` in `default_root_dir`, and the
+    error or a log line says so; `enable_checkpointing=False` writes none. If one of several processes fails alone, only
+    the checkpoints of callbacks remain.
 
-    Under torchrun all of its processes train together unless `devices` or `strategy` say otherwise. Strategies that
-    start their processes by spawn or fork are refused: the model that they trained would stay there.
+    Under torchrun all processes train together unless `devices` or `strategy` are given. Strategies that spawn or fork
+    processes are rejected: the trained model would stay in those processes.
     """
 
     def __init__(self, *args: Any, gpus: int | str | list[int] | None = None, **kwargs: Any) -> None:
@@ -133,7 +133,7 @@ class Trainer(pl.Trainer):
             kwargs["precision"] = known[0] if known else None
             if known:
                 rank_zero_info(f"precision={known[0]!r}, as {known[1]}.")
-            else:  # of a processor: measured once there is an encoder
+            else:  # on a CPU, measured once the encoder exists
                 kwargs["callbacks"] = [*_listed(kwargs.get("callbacks")), AutoPrecision()]
         kwargs["enable_model_summary"] = bool(kwargs.get("enable_model_summary"))
         if kwargs.get("logger") in (None, True):
@@ -148,9 +148,9 @@ class Trainer(pl.Trainer):
         with _without_advertisements():
             super().__init__(*args, plugins=plugins, **kwargs)
         self.finetuning: FinetuningStrategy | BaseFinetuning = parse_strategy("no_freeze")
-        self.of_strategy: pl.Callback | None = None  # that the last fit's strategy has added
+        self.of_strategy: pl.Callback | None = None  # the callback that the last fit's strategy added
         self.kept_file: KeptFile | None = None
-        self.data_of_fit: pl.LightningDataModule | None = None  # of a test that is given no other
+        self.data_of_fit: pl.LightningDataModule | None = None  # the default data of a test
 
     def finetune(
         self,
@@ -176,7 +176,7 @@ class Trainer(pl.Trainer):
                 Lightning's, a `BaseFinetuning`, which holds for this fit, as do the others. The linear backbone has no
                 layers to freeze.
             ckpt_path: a checkpoint to resume from.
-            train_bn: Flash's; it changes nothing, as encoders have no batch normalisation.
+            train_bn: argument of Lightning Flash without effect, as encoders have no batch normalization.
 
         Raises:
             FlashError: the strategy, or a part of it, is unknown.
@@ -188,7 +188,7 @@ class Trainer(pl.Trainer):
         try:
             self.fit(model, train_dataloader, val_dataloaders, datamodule, ckpt_path)
         finally:
-            self.finetuning = parse_strategy("no_freeze")  # of the next `fit`
+            self.finetuning = parse_strategy("no_freeze")  # for the next `fit`
 
     def predict(  # type: ignore[override]
         self,
@@ -199,17 +199,17 @@ class Trainer(pl.Trainer):
         thresholds: Thresholds = None,
         **kwargs: Any,
     ) -> list[Any] | None:
-        """One entry a batch, in the order of the rows.
+        """Predict; returns one entry per batch, in the order of the rows.
 
         Args:
             model: a `TextClassifier`; the one last fitted by default.
             dataloaders: a list of texts, a datamodule, or batches to predict on.
             datamodule: a `TextClassificationData` with predict data.
-            output: `"labels"` (a list of names a text; the one name with `multi_label=False`), `"classes"` (the
-                same by index), `"probabilities"` or `"logits"` (a list of L numbers a text), `"preds"` (the logits as
+            output: `"labels"` (a list of names per text; one name with `multi_label=False`), `"classes"` (the
+                same by index), `"probabilities"` or `"logits"` (a list of L numbers per text), `"preds"` (the logits as
                 a float32 tensor of shape (batch, L)), one of `flash.core.classification`'s objects, or a callable that
                 takes the (batch, L) probabilities as a NumPy array. `model.output` by default, else `"preds"`.
-            thresholds: in place of the model's own: one number, L numbers, a dict by label, or `"auto"`.
+            thresholds: instead of the model's own: one number, L numbers, a dict by label, or `"auto"`.
             kwargs: as for Lightning's `predict`: `return_predictions`, `ckpt_path`.
         """
         model = model or self.lightning_module
@@ -217,7 +217,7 @@ class Trainer(pl.Trainer):
             raise FlashError("there is no model to predict with; pass one: trainer.predict(model, ...)")
         if datamodule is not None and not isinstance(datamodule, pl.LightningDataModule):
             refuse_other_lightning({"datamodule": datamodule})
-            datamodule, output = None, output or datamodule  # the third argument of Flash's own
+            datamodule, output = None, output or datamodule  # Lightning Flash's third argument
         if dataloaders is not None and _are_texts(dataloaders):
             dataloaders = TextClassificationData.from_lists(
                 predict_data=_in_order(dataloaders),
@@ -249,7 +249,7 @@ class Trainer(pl.Trainer):
             kwargs: as for Lightning's `fit`; and `train_dataloader`, Flash's name of `train_dataloaders`.
 
         Raises:
-            FlashError: what a callback monitors is not measured, or the data are of another kind.
+            FlashError: a callback monitors a metric that is not measured, or the data have another type.
         """
         train_dataloaders = kwargs.pop("train_dataloader", train_dataloaders)
         refuse_other_lightning({"datamodule": datamodule, "train_dataloaders": train_dataloaders})
@@ -259,7 +259,7 @@ class Trainer(pl.Trainer):
         if isinstance(model, TextClassifier):
             model.meet(datamodule)
             validation = val_dataloaders is not None or getattr(datamodule, "val_dataset", True) is not None
-            listed: Any = self  # whose list of callbacks is no part of its type
+            listed: Any = self  # the list of callbacks is missing in its type
             check_monitors(model, listed.callbacks, validation=validation and self.limit_val_batches != 0)
             check_callbacks(listed.callbacks)
         if self.lightning_module not in (None, model):
@@ -271,7 +271,7 @@ class Trainer(pl.Trainer):
             super().fit(model, train_dataloaders, val_dataloaders, datamodule, ckpt_path, **kwargs)
 
     def _begin_at_0(self) -> None:
-        """Loops that know nothing of another model's fit, whose epochs and logged values Lightning would go on with."""
+        """Reset the loops, so that Lightning does not continue the epochs and logged values of another model."""
         epochs, batches = self.fit_loop, self.fit_loop.epoch_loop
         self.fit_loop = type(epochs)(self, min_epochs=epochs.min_epochs, max_epochs=epochs.max_epochs)
         self.fit_loop.epoch_loop = type(batches)(
@@ -279,7 +279,7 @@ class Trainer(pl.Trainer):
         )
 
     def tune(self, *_args: Any, **_kwargs: Any) -> NoReturn:
-        """Refused: today's Lightning has no such method.
+        """Not supported: current Lightning has no such method.
 
         Raises:
             FlashError: always.
@@ -300,7 +300,7 @@ class Trainer(pl.Trainer):
         Raises:
             FlashError: no model was fitted and none is passed, or there are no rows.
         """
-        if "val_dataloaders" in kwargs:  # its name in Lightning Flash's time
+        if "val_dataloaders" in kwargs:  # its name in Lightning Flash
             kwargs["dataloaders"] = kwargs.pop("val_dataloaders")
         kwargs = self._with_fitted(args, kwargs, "validate", "validation rows")
         rows = kwargs.get("dataloaders")
@@ -313,7 +313,7 @@ class Trainer(pl.Trainer):
 
     def test(self, *args: Any, **kwargs: Any) -> list[Mapping[str, float]]:
         """Measure on the test rows and print the table; arguments and errors as in `validate`."""
-        if "test_dataloaders" in kwargs:  # its name in Lightning Flash's time
+        if "test_dataloaders" in kwargs:  # its name in Lightning Flash
             kwargs["dataloaders"] = kwargs.pop("test_dataloaders")
         kwargs = self._with_fitted(args, kwargs, "test", "test rows")
         with _without_advertisements():
@@ -322,10 +322,10 @@ class Trainer(pl.Trainer):
     def _with_fitted(
         self, args: Sequence[Any], given: dict[str, Any], verb: str, rows: str
     ) -> dict[str, Any]:
-        """All arguments by keyword, with the model and the datamodule of the last fit where there are no others.
+        """All arguments by keyword; model and datamodule default to those of the last fit.
 
-        That model has its thresholds and calibration, as a checkpoint written within the fit may not: Lightning's own choice
-        is the best of these, and here `ckpt_path="best"` asks for it.
+        That model has its thresholds and calibration, which a checkpoint written during the fit may lack. Lightning would
+        load the best of those checkpoints by default; here `ckpt_path="best"` requests it.
         """
         given = {**dict(zip(VERB_ARGUMENTS, args, strict=False)), **given}
         model, data = self.lightning_module, given.get("datamodule")
@@ -347,7 +347,7 @@ class Trainer(pl.Trainer):
         return self.data_of_fit
 
     def _named(self, found: list[Mapping[str, float]], stage: str) -> list[Mapping[str, float]]:
-        """What was measured, with Lightning Flash's names beside ours."""
+        """The scores, also under Lightning Flash's names."""
         model = self.lightning_module
         if not isinstance(model, TextClassifier):
             return found
@@ -362,11 +362,11 @@ class Trainer(pl.Trainer):
     def from_argparse_args(
         cls, args: argparse.Namespace | argparse.ArgumentParser, **kwargs: Any
     ) -> "Trainer":
-        """A trainer of parsed options, of which those that are not its arguments are left alone.
+        """Construct a trainer from parsed options, ignoring those that are not its arguments.
 
         Args:
-            args: what the parser of `add_argparse_args` found, or the parser.
-            kwargs: arguments in place of the parsed ones.
+            args: the parsed options, or the parser.
+            kwargs: arguments that override the parsed ones.
         """
         return trainer_of_options(cls, args, **kwargs)
 
@@ -378,15 +378,15 @@ class Trainer(pl.Trainer):
         *,
         half: bool = False,
     ) -> None:
-        """Write the model, whole or not at all, to a file that needs no other file.
+        """Write the model atomically to one self-contained file.
 
         Args:
-            filepath: such as `"model.pt"`; its folder is made where it does not exist.
-            weights_only: leave out what only resuming needs: optimiser, loops and callbacks.
-            storage_options: of Lightning's plugins for remote files.
-            half: keep an encoder's weights as float16 numbers, half the size, and leave out what only resuming needs.
-                They are float32 again once loaded; probabilities change in the fourth digit. The linear backbone's
-                weights, of 8 bits, stay as they are.
+            filepath: such as `"model.pt"`; its folder is created if needed.
+            weights_only: leave out the state for resuming: optimizer, loops and callbacks.
+            storage_options: not supported; see the error.
+            half: save an encoder's weights in float16, half the size, without the state for resuming. They are
+                float32 again when loaded; probabilities change in the fourth digit. The 8-bit weights of the linear
+                backbone are unchanged.
 
         Raises:
             CheckpointError: the file cannot be written.
@@ -404,7 +404,7 @@ class Trainer(pl.Trainer):
 
 @contextmanager
 def _prepared(model: pl.LightningModule, trainer: pl.Trainer) -> Iterator[None]:
-    """A model with all that it has for a fit alone."""
+    """Set up the model for a fit, and clean up afterwards."""
     if not isinstance(model, TextClassifier):
         yield
         return
@@ -418,7 +418,7 @@ def _prepared(model: pl.LightningModule, trainer: pl.Trainer) -> Iterator[None]:
 
 
 def _check_processes(strategy: Any) -> None:
-    """Refuse strategies that train in processes of which nothing but weights comes back.
+    """Reject strategies whose processes return only weights.
 
     Raises:
         FlashError: the strategy is one of them.
@@ -431,10 +431,10 @@ def _check_processes(strategy: Any) -> None:
 
 
 def _check_one_device(model: pl.LightningModule, trainer: pl.Trainer) -> None:
-    """Refuse several devices for what works on one, before Lightning starts a process for each.
+    """Reject several devices for a single-device backbone, before Lightning starts their processes.
 
     Raises:
-        FlashError: the trainer has several.
+        FlashError: the trainer has several devices.
     """
     count = trainer.num_devices * trainer.num_nodes
     if isinstance(model, TextClassifier) and model.backbone.one_device and count > 1:
@@ -445,18 +445,18 @@ def _check_one_device(model: pl.LightningModule, trainer: pl.Trainer) -> None:
 
 
 def _with_progress_bar(callbacks: Any) -> list[Any]:
-    """The callbacks, and a bar of tqdm's where they have none: rich's, Lightning's choice, is silent in a pipe or a log."""
+    """Add a tqdm progress bar if there is none: Lightning's default, rich, prints nothing to a pipe or a log."""
     given = _listed(callbacks)
     return given if any(isinstance(one, ProgressBar) for one in given) else [*given, RowsProgressBar()]
 
 
 def _listed(callbacks: Any) -> list[Any]:
-    """Callbacks as a list, which the user may have given as one, several or none."""
+    """Callbacks as a list; the user may have given one, several or none."""
     return list(callbacks) if isinstance(callbacks, (list, tuple)) else [callbacks] if callbacks else []
 
 
 def _are_texts(given: Any) -> bool:
-    """Whether this is meant as texts to predict, and not as loaders of batches."""
+    """Whether the argument is texts to predict rather than loaders."""
     if isinstance(given, Mapping):
         return any(isinstance(value, str | list) for value in given.values())
     if isinstance(given, list | tuple):
@@ -467,10 +467,10 @@ def _are_texts(given: Any) -> bool:
 
 
 def _in_order(texts: Any) -> Any:
-    """Texts in an order, as they are.
+    """Return the texts if they are ordered.
 
     Raises:
-        DataError: they are none that have one.
+        DataError: they are one text, a mapping or a set.
     """
     if isinstance(texts, str | Mapping | set | frozenset):
         raise DataError(
@@ -481,7 +481,7 @@ def _in_order(texts: Any) -> Any:
 
 @contextmanager
 def _without_advertisements() -> Iterator[None]:
-    """Keep back lines about other products, or about devices that are not there."""
+    """Suppress Lightning's lines about other products and missing devices."""
     log = logging.getLogger("lightning.pytorch.utilities.rank_zero")
 
     def is_ours(record: logging.LogRecord) -> bool:
@@ -495,10 +495,10 @@ def _without_advertisements() -> Iterator[None]:
 
 
 def _dataset_of(loader: Any) -> TextDataset:
-    """The rows of a loader that a datamodule made: the model makes its own batches of them.
+    """The data set of a loader from a datamodule; the model makes its own batches of it.
 
     Raises:
-        FlashError: the loader is of something else.
+        FlashError: another kind of loader.
     """
     dataset = getattr(loader, "dataset", None)
     if not isinstance(dataset, TextDataset):
