@@ -216,7 +216,7 @@ def test_delimiter_quoting_and_format(
     path.write_text('text;animal;fruit;tool\n"zebra;1;0;0\n5" banana;0;1;0\n')
     words = [str(model), str(path)]
     assert main(["evaluate", *words]) == 2
-    assert "; type --input_format csv, tsv, jsonl or parquet\n" in capsys.readouterr().err
+    assert "; type --input_format csv, or tsv, jsonl or parquet in its place\n" in capsys.readouterr().err
     words += ["--input_format", "csv"]
     assert main(["evaluate", *words, "--quoting", "false"]) == 2
     assert capsys.readouterr().err.endswith("; the header holds ';': type --delimiter ';'\n")

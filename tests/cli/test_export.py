@@ -150,7 +150,7 @@ def test_the_linear_backbone(model: Path, tmp_path: Path, capsys: pytest.Capture
             "--text_field names a column of a sample; type --sample and its file too",
         ),
         (["m.pt", "--sample", "no.csv"], "no.csv"),
-        (["m.pt", "--sample", "texts.dat"], "type --input_format csv, tsv, jsonl or parquet"),
+        (["m.pt", "--sample", "texts.dat"], "type --input_format csv, or tsv, jsonl or parquet in its place"),
         (["m.pt"], "the checkpoint m.pt does not exist; expected the file that save_checkpoint wrote"),
     ],
 )

@@ -95,7 +95,7 @@ def test_a_column_of_texts_that_cannot_be_told_is_asked_for(
     source.write_text("id,body,label\n1,a zebra,animal\n")
     assert main(["predict", str(model), "--input", str(source)]) == 2
     assert capsys.readouterr().err.endswith(
-        "in.csv has 3 columns (id, body, label); type --input_field and the one of texts\n"
+        "in.csv has 3 columns (id, body, label); type --input_field with the one of texts\n"
     )
 
 
@@ -157,8 +157,8 @@ def test_another_delimiter_is_suggested(
     assert capsys.readouterr().err.endswith("Known: id;text; the header holds ';': type --delimiter ';'\n")
     assert main(["predict", str(model), "--input", str(source)]) == 2
     assert capsys.readouterr().err == (
-        f"flash: error: {source} has one column, 'id;text': the header holds ';': type --delimiter ';', or name "
-        "the column by --input_field if it is the one of texts\n"
+        f"flash: error: {source} has one column, 'id;text': the header holds ';': type --delimiter ';', or "
+        "--input_field 'id;text' if it is the one of texts\n"
     )
     assert main(["predict", str(model), "--input", str(source), "--input_field", "id;text"]) == 0
     capsys.readouterr()
@@ -231,7 +231,9 @@ def test_thresholds_of_a_single_label_model(
 def test_an_unknown_ending(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "in.dat").write_text("text\na\n")
     assert main(["predict", str(model), "--input", str(tmp_path / "in.dat")]) == 2
-    assert capsys.readouterr().err.endswith("; type --input_format csv, tsv, jsonl or parquet\n")
+    assert capsys.readouterr().err.endswith(
+        "; type --input_format csv, or tsv, jsonl or parquet in its place\n"
+    )
 
 
 def test_packed_json_lines(model: Path, tmp_path: Path) -> None:

@@ -311,9 +311,9 @@ def test_nothing_is_piped_in(kind: str, monkeypatch: pytest.MonkeyPatch) -> None
         ("a.csv", b"text,n\n1,2\n3,4\nx,y,z\n1\n", "row 3: 3 cells where the header has 2 columns (2 such"),
         ("a.csv", b'text,n\n1,2\n"x\n,3\n4,5\n', "row 2: a cell opens with a quote that is never closed"),
         ("a.csv", b'text,"n\n1,2\n', "a.csv, the header: a cell opens with a quote"),
-        ("a.csv", b"text\nok\ncaf\xe9\n", "byte 0xe9 at offset 11; type --encoding cp1252"),
+        ("a.csv", b"text\nok\ncaf\xe9\n", "byte 0xe9 at offset 11; pass encoding='cp1252'"),
         ("a.csv", b"text\nok\ncaf\xc3", "a.csv is not UTF-8: byte 0xc3 at offset 11"),
-        ("a.csv", "text\nok\n".encode("utf-16"), "offset 0; type --encoding utf-16"),
+        ("a.csv", "text\nok\n".encode("utf-16"), "offset 0; pass encoding='utf-16'"),
         ("a.jsonl", b'{"text": "a"}\n{"text": nul}\n', "row 2: not JSON (Expecting value at column 10)"),
         ("a.jsonl", b'{"text": "a"}\n[1]\n', "a.jsonl, row 2: [1] is not an object; expected {...}"),
         ("a.jsonl", b'[{"text": "a"}]', "a.jsonl is a JSON array, which cannot be read a row"),
@@ -322,7 +322,7 @@ def test_nothing_is_piped_in(kind: str, monkeypatch: pytest.MonkeyPatch) -> None
         ("a.jsonl", b'{"text": "a"}\n{"text": "\\ud800"}\n', "row 2: 'text' holds half of a surrogate pair"),
         ("a.parquet", b"", "a.parquet is not a Parquet file: Parquet file size is 0 bytes; check its path"),
         ("a.parquet", b"text\n1\n", "a.parquet is not a Parquet file: "),
-        ("a.csv", b"text,labels\n1,2\n", "a.csv has a column named 'labels' already; type --prefix"),
+        ("a.csv", b"text,labels\n1,2\n", "a.csv has a column named 'labels' already; pass prefix="),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("chunk", [3, 2**20])
@@ -412,7 +412,7 @@ def test_files_of_other_columns_are_no_one_output(
     with pytest.raises(DataError) as caught:
         predict_file(make_predictor(), [first, other], tmp_path / target)
     assert words.format(first=first) in str(caught.value)
-    assert "name a folder that gets an output for each of them: --output predictions/" in str(caught.value)
+    assert "name a folder that gets an output for each of them, such as predictions/" in str(caught.value)
     assert not (tmp_path / target).exists()
 
 
@@ -518,7 +518,7 @@ def test_null_fields_are_empty_texts(tmp_path: Path) -> None:
     ("asked", "words"),
     [
         (None, "in.csv has no column 'title', and the model was trained on the columns 'title', 'body'; its columns are "
-         "id, text, body; type --input_field and the 2 that stand for these, in this order"),
+         "id, text, body; pass input_field=[...] with the 2 that stand for these, in this order"),
         ("text", "in.csv: the model was trained on 2 columns of texts, 'title', 'body', and 1 is named ('text'); name as "
          "many, in this order, or pass input_field=['title', 'body']"),
         (["body", "text"], "the columns 'body', 'text' stand in another order than in training ('title', 'body'): 'body' "
@@ -546,7 +546,7 @@ def test_one_remembered_column_is_found_before_others(tmp_path: Path) -> None:
 def test_which_column(tmp_path: Path) -> None:
     write(tmp_path / "in.csv", {"id": ["1"], "body": ["a"]})
     with pytest.raises(
-        DataError, match=r"has 2 columns \(id, body\); type --input_field and the one of texts"
+        DataError, match=r"has 2 columns \(id, body\); pass input_field=\.\.\. with the one of texts"
     ):
         predict_file(make_predictor(), tmp_path / "in.csv", tmp_path / "out.csv")
 
@@ -556,7 +556,7 @@ def test_a_new_key_cannot_join_a_table_that_has_begun(tmp_path: Path) -> None:
     for target in ("out.csv", "out.parquet"):
         with pytest.raises(
             DataError,
-            match=r"rows from 3 on have the key 'new', which no earlier row has; .*: --output_format jsonl",
+            match=r"rows from 3 on have the key 'new', which no earlier row has; .*: pass output_format=.jsonl.",
         ):
             predict_file(
                 make_predictor(), tmp_path / "in.jsonl", tmp_path / target, input_field="text", rows=1
@@ -585,7 +585,7 @@ def test_a_row_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     ("keywords", "words"),
     [
         ({"source": "a.dat"}, "a.dat: the ending tells no format (known: .csv, .txt, .tsv, .tab, .json,"),
-        ({"target": "out"}, "out: the ending tells no format .* type --output_format csv, tsv, jsonl or"),
+        ({"target": "out"}, "out: the ending tells no format .* pass output_format='csv', or tsv, jsonl or"),
         ({"target": "out.csv.gz"}, "out.csv.gz: output is not packed; name a file without '.gz'"),
         ({"input_format": "cvs"}, "unknown format 'cvs'; did you mean 'csv'? Known: csv, tsv, jsonl"),
         ({"source": "b.csv"}, "b.csv does not exist; did you mean 'a.csv'?"),
@@ -602,8 +602,8 @@ def test_a_row_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         ({"output_encoding": "base64"}, "output_encoding='base64' is none that Python knows"),
         ({"source_field": "text"}, "a.csv has a column named 'text' already"),
         ({"target": "none/out.csv"}, "out.csv cannot be written: No such file or directory; choose"),
-        ({"encoding": "utf-88"}, "encoding 'utf-88' is not known; type one such as --encoding cp1252"),
-        ({"encoding": "base64"}, "encoding 'base64' is not known"),
+        ({"encoding": "utf-88"}, "encoding='utf-88' is not known; pass encoding='cp1252' or the like"),
+        ({"encoding": "base64"}, "encoding='base64' is not known"),
         ({"rows": 0}, "batch_size is 0; expected 1 or more"),
         ({"thresholds": {"lnog": 0.5}}, "unknown label 'lnog'; did you mean 'long'?"),
     ],

@@ -373,7 +373,7 @@ def _read_text(file: IO[bytes], name: str, encoding: str) -> Iterator[bytes]:
         io.TextIOWrapper(io.BytesIO(), encoding)  # raises LookupError also for codecs such as base64
         as_it_is = codecs.lookup(encoding).name in ("utf-8", "utf-8-sig")
     except LookupError as error:
-        raise DataError(f"encoding {encoding!r} is not known; type one such as --encoding cp1252") from error
+        raise DataError(f"encoding={encoding!r} is not known; pass encoding='cp1252' or the like") from error
     chunks = iter(partial(_read_some, file), b"")
     start = next(chunks, b"")
     if start.startswith(tuple(magic for magic, words in MAGIC.items() if "encoding=" not in words)):
@@ -381,7 +381,7 @@ def _read_text(file: IO[bytes], name: str, encoding: str) -> Iterator[bytes]:
     if as_it_is and b"\0" in start and (sentence := utf16_without_mark(name, start[:4096])):
         raise DataError(sentence)
     chunks = chain([start] * bool(start), chunks)
-    for chunk, text in decoded(chunks, name, encoding, advice="type --encoding {}"):
+    for chunk, text in decoded(chunks, name, encoding):
         yield chunk if as_it_is else text.encode()
 
 

@@ -81,7 +81,7 @@ def find_format(path: str | Path, asked: str | None, option: str, default: str =
     if ending(path) not in ENDINGS:
         raise FlashError(
             f"{path}: the ending tells no format (known: {', '.join(ENDINGS)}); "
-            f"type --{option} csv, tsv, jsonl or parquet"
+            f"pass {option}='csv', or tsv, jsonl or parquet in its place"
         )
     return ENDINGS[ending(path)]
 
@@ -132,7 +132,7 @@ def _files_in(folder: Path, asked: str | None) -> list[Path]:
     if not found:
         raise DataError(
             f"the folder {folder} holds no file to read ({named or 'it is empty'}); expected endings are "
-            f"{', '.join(ENDINGS)}; type --input_format for others"
+            f"{', '.join(ENDINGS)}; pass input_format=... for others"
         )
     if others:
         warnings.warn(

@@ -237,7 +237,7 @@ class _Work:
             if problem := _difference(first, block, tables[0].name, typed=output.kind == "parquet"):
                 raise DataError(
                     f"{source.name} {problem}; give the files the same columns, or name a folder that gets an output for "
-                    "each of them: --output predictions/"
+                    "each of them, such as predictions/"
                 )
 
     def predicted(self, inputs: Sequence[Input]) -> Iterator[tuple[str, Block, pa.Table]]:
@@ -329,7 +329,7 @@ def _choose_fields(
     if other is not None and names[0] not in (remembered or ()):
         raise DataError(
             f"{name} has one column, {names[0]!r}: the header holds {other!r}: pass delimiter={other!r}, or "
-            "name the column by --input_field if it is the one of texts"
+            f"input_field={names[0]!r} if it is the one of texts"
         )
     found = find_texts(names, {*predictor.labels, *TARGET_FIELDS}, remembered)
     if len(remembered or ()) > 1:
@@ -338,7 +338,7 @@ def _choose_fields(
         return found
     if found is None and len(names) > 1:
         raise DataError(
-            f"{name} has {len(names)} columns ({listed(names)}); type --input_field and the one of texts"
+            f"{name} has {len(names)} columns ({listed(names)}); pass input_field=... with the one of texts"
         )
     return found or names
 
@@ -394,5 +394,5 @@ def _check_names(block: Block, added: list[str], name: str) -> None:
     if taken:
         named = f"{'columns' if len(taken) > 1 else 'a column'} named {', '.join(map(repr, taken[:5]))}"
         raise DataError(
-            f"{name} has {named} already; type --prefix predicted_ to name the new ones differently"
+            f"{name} has {named} already; pass prefix='predicted_' to name the new ones differently"
         )

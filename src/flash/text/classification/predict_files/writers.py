@@ -287,7 +287,7 @@ def _fit(block: Block, names: list[str] | None) -> pa.Table:
     if new:
         raise DataError(
             f"the rows from {block.first:,} on have the key {new[0]!r}, which no earlier row has; "
-            "a table's columns are fixed by its first rows, so write JSON lines: --output_format jsonl"
+            "a table's columns are fixed by its first rows, so write JSON lines: pass output_format='jsonl'"
         )
     absent = pa.nulls(len(table), pa.large_string())
     return pa.table([table[name] if name in table.column_names else absent for name in names], names=names)

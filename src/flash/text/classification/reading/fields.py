@@ -210,6 +210,6 @@ def missing_fields(
     missing = [name for name in remembered if name not in columns]
     return DataError(
         f"{place} has no column {named(missing)}, and the model was trained on the columns {named(remembered)}; its "
-        f"columns are {listed(columns)}; type --input_field and the {len(remembered)} that stand for these, in this "
+        f"columns are {listed(columns)}; pass input_field=[...] with the {len(remembered)} that stand for these, in this "
         f"order{hint}"
     )

@@ -130,9 +130,7 @@ def foreign(path: object, start: bytes) -> str:
     return f"{path} {next(words for magic, words in MAGIC.items() if start.startswith(magic))}"
 
 
-def decoded(
-    chunks: Iterable[bytes], name: str, encoding: str, advice: str = "pass encoding={!r}"
-) -> Iterator[tuple[bytes, str]]:
+def decoded(chunks: Iterable[bytes], name: str, encoding: str) -> Iterator[tuple[bytes, str]]:
     """Yield each chunk with its decoded text; a character that spans two chunks comes with the second.
 
     Raises:
@@ -149,7 +147,7 @@ def decoded(
             marked = not offset and error.object.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
             raise DataError(
                 f"{name} is not {encoding.upper()}: byte 0x{value:02x} at offset {offset:,}; "
-                f"{advice.format('utf-16' if marked else 'cp1252')}, or the one it was saved in"
+                f"pass encoding={'utf-16' if marked else 'cp1252'!r}, or the one it was saved in"
             ) from error
         yield chunk, text
         position += len(chunk)
