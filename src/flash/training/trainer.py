@@ -25,7 +25,8 @@ from flash.core.precision import precision_of_accelerator
 from flash.text.classification import checkpoint
 from flash.text.classification.backbones.linear.kernels import announced_compilation
 from flash.text.classification.backbones.memory import memory_explained
-from flash.text.classification.data import TextClassificationData, TextDataset
+from flash.text.classification.data import TextClassificationData
+from flash.text.classification.dataset import TextDataset
 from flash.text.classification.from_flash.monitors import check_monitors, flash_names
 from flash.text.classification.model import TextClassifier
 from flash.text.classification.scores.outputs import Output

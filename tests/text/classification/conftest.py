@@ -15,7 +15,7 @@ from flash.text import TextClassificationData, TextClassifier
 from flash.text.classification import checkpoint
 from flash.text.classification.backbones.linear.model import Linear
 from flash.text.classification.backbones.linear.module import LinearModule
-from flash.text.classification.data import TextDataset
+from flash.text.classification.dataset import TextDataset
 
 WORDS = {"fruit": "banana", "animal": "zebra", "tool": "hammer"}
 

@@ -22,7 +22,8 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 from torch.utils.data import DataLoader
 
 from flash.core.errors import DataError, FlashError
-from flash.text.classification.data import TextClassificationData, TextDataset
+from flash.text.classification.data import TextClassificationData
+from flash.text.classification.dataset import TextDataset
 from flash.text.classification.targets.labels import LabelSet
 
 TEXTS = ["a", "b", "c", "d"]

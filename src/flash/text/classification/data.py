@@ -3,30 +3,28 @@
 Every `from_*` method takes the same path: read -> infer the target format -> encode -> split -> `TextDataset`.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast
 
-import numpy as np
-import pyarrow as pa
 import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.utilities import rank_zero_info
-from scipy.sparse import csr_array
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from flash.core.errors import DataError, FlashError, unknown_name
+from flash.text.classification.data_options import check_fields, check_options
+from flash.text.classification.dataset import Batch, RowBatches, TextDataset, make_dataset
 from flash.text.classification.from_flash.options import take_data_options
 from flash.text.classification.from_flash.shown_rows import ShowsRows
 from flash.text.classification.reading.csv import read_csv
 from flash.text.classification.reading.fasttext import read_fasttext
-from flash.text.classification.reading.fields import field_names, given_texts, joined_texts
+from flash.text.classification.reading.fields import field_names, given_texts
 from flash.text.classification.reading.labelstudio import Annotators, read_labelstudio
 from flash.text.classification.reading.nested import refuse_objects, spread_scores
-from flash.text.classification.reading.odd_rows import kept_rows, without_odd_rows
+from flash.text.classification.reading.odd_rows import without_odd_rows
 from flash.text.classification.reading.source import Source, check_columns
 from flash.text.classification.reading.tables import (
     read_data_frame,
@@ -36,8 +34,7 @@ from flash.text.classification.reading.tables import (
     read_parquet,
 )
 from flash.text.classification.targets.cells import read_cells
-from flash.text.classification.targets.encoding import encode_known
-from flash.text.classification.targets.formats import TargetFormat, infer_format
+from flash.text.classification.targets.formats import infer_format
 from flash.text.classification.targets.labels import LabelSet
 from flash.text.classification.targets.repeated_texts import warn_of_repeated_texts
 from flash.text.classification.targets.unknown import NOT_ALLOWED, UnknownTargets, UnknownValues
@@ -47,62 +44,10 @@ from flash.text.classification.training_rows import check_training_rows, describ
 Files: TypeAlias = str | Path | list[str] | None
 Fields: TypeAlias = list[str] | str | None
 InputField: TypeAlias = str | list[str]
-Batch: TypeAlias = dict[str, Any]
 Read: TypeAlias = Callable[[Any, str, list[str]], Source]
 
 SPLITS = ("train", "val", "test", "predict")
 HF_SPLITS = {"train": "train", "val": "validation", "test": "test", "predict": "test"}
-
-
-@dataclass(frozen=True, eq=False)
-class TextDataset(Dataset[Batch]):
-    """Texts and targets as arrays; a batch is one gather instead of a loop over rows.
-
-    Attributes:
-        texts: N texts.
-        targets: (N, L) float32, sparse, NaN for an unknown target; None if there are only texts.
-    """
-
-    texts: pa.LargeStringArray
-    targets: csr_array | None = None
-
-    def __len__(self) -> int:
-        return len(self.texts)
-
-    def __getitems__(self, indices: Sequence[int]) -> Batch:
-        """Return the rows `indices`: `"texts"`, an Arrow array; `"targets"`, float32 (B, L), if any; `"rows"`."""
-        rows = np.asarray(indices, np.int64)
-        batch: Batch = {"texts": self.texts.take(pa.array(rows)), "rows": rows}
-        if self.targets is not None:
-            batch["targets"] = torch.from_numpy(self.targets[rows].toarray())
-        return batch
-
-    def __getitem__(self, index: int) -> Batch:
-        """Return a batch of one row."""
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"row {index} of {len(self)}")
-        return self.__getitems__([index % len(self)])
-
-    def take(self, rows: np.ndarray) -> "TextDataset":
-        """Return a dataset with these rows."""
-        return TextDataset(
-            self.texts.take(pa.array(rows)), None if self.targets is None else self.targets[rows]
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class RowBatches:
-    """The rows of a dataset in order, `batch_size` at a time."""
-
-    dataset: TextDataset
-    batch_size: int
-
-    def __len__(self) -> int:
-        return -(-len(self.dataset) // self.batch_size)
-
-    def __iter__(self) -> Iterator[Batch]:
-        for start in range(0, len(self.dataset), self.batch_size):
-            yield self.dataset.__getitems__(range(start, min(start + self.batch_size, len(self.dataset))))
 
 
 class TextClassificationData(ShowsRows, LightningDataModule):
@@ -559,10 +504,13 @@ class TextClassificationData(ShowsRows, LightningDataModule):
         labels, num_classes = told.get("labels", labels), told.get("num_classes", num_classes)
         multi_label = told.get("multi_label", multi_label)
         label_delimiter = told.get("label_delimiter", label_delimiter)
-        _check_options(unknown, unknown_labels, batch_size, num_workers, seed)
+        if unknown:
+            known = cast(Any, cls.from_sources).__kwdefaults__
+            raise FlashError(unknown_name("option", next(iter(unknown)), known))
+        check_options(unknown_labels, batch_size, num_workers, seed)
         inputs = {f"{split}_{kind}": value for split, value in zip(SPLITS, given, strict=True)}
         names = field_names(input_field)
-        fields = _check_fields(inputs, names, target_fields)
+        fields = check_fields(inputs, names, target_fields)
         sources, spread = {}, None
         for name, value in inputs.items():  # no comprehension here: a warning counts the frames to the user
             if value is not None:
@@ -603,7 +551,7 @@ class TextClassificationData(ShowsRows, LightningDataModule):
             )
         datasets = {}
         for name, source in list(sources.items()):
-            sources[name], datasets[name.split("_")[0]] = _dataset(
+            sources[name], datasets[name.split("_")[0]] = make_dataset(
                 source, names, fields, target_format, name, unknown_labels, unknown_cells
             )
         whole = dict(datasets)
@@ -714,68 +662,3 @@ class TextClassificationData(ShowsRows, LightningDataModule):
             if dataset is not None:
                 lines.extend(describe(split, len(dataset), dataset.targets, self.labels or []))
         return "\n".join(lines)
-
-
-def _check_options(
-    unknown: dict[str, Any], unknown_labels: str, batch_size: int, num_workers: int, seed: int
-) -> None:
-    if unknown:
-        known = cast(Any, TextClassificationData.from_sources).__kwdefaults__
-        raise FlashError(unknown_name("option", next(iter(unknown)), known))
-    if unknown_labels not in ("error", "ignore"):
-        raise FlashError(unknown_name("unknown_labels", unknown_labels, ["error", "ignore"]))
-    if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
-        raise FlashError(
-            f"batch_size={batch_size!r} is not a number of rows; pass a whole number of at least 1"
-        )
-    if not isinstance(num_workers, int) or isinstance(num_workers, bool) or num_workers < 0:
-        raise FlashError(f"num_workers={num_workers!r} is not a number of processes; pass 0 or more")
-    if not isinstance(seed, int | np.integer) or isinstance(seed, bool) or not 0 <= seed < 2**64:
-        raise FlashError(f"seed={seed!r} is not a seed; pass a whole number of at least 0 and below 2**64")
-
-
-def _check_fields(inputs: dict[str, Any], input_fields: list[str], target_fields: Fields) -> list[str]:
-    """Check the columns, and return the target columns as a list."""
-    given = [name for name, value in inputs.items() if value is not None]
-    if not given:
-        raise DataError(f"there is nothing to read; pass at least one of {', '.join(inputs)}")
-    input_field = input_fields[0]
-    if Path(input_field).suffix and Path(input_field).is_file():
-        raise DataError(
-            f"input_field={input_field!r} is a file; name the column of texts first, then the target columns, "
-            f"then the file: ('text', 'labels', {input_field!r}), or pass {next(iter(inputs))}={input_field!r}"
-        )
-    fields = [target_fields] if isinstance(target_fields, str) else list(target_fields or [])
-    if not fields and [name for name in given if not name.startswith("predict")]:
-        raise DataError(
-            f"{given[0]} needs targets; pass target_fields= with the target column, or a list of 0/1 columns"
-        )
-    if both := [name for name in input_fields if name in fields]:
-        raise DataError(
-            f"{both[0]!r} is both input_field and one of target_fields; take it out of one of them"
-        )
-    twice = [name for name in dict.fromkeys(fields) if fields.count(name) > 1]
-    if twice:
-        raise DataError(
-            f"target_fields holds {', '.join(map(repr, twice))} more than once; name each column once"
-        )
-    return fields
-
-
-def _dataset(
-    source: Source,
-    input_fields: list[str],
-    fields: list[str],
-    target_format: TargetFormat | None,
-    name: str,
-    unknown_labels: Any,
-    unknown: UnknownTargets,
-) -> tuple[Source, TextDataset]:
-    """Return the source and the dataset of the rows with known targets."""
-    texts = joined_texts(source, input_fields)
-    if target_format is None or name.startswith("predict"):
-        return source, TextDataset(texts)
-    known = encode_known(target_format, source, fields, unknown_labels=unknown_labels, unknown=unknown)
-    if known.rows is not None:
-        texts, source = texts.take(pa.array(known.rows)), kept_rows(source, known.rows)
-    return source, TextDataset(texts, known.targets)

@@ -46,7 +46,7 @@ from flash.text.classification.checkpoint.saved_options import (
     not_kept_sentence,
     saved_options,
 )
-from flash.text.classification.data import TextDataset
+from flash.text.classification.dataset import TextDataset
 from flash.text.classification.from_flash.options import take_model_options
 from flash.text.classification.from_flash.task import FlashTask
 from flash.text.classification.losses import LOSSES
