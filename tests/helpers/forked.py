@@ -7,6 +7,7 @@ tests do not look at. Tests of the start itself, and the matrix of models and co
 import multiprocessing
 import os
 import runpy
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -67,6 +68,7 @@ class Forked:
 
 def _become(words: list[str], folder: str, streams: str, environment: dict[str, str]) -> None:
     """Be the program, in the forked process."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # nohup and a script's & hand on that it is ignored
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
