@@ -78,7 +78,7 @@ def test_from_a_csv_file_to_labels_by_the_command(
     for _ in range(2):  # the first one compiles and caches
         with journey() as found:
             assert main([*words, "--output", str(tmp_path / "labels.csv")]) == 0
-    found.check(functions=156, files=35)
+    found.check(functions=158, files=36)
 
 
 def test_from_a_text_to_labels(folder: Path) -> None:

@@ -77,7 +77,7 @@ FORMS = {
         spread,
         ["label1", "label2", "label3"],
         (),
-        "t.csv: the names in the columns 'label1'; 'label2'; 'label3' are read as one list a row, as in t.csv, row 2: "
+        "t.csv: the names in the columns 'label1'; 'label2'; 'label3' are read as one list per row, as in t.csv, row 2: "
         "'animal'\n",
     ),
     "marks": (marks, LABELS, ("--unknown_targets", "negative"), ""),

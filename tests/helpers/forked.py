@@ -68,7 +68,9 @@ class Forked:
 
 def _become(words: list[str], folder: str, streams: str, environment: dict[str, str]) -> None:
     """Be the program, in the forked process."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # nohup and a script's & hand on that it is ignored
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # nohup and a script's & hand on that it is ignored
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)

@@ -33,7 +33,9 @@ def _keyword() -> re.Pattern[str]:
     return re.compile(
         # Quoted words are the user's, such as a column's name, and stay; an apostrophe inside a word opens none.
         rf"(?<!\w)(?P<quoted>{_TEXT})(?!\w)|(?<![\w.\-/])(?P<name>{names})="
+        # A keyword whose option follows in brackets stays.
         rf"(?P<value>{_TEXT}|\[(?:{_TEXT}|[^\]\[\"'])*\]|\.\.\.|-?[0-9]+(?:\.[0-9]+)?|(?:True|False|None)\b|(?=[\s,;.)]|$))"
+        r"(?! \(--)"
     )
 
 
