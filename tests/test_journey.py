@@ -52,7 +52,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_from_a_csv_file_to_a_saved_model(folder: Path) -> None:
     with journey() as found:
         train(folder)
-    found.check(functions=408, files=66)
+    found.check(functions=408, files=68)
 
 
 def test_from_a_csv_file_to_labels_by_the_trainer(folder: Path) -> None:
@@ -61,7 +61,7 @@ def test_from_a_csv_file_to_labels_by_the_trainer(folder: Path) -> None:
     with journey() as found:
         data = TextClassificationData.from_csv("text", predict_file=str(folder / "texts.csv"))
         trainer.predict(classifier, datamodule=data, output="labels")
-    found.check(functions=54, files=14)
+    found.check(functions=54, files=16)
 
 
 def test_from_a_csv_file_to_labels_by_the_command(
