@@ -83,9 +83,18 @@ def test_a_look_up_is_noticed(watched: Callable[[], set[str]]) -> None:
     assert watched() == {"data.invalid"}
 
 
+@pytest.mark.parametrize(
+    "training", [pytest.param("watched", marks=pytest.mark.matrix), "in processes that are not watched"]
+)
 def test_no_command_looks_up_a_name(
-    watched: Callable[[], set[str]], encoder: Path, served: Any, tmp_path: Path
+    watched: Callable[[], set[str]], encoder: Path, served: Any, forked: Any, training: str, tmp_path: Path
 ) -> None:
+    def prepare(*words: str) -> None:
+        if training == "watched":
+            run(*words, folder=tmp_path)
+        else:
+            assert forked(*words, folder=tmp_path).returncode == 0
+
     words = ["zebra", "banana", "hammer"]
     rows = [
         f"row {row} tells of {words[row % 3]},{int(row % 3 == 0)},{int(row % 3 == 1)}" for row in range(60)
@@ -102,9 +111,9 @@ def test_no_command_looks_up_a_name(
         "texts.csv",
     ]
     options = ["--model.backbone", str(encoder), "--model.max_length", "12", "--trainer.accelerator", "cpu"]
-    run("text_classification", "--output", "linear.pt", *source, folder=tmp_path)
-    run("text_classification", "--output", "encoder.pt", *options, *source, folder=tmp_path)
-    run("export", "encoder.pt", "--output", "exported", folder=tmp_path)
+    prepare("text_classification", "--output", "linear.pt", *source)
+    prepare("text_classification", "--output", "encoder.pt", *options, *source)
+    prepare("export", "encoder.pt", "--output", "exported")
     for model in ("linear.pt", "encoder.pt", "exported"):
         run(
             "predict",
