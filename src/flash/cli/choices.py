@@ -17,7 +17,7 @@ from flash.core.errors import FlashError, unknown_name
 from flash.core.extras import require
 from flash.core.finetuning import parse_strategy
 from flash.text.classification.backbones import load_backbone
-from flash.text.classification.backbones.encoder import files as encoder_files
+from flash.text.classification.backbones.encoder import loading
 from flash.text.classification.backbones.encoder.architecture import count_positions
 from flash.text.classification.backbones.encoder.hub import find_files
 from flash.text.classification.backbones.encoder.model import EncoderConfig
@@ -198,10 +198,10 @@ def _positions(name: str, config: EncoderConfig) -> int | None:
     from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
     trust = config.trust_remote_code
-    part = encoder_files.encoder_folder(find_files(name, config.revision, trust), name)
-    settings = encoder_files.load_config(part, name, trust)
+    part = loading.encoder_folder(find_files(name, config.revision, trust), name)
+    settings = loading.load_config(part, name, trust)
     if type(settings) not in MODEL_MAPPING or not hasattr(settings, "max_position_embeddings"):
         return None  # unbounded, or custom code decides when the model is built
-    with torch.device("meta"), encoder_files.quiet():
+    with torch.device("meta"), loading.quiet():
         auto_class: Any = transformers.AutoModel
         return count_positions(auto_class.from_config(settings))

@@ -158,11 +158,11 @@ def _check_names(parser: ArgumentParser, subparsers: dict[str, ArgumentParser], 
     if place < len(argv):
         _refuse_bare_words(argv[place:])
     source = subparsers[argv[place]] if place < len(argv) else None
-    before = set(parser._option_string_actions)
-    after = set(source._option_string_actions) if source is not None else set()
+    before = {*_names(parser), "--print_config"} - {"--source"}
+    after = _names(source) if source is not None else set()
     for index, word in enumerate(argv):
         known, other = (before, after) if index < place else (after, before)
-        name = word.partition("=")[0]
+        name = word.partition("=")[0].removesuffix("+")
         if not name.startswith("--") or name in known or _is_nested(name, known):
             continue
         if name in other or _is_nested(name, other):
@@ -174,8 +174,7 @@ def _check_names(parser: ArgumentParser, subparsers: dict[str, ArgumentParser], 
             raise FlashError(
                 f"{name} is no option of today's trainer; in Python's words: {REPLACED[name.removeprefix('--trainer.')]}"
             )
-        shown = sorted(option for option in known if option.startswith("--") and not option.endswith("+"))
-        raise FlashError(unknown_name("option", name, shown))
+        raise FlashError(unknown_name("option", name, sorted(known)))
 
 
 def _refuse_bare_words(argv: list[str]) -> None:
@@ -186,6 +185,11 @@ def _refuse_bare_words(argv: list[str]) -> None:
             f"{shortened(bare[0])!r} stands behind {argv[0]} without an option's name; see {PROGRAM} {argv[0]} --help "
             "for the names, such as --input_field and --train_file"
         )
+
+
+def _names(parser: ArgumentParser) -> set[str]:
+    """The options that a parser knows."""
+    return {"--help", *(f"--{key}" for key in parser.get_defaults().keys(branches=True))}
 
 
 def _is_nested(name: str, known: set[str]) -> bool:

@@ -16,7 +16,7 @@ from flash.core import precision
 from flash.core.errors import CheckpointError, FlashError, MissingExtraError
 from flash.text import TextClassificationData, TextClassifier
 from flash.text.classification import checkpoint, exporting
-from flash.text.classification.backbones.encoder.files import quiet
+from flash.text.classification.backbones.encoder.loading import quiet
 from flash.text.classification.backbones.encoder.module import EncoderModule
 from flash.text.classification.checkpoint.export_folder import seal
 from flash.text.classification.exporting import ExportReport, export

@@ -158,7 +158,7 @@ def _load(model_path: str | Path, trust_remote_code: bool) -> tuple[Predictor, "
 
 def _write_onnx(predictor: Predictor, module: "EncoderModule", folder: Path) -> None:
     """Write graph, tokenizer and settings, with the first exporter whose graph gives the model's probabilities."""
-    from flash.text.classification.backbones.encoder.files import tokenizer_content
+    from flash.text.classification.backbones.encoder.loading import tokenizer_content
     from flash.text.classification.backbones.encoder.onnx_graph import WAYS, write_graph
 
     for package in ("onnx", "onnxruntime"):
@@ -195,16 +195,16 @@ def _example(predictor: Predictor, module: "EncoderModule") -> "tuple[torch.Tens
 
 def _write_transformers(predictor: Predictor, module: "EncoderModule", folder: Path) -> None:
     """Write the encoder, with its head including the calibration, its tokenizer, and the settings."""
-    from flash.text.classification.backbones.encoder import files
+    from flash.text.classification.backbones.encoder import loading
     from flash.text.classification.backbones.encoder.transformers_classifier import whole_classifier
 
     encoder = module.encoder
     whole = whole_classifier(encoder, predictor.calibration, multi_label=predictor.multi_label)
-    tokenizer = files.tokenizer_from(files.tokenizer_content(encoder.tokenizer))
+    tokenizer = loading.tokenizer_from(loading.tokenizer_content(encoder.tokenizer))
     tokenizer.model_max_length = module.max_length  # for pipeline(..., truncation=True)
     if len(predictor.input_fields or []) > 1:  # the model was trained with token types 0 only
         tokenizer.model_input_names = ["input_ids", "attention_mask"]
-    with files.quiet():
+    with loading.quiet():
         whole.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
     _write_settings(predictor, module, folder, "transformers", Calibration.identity(len(predictor.labels)))

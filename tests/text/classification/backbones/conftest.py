@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from flash.core.errors import FlashError
-from flash.text.classification.backbones.encoder.files import quiet
+from flash.text.classification.backbones.encoder.loading import quiet
 from flash.text.classification.backbones.encoder.model import Encoder, EncoderConfig
 
 LABELS = ("toxic", "insult", "threat")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from flash.text.classification.backbones.encoder.files import quiet
+from flash.text.classification.backbones.encoder.loading import quiet
 from flash.text.classification.backbones.encoder.model import Encoder, EncoderConfig
 
 transformers = pytest.importorskip("transformers")

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from flash.core.errors import CheckpointError
-from flash.text.classification.backbones.encoder.files import quiet
+from flash.text.classification.backbones.encoder.loading import quiet
 from flash.text.classification.backbones.encoder.model import Encoder, EncoderConfig
 
 transformers = pytest.importorskip("transformers")

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from flash.core.errors import FlashError
-from flash.text.classification.backbones.encoder import files
+from flash.text.classification.backbones.encoder import loading
 
 HEAD_SPREAD = 0.02
 """Standard deviation of a new head's weights: small, so that base rates dominate at first."""
@@ -91,13 +91,13 @@ def load_with_head(
         return None
     if not _has_classifier(config):
         return None
-    model, missing = files.load_model(
+    model, missing = loading.load_model(
         AutoModelForSequenceClassification, part, name, config, trust_remote_code
     )
     found = _last_linear(model, len(labels))
     if found is None or f"{found}.weight" in missing:
         return None  # the configuration names labels, but the file has no head
-    files.check_complete(missing, name)
+    loading.check_complete(missing, name)
     _check_reads_no_padding(config, name)
     model, head = detach_head(model, len(labels))
     order = torch.tensor([theirs.index(label) for label in labels])
@@ -125,11 +125,11 @@ def load_with_new_head(
     _check_reads_no_padding(config, name)
     config = deepcopy(config)
     config.num_labels = len(labels)
-    model, missing = files.load_model(
+    model, missing = loading.load_model(
         AutoModelForSequenceClassification, part, name, config, trust_remote_code, new_rows=len(labels)
     )
     encoder = f"{model.base_model_prefix}."
-    files.check_complete({key for key in missing if key.startswith(encoder) and "pooler." not in key}, name)
+    loading.check_complete({key for key in missing if key.startswith(encoder) and "pooler." not in key}, name)
     found = _last_linear(model, len(labels))
     if found is None:
         raise FlashError(
@@ -182,9 +182,9 @@ def load_without_head(part: Path, name: str | Path, config: Any, trust_remote_co
     """
     from transformers import AutoModel
 
-    model, missing = files.load_model(AutoModel, part, name, config, trust_remote_code)
+    model, missing = loading.load_model(AutoModel, part, name, config, trust_remote_code)
     unused = ("pooler.", "decoder.") if config.is_encoder_decoder else ("pooler.",)
-    files.check_complete({key for key in missing if not key.startswith(unused)}, name)
+    loading.check_complete({key for key in missing if not key.startswith(unused)}, name)
     return encoder_part(model)
 
 
@@ -260,7 +260,7 @@ def run_probe(model: Any, tokenizer: Any, name: str | Path) -> torch.Tensor:
     except Exception as error:  # models for images or sound raise errors of any kind
         raise FlashError(
             f"the backbone {str(name)!r} ({type(model).__name__}) gives no features of token ids and an attention mask: "
-            f"{files.first_line(error)}; choose an encoder for text"
+            f"{loading.first_line(error)}; choose an encoder for text"
         ) from error
     model.train(training)
     return hidden

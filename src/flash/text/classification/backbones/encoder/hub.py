@@ -9,7 +9,7 @@ from pathlib import Path
 
 from flash.core.errors import FlashError
 from flash.core.extras import require
-from flash.text.classification.backbones.encoder.files import OLD_LAYOUT, WEIGHTS, first_line
+from flash.text.classification.backbones.encoder.loading import OLD_LAYOUT, WEIGHTS, first_line
 
 SMALL_FILES = (
     "config.json",

@@ -18,7 +18,7 @@ from torch import nn
 from flash.core.errors import CheckpointError, FlashError, RemoteCodeError
 from flash.core.extras import require
 from flash.text.classification.backbones.encoder import architecture as parts
-from flash.text.classification.backbones.encoder import files
+from flash.text.classification.backbones.encoder import loading
 from flash.text.classification.backbones.encoder.hub import find_files
 from flash.text.classification.backbones.encoder.weight_shapes import Shapes, build, check_counts
 
@@ -137,10 +137,10 @@ class Encoder(nn.Module):
         require("transformers", "transformers")
         trust = config.trust_remote_code
         folder = find_files(name, config.revision, trust)
-        part = files.encoder_folder(folder, name)
-        model_config = files.load_config(part, name, trust)
+        part = loading.encoder_folder(folder, name)
+        model_config = loading.load_config(part, name, trust)
         own_labels = tuple(model_config.id2label.values())
-        tokenizer = files.load_tokenizer(part, name, trust)
+        tokenizer = loading.load_tokenizer(part, name, trust)
         model_config.pad_token_id = tokenizer.pad_token_id
         kept = parts.load_with_head(part, name, model_config, labels, trust)
         pooling: str | None = None
@@ -163,7 +163,7 @@ class Encoder(nn.Module):
             probe = parts.run_probe(model, tokenizer, name)
             pooling = config.pooling
             if pooling == "auto":
-                found = files.sentence_pooling(folder, name)
+                found = loading.sentence_pooling(folder, name)
                 pooling = found or ("last" if parts.is_causal(probe) else "mean")
             head = parts.new_head(probe.shape[-1], len(labels))
             note = f"{str(name)!r} gets a new head, with {pooling} pooling: {parts.why_new(model_config, labels)}"
@@ -184,8 +184,8 @@ class Encoder(nn.Module):
     def content(self) -> dict[str, Any]:
         """Return, as plain values, all that restores the encoder except weights (`state_dict`) and options."""
         return {
-            "model": files.config_content(self.model.config),
-            "tokenizer": files.tokenizer_content(self.tokenizer),
+            "model": loading.config_content(self.model.config),
+            "tokenizer": loading.tokenizer_content(self.tokenizer),
             "pooling": self.pooling,
             "features": self.head.in_features,
             "head_bias": self.head.bias is not None,
@@ -229,7 +229,7 @@ class Encoder(nn.Module):
             if shapes is not None:
                 check_counts(content["model"], shapes)
             if content["source"] is None:
-                model_config = files.config_from(content["model"])
+                model_config = loading.config_from(content["model"])
             else:
                 model_config = _own_config(content["source"], config.revision)
                 model_config.update(dict(content["model"]))
@@ -243,9 +243,9 @@ class Encoder(nn.Module):
                 model = parts.detach_head(model, len(labels))[0] if whole else parts.encoder_part(model)
                 return model, nn.Linear(content["features"], len(labels), bias=content["head_bias"])
 
-            with files.quiet():
+            with loading.quiet():
                 model, head = make() if shapes is None else build(make, shapes)
-            tokenizer = files.tokenizer_from(content["tokenizer"])
+            tokenizer = loading.tokenizer_from(content["tokenizer"])
             if not whole and content["pooling"] not in parts.POOLINGS:
                 raise ValueError(f"pooling is {content['pooling']!r}")
             return cls(
@@ -262,7 +262,7 @@ class Encoder(nn.Module):
             raise
         except Exception as error:  # a hostile file can cause any error
             raise CheckpointError(
-                f"the model file's encoder cannot be made: {files.first_line(error)}; copy or save the file again"
+                f"the model file's encoder cannot be made: {loading.first_line(error)}; copy or save the file again"
             ) from error
 
     def features(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
@@ -339,7 +339,7 @@ class Encoder(nn.Module):
 def _own_config(source: str, revision: str | None) -> Any:
     """Load the configuration of an architecture whose trusted Python code comes with the encoder `source`."""
     try:
-        return files.load_config(find_files(source, revision, True), source, True)
+        return loading.load_config(find_files(source, revision, True), source, True)
     except FlashError as error:
         raise RemoteCodeError(
             f"this model needs the Python code that came with {source!r}, and {error}; it has to be where it was"

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from flash.core.errors import FlashError
-from flash.text.classification.backbones.encoder import files
+from flash.text.classification.backbones.encoder import loading
 from flash.text.classification.backbones.encoder.architecture import detach_head
 from flash.text.classification.backbones.encoder.model import Encoder
 from flash.text.classification.scores.outputs import Calibration
@@ -32,7 +32,7 @@ def whole_classifier(encoder: Encoder, calibration: Calibration, *, multi_label:
             "transformers; export it in the format onnx"
         )
     auto_class: Any = AutoModelForSequenceClassification
-    with files.quiet():
+    with loading.quiet():
         whole = auto_class.from_config(encoder.model.config, dtype=torch.float32)
     places = {id(part): name for name, part in whole.named_modules()}
     whole, head = detach_head(whole, len(encoder.labels))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from flash.text.classification.backbones.encoder.files import tokenizer_content, tokenizer_from
+from flash.text.classification.backbones.encoder.loading import tokenizer_content, tokenizer_from
 from flash.text.classification.backbones.encoder.model import Encoder, EncoderConfig
 
 transformers = pytest.importorskip("transformers")
