@@ -1,11 +1,10 @@
 """Counts the functions of ours that run, in how many files: short journeys make code simple."""
 
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
+from types import FrameType, ModuleType
 
 import flash
 
@@ -35,22 +34,11 @@ class Journey:
 
 
 @contextmanager
-def journey() -> Iterator[Journey]:
-    """Notes what runs in the block, in this thread."""
+def journey(module: ModuleType = sys) -> Iterator[Journey]:
+    """Notes what runs in the block: in this thread, or with `threading` in the threads that start in it."""
     found = Journey()
-    sys.setprofile(found.note)
+    module.setprofile(found.note)
     try:
         yield found
     finally:
-        sys.setprofile(None)
-
-
-@contextmanager
-def journeys_of_threads() -> Iterator[Journey]:
-    """Notes what runs in threads that start in the block; clear `functions` to begin anew."""
-    found = Journey()
-    threading.setprofile(found.note)
-    try:
-        yield found
-    finally:
-        threading.setprofile(None)
+        module.setprofile(None)
